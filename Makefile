@@ -1,0 +1,75 @@
+# `make help` lists what there is. Everything is built into .venv, target and aiovoy/bridge*.so.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+LIBPYTHON := -c 'import sys; sys.tracebacklimit = 0; from aiovoy.environ import libpython_path; print(libpython_path().parent)'
+BRIDGE := $$($(BIN)/python -c 'from aiovoy.environ import bridge_path; print(bridge_path())')
+ENVOY := $$($(BIN)/python -c 'from aiovoy.binary import envoy_binary; print(envoy_binary())')
+
+# As pip's build calls it. So whoever comes second has nothing left to do, but only cargo shows its progress.
+CARGO_BUILD := cargo rustc --release --lib --crate-type cdylib
+
+# pip, cargo and the linters build the same thing with the same interpreter, so none of them undoes another's work.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help serve build test test-rust test-python lint format check check-abi bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: build ## Serve examples/starlette_app.py on port 8000; ARGS adds options of aiovoy
+	$(BIN)/aiovoy starlette_app:app --app-dir examples $(ARGS)
+
+build: $(INSTALLED) ## Build the bridge, and .venv with the package in it
+	$(CARGO_BUILD)
+	@# Replaced, not overwritten: an Envoy that runs keeps the file it has mapped.
+	@bridge="$(BRIDGE)"; cmp --silent target/release/libaiovoy.so "$$bridge" || \
+	  { cp target/release/libaiovoy.so "$$bridge~" && mv "$$bridge~" "$$bridge"; }
+
+test: test-rust test-python ## Run all tests; ARGS goes to pytest
+
+test-rust: $(INSTALLED) ## Run the tests of the Rust crates
+	LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" cargo test --workspace --all-features
+
+test-python: build ## Run the tests in Python; ARGS goes to pytest
+	$(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED) ## Check formatting, lints and types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Format all code
+	cargo fmt --all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check-abi: build ## Hold the bridge against the Envoy binary, and the example configuration too
+	$(BIN)/python envoy/check_abi.py --module "$(BRIDGE)" --envoy "$(ENVOY)"
+	LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" "$(ENVOY)" -c examples/envoy.yaml --mode validate --log-level warning
+
+check: lint check-abi test ## All that CI runs
+
+bench: build ## Compare with other servers; ARGS goes to bench/run.py
+	$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## Remove all that was built
+	rm -rf .venv target build dist ./*.egg-info aiovoy/bridge.*.so .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust, see https://rustup.rs"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than 3.11: choose another one by \`make PYTHON=...\`"; exit 1; }
+	@$(PYTHON) $(LIBPYTHON) >/dev/null
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(CARGO_BUILD)
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[test]'
+	@touch $@

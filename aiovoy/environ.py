@@ -1,0 +1,79 @@
+"""The environment of the Envoy process: its variables, the bridge that it loads, and the libpython the bridge needs."""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from .config import Config
+from .errors import StartupError
+
+
+def envoy_environ(config: Config, control: Path) -> dict[str, str]:
+    """The variables Envoy starts with: our own, those of `env_file` that are not set yet, and the bridge's.
+
+    The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
+    interpreter's libpython even where another one of the same version is installed. Programs that the application
+    starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`.
+    """
+    environ = {**_read_env_file(config.env_file), **os.environ}
+    library_path = environ.get("LD_LIBRARY_PATH")
+    if library_path is None:
+        environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
+    else:
+        environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
+    environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
+    environ["AIOVOY_CONTROL"] = str(control)
+    return environ
+
+
+def bridge_path() -> Path:
+    """Where the bridge is, built for the running interpreter or not."""
+    return Path(__file__).parent / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def check_bridge() -> None:
+    """Says what is wrong if the bridge is missing."""
+    bridge = bridge_path()
+    if bridge.is_file():
+        return
+    message = f"found no `{bridge}`"
+    others = sorted(path.name for path in bridge.parent.glob("bridge.*.so"))
+    if others:
+        message += f"\nthis is Python {sysconfig.get_python_version()}; built are only: {', '.join(others)}"
+    raise StartupError(f"{message}\nhint: install aiovoy with this interpreter, or run `make build` in its repository")
+
+
+def libpython_path(config_vars: Mapping[str, object] | None = None, base_prefix: str = sys.base_prefix) -> Path:
+    """The shared libpython of the running interpreter.
+
+    `config_vars` and `base_prefix` describe another interpreter in tests.
+    """
+    config_vars = sysconfig.get_config_vars() if config_vars is None else config_vars
+    # An interpreter that is linked statically names a libpython*.a, yet may have the shared one beside it.
+    names = [f"libpython{config_vars.get('LDVERSION')}.so.1.0"]
+    installed = str(config_vars.get("INSTSONAME"))
+    if ".so" in installed and installed not in names:
+        names.insert(0, installed)
+    # LIBDIR is where the interpreter was built to be, which relocatable builds are not.
+    folders = [str(config_vars.get("LIBDIR")), os.path.join(base_prefix, "lib")]
+    for folder in folders:
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file():
+                return path
+    version = config_vars.get("py_version_short")
+    raise StartupError(
+        f"found no shared libpython for `{sys.executable}`: no {' or '.join(names)} in {' or '.join(folders)}\n"
+        f"hint: on Debian and Ubuntu `apt install libpython{version}`; "
+        f"with pyenv `PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {version}`"
+    )
+
+
+def _read_env_file(path: str | os.PathLike[str] | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    from dotenv import dotenv_values  # only those who use it pay for it
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}

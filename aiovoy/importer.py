@@ -1,0 +1,114 @@
+"""Finds the application that a `module:attribute` names.
+
+Runs inside Envoy, in the running event loop of the first worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+App = Callable[..., Awaitable[None]]
+
+
+class ImportFromStringError(Exception):
+    """The application is not where it was looked for; the message says what and where."""
+
+
+def load_app(path: str, app_dir: str, factory: bool) -> App:
+    """The ASGI 3 application at `path`, a `module:attribute`.
+
+    `app_dir` is where the module was to be found; it is on `sys.path` already. With `factory`, the
+    attribute is called without arguments and returns the application. An ASGI 2 application, a
+    callable that returns a callable, is wrapped.
+
+    Raises `ImportFromStringError` if there is no such application, and whatever the module or the
+    factory raises.
+    """
+    app = import_from_string(path, app_dir)
+    if factory:
+        if not callable(app):
+            raise ImportFromStringError(f"`{path}` is {_described(app)}, and no factory that could be called")
+        app = app()
+        if inspect.iscoroutine(app):
+            app.close()
+            raise ImportFromStringError(f"the factory `{path}` is asynchronous; it must return the application")
+    if not callable(app):
+        raise ImportFromStringError(f"`{path}` is {_described(app)}, and no ASGI application that could be called")
+    if not factory and _is_factory(app):
+        raise ImportFromStringError(
+            f"`{path}` takes no arguments, so it is no ASGI application\n"
+            "hint: use --factory if it is a function that makes the application"
+        )
+    return _asgi2_as_asgi3(app) if _is_asgi2(app) else app
+
+
+def import_from_string(path: str, app_dir: str) -> Any:
+    """The object at `path`, a `module:attribute`; the attribute may have dots."""
+    module_name, _, attributes = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # One that the application itself tries to import is an error of its own.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        looked_in = "\n".join(f"  {place}" for place in sys.path)
+        raise ImportFromStringError(
+            f"no module `{error.name}` for the application `{path}`; looked in\n{looked_in}\n"
+            f"hint: --app-dir says where the application is; it was `{app_dir}`"
+        ) from None
+    instance = module
+    for attribute in attributes.split("."):
+        try:
+            instance = getattr(instance, attribute)
+        except AttributeError:
+            where = getattr(module, "__file__", None) or module_name
+            raise ImportFromStringError(
+                f"no attribute `{attributes}` in the module `{module_name}` ({where}) for the application `{path}`"
+            ) from None
+    return instance
+
+
+def _is_factory(app: Any) -> bool:
+    """Whether `app` can only be called without arguments."""
+    if inspect.isclass(app):
+        return False
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return False
+    return not signature.parameters
+
+
+def _is_asgi2(app: Any) -> bool:
+    if inspect.isclass(app):
+        return not hasattr(app, "__await__")
+    if inspect.isfunction(app) or inspect.ismethod(app):
+        function = app
+    else:
+        function = type(app).__call__
+    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function):
+        return False
+    return _takes_one_argument(app)
+
+
+def _takes_one_argument(app: Any) -> bool:
+    try:
+        inspect.signature(app).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _asgi2_as_asgi3(app: Callable[[Any], Callable[[Any, Any], Awaitable[None]]]) -> App:
+    async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope)(receive, send)
+
+    return asgi3
+
+
+def _described(value: object) -> str:
+    return f"an object of type `{type(value).__name__}`"

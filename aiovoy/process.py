@@ -1,0 +1,213 @@
+"""One Envoy process and all that belongs to it. No asyncio here: threads and futures, for callers of any kind."""
+
+import atexit
+import contextlib
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .binary import envoy_binary
+from .bootstrap import bootstrap
+from .config import LOG_LEVELS, Config
+from .control import ControlChannel, Event
+from .environ import check_bridge, envoy_environ
+from .errors import StartupError
+from .port import HeldPort, authority
+
+Output = IO[Any] | int | None
+"""Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What the bridge says of itself once Envoy accepts connections."""
+
+    python: str
+    workers: int
+    loop: str
+
+
+class EnvoyProcess:
+    """An Envoy that has been started with a `Config`.
+
+    Creating it starts Envoy and returns at once. Nothing needs to be closed: when Envoy has exited, a thread of this
+    object removes whatever was made for it. An Envoy that still runs when this interpreter exits is killed.
+    """
+
+    ready: "Future[Ready]"
+    """Done when Envoy accepts connections; fails with `StartupError` when it exits before."""
+
+    exited: "Future[int]"
+    """Done when Envoy has exited and everything is cleaned up: its exit status, negative if a signal killed it."""
+
+    host: str
+    """The IP address it listens on."""
+
+    port: int
+
+    def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
+        """Starts Envoy; it inherits standard input, and also `stdout` and `stderr` unless those are given."""
+        self.ready = Future()
+        self.exited = Future()
+        self._failure: str | None = None
+        self._stderr = _Tail(stderr)
+        binary = envoy_binary(config.envoy)
+        check_bridge()
+        with contextlib.ExitStack() as made:
+            self._held_port = HeldPort(config.host, config.port)
+            made.callback(self._held_port.release)
+            self.host, self.port = self._held_port.address, self._held_port.port
+            folder = _run_folder()
+            made.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._control = ControlChannel(folder / "control.sock", self._on_event)
+            made.callback(self._control.close)
+            bootstrap_file = folder / "bootstrap.yaml"
+            admin = folder / "admin.sock"
+            document = bootstrap(config, host=self.host, port=self.port, admin=admin, python=sys.executable)
+            bootstrap_file.write_text(document, "utf-8")
+            try:
+                self._process = subprocess.Popen(
+                    [binary, *envoy_arguments(config, bootstrap_file)],
+                    env=envoy_environ(config, folder / "control.sock"),
+                    stdout=stdout,
+                    stderr=stderr,
+                )
+            except OSError as error:
+                raise StartupError(f"cannot run `{binary}`: {error.strerror}") from None
+            self._made = made.pop_all()
+        _running.add(self)
+        threading.Thread(target=self._wait, name="aiovoy-wait", daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{authority(self.host, self.port)}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of Envoy, in which the application runs."""
+        return self._process.pid
+
+    def shutdown(self) -> None:
+        """Asks for a graceful stop: requests in flight finish, lifespan shutdown runs. Does not wait."""
+        if not self._control.send("shutdown"):
+            self._process.terminate()
+
+    def abort(self) -> None:
+        """Asks for a stop at once, and kills Envoy if that takes more than `ABORT_SECONDS`. Does not wait."""
+        if self._control.send("abort"):
+            killer = threading.Timer(ABORT_SECONDS, self.kill)
+            killer.daemon = True
+            killer.start()
+            self.exited.add_done_callback(lambda _: killer.cancel())
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """Kills Envoy. Does not wait."""
+        self._process.kill()
+
+    def stop(self) -> int:
+        """Stops gracefully and waits for the end. Returns the exit status."""
+        self.shutdown()
+        return self.exited.result()
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case {"event": "ready", "python": str(python), "workers": int(workers), "loop": str(loop)}:
+                self._held_port.release()
+                if not self.ready.done():
+                    self.ready.set_result(Ready(python, workers, loop))
+            case {"event": "failed", "message": str(message)}:
+                self._failure = message
+
+    def _wait(self) -> None:
+        code = self._process.wait()
+        self._made.close()
+        _running.discard(self)
+        if not self.ready.done():
+            self.ready.set_exception(self._startup_error(code))
+        self.exited.set_result(code)
+
+    def _startup_error(self, code: int) -> StartupError:
+        if self._failure is not None:
+            return StartupError(self._failure, exit_code=code, reported=True)
+        return StartupError(f"Envoy {exit_text(code)} before it was ready{self._stderr.read()}", exit_code=code)
+
+
+ABORT_SECONDS = 2.0
+
+
+def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
+    """Envoy's command line."""
+    # Envoy's own warnings are worth reading, its news are not; the bridge logs as much as `log_level` says.
+    level = min(config.log_level, "warning", key=LOG_LEVELS.index)
+    # On `main` Envoy warns of nothing but the signals that stop it.
+    main_level = min(level, "error", key=LOG_LEVELS.index)
+    # Longer than any request may take, though the bridge ends them; the second one must exceed the first.
+    drain = math.ceil(config.timeout_graceful_shutdown or 30)
+    return [
+        *("-c", str(bootstrap_file)),
+        *("--concurrency", "1"),
+        "--disable-hot-restart",
+        *("--drain-strategy", "immediate"),
+        *("--drain-time-s", str(drain)),
+        *("--parent-shutdown-time-s", str(drain + 5)),
+        *("--log-level", level),
+        *("--component-log-level", f"dynamic_modules:{config.log_level},main:{main_level}"),
+        *("--log-format", "[%Y-%m-%d %T.%e] [%l] %v"),
+        # The access log, if there is one: Envoy's default is ten seconds.
+        *("--file-flush-interval-msec", "100"),
+    ]
+
+
+def exit_text(code: int) -> str:
+    """An exit status in words."""
+    if code >= 0:
+        return f"exited with status {code}"
+    return f"was killed by signal {-code}"
+
+
+class _Tail:
+    """The end of what is written to a file from now on, if the file has a name."""
+
+    def __init__(self, output: Output) -> None:
+        name = getattr(output, "name", None)
+        self._path = Path(name) if isinstance(name, str) else None
+        self._start = len(self._written())
+
+    def read(self) -> str:
+        """The last lines, each after a line break."""
+        lines = self._written()[self._start :].decode(errors="replace").splitlines()
+        return "".join(f"\n{line}" for line in lines[-20:])
+
+    def _written(self) -> bytes:
+        if self._path is None or not self._path.is_file():
+            return b""
+        return self._path.read_bytes()
+
+
+def _run_folder() -> Path:
+    """A new private folder (mode 0700), whose name is short enough for the sockets in it."""
+    folder = Path(tempfile.mkdtemp(prefix="aiovoy-"))
+    if len(str(folder)) <= 80:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="aiovoy-", dir="/tmp"))
+
+
+_running: set[EnvoyProcess] = set()
+
+
+@atexit.register
+def _kill_all() -> None:
+    for process in list(_running):
+        process.kill()
+        with contextlib.suppress(TimeoutError):
+            process.exited.result(timeout=5)

@@ -1,0 +1,103 @@
+"""A server in the foreground: signals, what the terminal shows, the exit code."""
+
+import asyncio
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import __version__
+from .binary import envoy_version
+from .config import LOG_LEVELS, Config
+from .errors import StartupError
+from .process import Ready, exit_text
+from .server import Server
+
+
+def run(config: Config) -> int:
+    """Serves until the server stops by itself or is told to by SIGINT or SIGTERM. Returns the exit code.
+
+    The first signal stops gracefully and ends in 0, the second one at once and ends in 128 plus its number. A
+    server that fails ends in Envoy's exit status, or in 1 if a signal killed it.
+    """
+    return asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    server = Server(config)
+    stop = _Stop(server, talk=_talks(config))
+    started = time.perf_counter()
+    with stop.on_signals():
+        try:
+            ready = await server.start()
+        except StartupError as error:
+            if not stop.signals and not error.reported:
+                _say(f"error: {error}")
+            return stop.exit_code(error.exit_code)
+        if _talks(config):
+            if sys.stderr.isatty():
+                _say(_banner(config, ready, time.perf_counter() - started))
+            _say(f"aiovoy running on {server.url} (press CTRL+C to quit)")
+        code = await server.wait()
+    exit_code = stop.exit_code(code)
+    if exit_code != 0 and len(stop.signals) < 2:
+        _say(f"error: Envoy {exit_text(code)}")
+    return exit_code
+
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Stop:
+    """What signals do. Envoy gets Ctrl-C from the terminal as well, so they are not passed on to it."""
+
+    def __init__(self, server: Server, *, talk: bool) -> None:
+        self.signals: list[int] = []
+        self._server = server
+        self._talk = talk
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in _STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def exit_code(self, code: int) -> int:
+        """The launcher's exit code, where Envoy's was `code` (negative: it died by that signal)."""
+        match self.signals:
+            case [_, second, *_]:
+                return 128 + second
+            case [_] if -code in _STOP_SIGNALS:  # it was too young to handle them
+                return 0
+        return 1 if code < 0 else code
+
+    def _signalled(self, number: int) -> None:
+        self.signals.append(number)
+        if len(self.signals) == 1:
+            if self._talk:
+                _say("aiovoy stopping (press CTRL+C again to quit at once)")
+            self._server.shutdown()
+        else:
+            self._server.abort()
+
+
+def _banner(config: Config, ready: Ready, seconds: float) -> str:
+    workers = "1 worker" if ready.workers == 1 else f"{ready.workers} workers"
+    python = f"{platform.python_implementation()} {ready.python}"
+    envoy = f"Envoy {envoy_version(config.envoy)}"
+    return f"aiovoy {__version__}, {envoy}, {python}, {ready.loop}, {workers}, ready in {seconds * 1000:.0f} ms"
+
+
+def _talks(config: Config) -> bool:
+    return LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

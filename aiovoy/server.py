@@ -1,0 +1,115 @@
+"""`Server`: a server in asyncio code."""
+
+import asyncio
+from concurrent.futures import Future
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .config import Config
+from .process import EnvoyProcess, Output, Ready
+
+T = TypeVar("T")
+
+
+class Server:
+    """An application, served by an Envoy that this object starts and stops.
+
+        async with Server("main:app", port=0) as server:
+            print(server.url)
+
+    `app` is `module:attribute`; or an application that a module has under some name, since Envoy is another process,
+    which imports it; or a `Config`. `settings` are the fields of `Config`, whose `port` is 8000 by default. Envoy
+    inherits the standard streams, unless `stdout` or `stderr` is a file for it to write to.
+
+    A cancelled `start` or `stop` kills Envoy.
+    """
+
+    def __init__(self, app: object, *, stdout: Output = None, stderr: Output = None, **settings: Any) -> None:
+        self.config = Config.of(app, **settings)
+        self._stdout = stdout
+        self._stderr = stderr
+        self._process: EnvoyProcess | None = None
+
+    @property
+    def host(self) -> str:
+        """The IP address that Envoy listens on."""
+        return self._started.host
+
+    @property
+    def port(self) -> int:
+        """The port that Envoy listens on."""
+        return self._started.port
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
+        return self._started.url
+
+    @property
+    def pid(self) -> int:
+        """Process id of Envoy, in which the application runs."""
+        return self._started.pid
+
+    async def start(self) -> Ready:
+        """Starts Envoy and waits until it accepts connections; `StartupError` if it never does."""
+        if self._process is not None and not self._process.exited.done():
+            raise RuntimeError("the server is running already")
+        self._process = EnvoyProcess(self.config, stdout=self._stdout, stderr=self._stderr)
+        return await _finish(self._process, self._process.ready)
+
+    async def stop(self) -> int:
+        """Stops gracefully. Returns Envoy's exit status, as `wait` does."""
+        self.shutdown()
+        return await _finish(self._started, self._started.exited)
+
+    async def wait(self) -> int:
+        """Waits until Envoy has exited, for whatever reason. Returns its exit status, negative for a signal."""
+        return await _result(self._started.exited)
+
+    def shutdown(self) -> None:
+        """Begins to stop gracefully; `wait` sees the end. May be called while `start` waits."""
+        self._started.shutdown()
+
+    def abort(self) -> None:
+        """Begins to stop at once; `wait` sees the end. May be called while `start` waits."""
+        self._started.abort()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def _started(self) -> EnvoyProcess:
+        if self._process is None:
+            raise RuntimeError("the server has not been started")
+        return self._process
+
+
+async def _finish(process: EnvoyProcess, future: "Future[T]") -> T:
+    """Waits for `future`; if that is cancelled, the process does not survive it."""
+    try:
+        return await _result(future)
+    except asyncio.CancelledError:
+        process.kill()
+        await _result(process.exited)
+        raise
+
+
+async def _result(future: "Future[T]") -> T:
+    """Waits for `future` without cancelling it when the wait is cancelled, as `asyncio.wrap_future` would."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def wake(_: object) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    future.add_done_callback(wake)
+    await done.wait()
+    return future.result()

@@ -1,0 +1,94 @@
+"""Draws the results: `python chart.py RESULTS.json CHART.png`, where matplotlib is installed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any
+
+# By name: the chart's environment is not the one in which this file is checked.
+matplotlib: Any = importlib.import_module("matplotlib")
+matplotlib.use("Agg")
+pyplot: Any = importlib.import_module("matplotlib.pyplot")
+
+# The same in every chart; servers that were added take the rest in turn.
+COLOURS = {
+    "aiovoy": "#d1495b",
+    "envoy": "#9aa5b1",
+    "pyvoy": "#2e86ab",
+    "granian": "#f2a541",
+    "uvicorn": "#5b8e7d",
+}
+MORE_COLOURS = ["#7d5ba6", "#8d6a4f", "#444444", "#c08497"]
+
+METRICS = {"cpu_us": "CPU µs/request (less is better)", "rate": "requests/s (more is better)"}
+
+STARTS = {
+    "seconds": "start-up, s (less is better)",
+    "memory_used_mib": "memory after requests, MiB (less is better)",
+}
+
+
+def main(source: str, target: str) -> None:
+    with open(source) as file:
+        results = json.load(file)
+    columns = [(metric, protocol) for metric in METRICS for protocol in results["protocols"]]
+    apps = list(dict.fromkeys(start["app"] for start in results["starts"]))
+    tall = len(results["cases"]) + len(apps)
+    wide = max(len(columns), len(STARTS))
+    figure, axes = pyplot.subplots(tall, wide, figsize=(4.0 * wide, 1.9 * tall), squeeze=False, layout="constrained")
+    for row, (case, title) in enumerate(results["cases"].items()):
+        for column, (metric, protocol) in enumerate(columns):
+            found = [one for one in results["load"] if (one["case"], one["protocol"]) == (case, protocol)]
+            heading = f"{title}, {results['protocols'][protocol]}\n{METRICS[metric]}"
+            bars(axes[row][column], found, metric, heading, results["servers"])
+    for row, app in enumerate(apps, len(results["cases"])):
+        for column, (metric, title) in enumerate(STARTS.items()):
+            found = [one for one in results["starts"] if one["app"] == app]
+            bars(axes[row][column], found, metric, f"{app}\n{title}", results["servers"])
+    for axis in axes.flat:
+        if not axis.has_data():
+            axis.axis("off")
+    settings = results["settings"]
+    figure.suptitle(
+        f"rounds of {settings['duration']} s: {settings['rounds']}; bars are medians, lines from least to greatest"
+    )
+    figure.savefig(target, dpi=110)
+
+
+def bars(axis: Any, found: list[dict[str, Any]], metric: str, title: str, order: list[str]) -> None:
+    """One bar a server, the first at the top."""
+    found = sorted(found, key=lambda one: order.index(one["server"]))
+    if not found:
+        return
+    values = [one[metric] for one in found]
+    medians = [value["median"] for value in values]
+    below = [value["median"] - value["low"] for value in values]
+    above = [value["high"] - value["median"] for value in values]
+    colours = [colour(one["server"], order) for one in found]
+    places = range(len(found))
+    axis.barh(places, medians, xerr=[below, above], color=colours, error_kw={"lw": 1})
+    axis.set_yticks(places, [one["server"] for one in found])
+    axis.invert_yaxis()
+    axis.set_title(title, fontsize=8)
+    axis.tick_params(labelsize=8)
+    right = max(value["high"] for value in values) * 1.25
+    axis.set_xlim(0, right)
+    for place, value in zip(places, values, strict=True):
+        digits = 0 if value["median"] >= 1000 else 1 if value["median"] >= 10 else 2
+        text = f"{value['median']:,.{digits}f}"
+        axis.text(value["high"] + right * 0.01, place, text, va="center", fontsize=7)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def colour(server: str, order: list[str]) -> str:
+    added = [name for name in order if name not in COLOURS]
+    if server in added:
+        return MORE_COLOURS[added.index(server) % len(MORE_COLOURS)]
+    return COLOURS[server]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

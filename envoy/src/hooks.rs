@@ -1,0 +1,583 @@
+//! Runs on: the thread of the hook, as Envoy has it: main for configurations and bootstrap
+//! extensions, the stream's Envoy worker thread for filters.
+//!
+//! The functions that Envoy calls: catch panics, convert, call the trait.
+//!
+//! A panic that left one of them would end the process. So each catches, logs and fails closed: what
+//! was to be made is not made, and a stream ends, by a 500 if no response had begun, else by a reset.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use crate::bootstrap::{BootstrapExtension, EnvoyBootstrap, ShutdownCompletion};
+use crate::http::{
+    DataStatus, EnvoyFilter, EnvoyFilterConfig, HeadersStatus, HttpFilter, HttpFilterConfig,
+    LocalReply, LocalReplyStatus, Progress, ResetReason, Stream, TrailersStatus,
+};
+use crate::module;
+use crate::sys::{self, EnvoyBuffer, EnvoyHttpHeader};
+
+/// Exports hooks under their C names. `else` is what Envoy is told after a panic.
+///
+/// Envoy's part of the contract, on which the bodies' SAFETY comments rest: pointers that it got
+/// from a `*_new` hook come back as they were, until the matching `*_destroy` hook, and on the
+/// thread that the module comment names; its own pointers and buffers are live during the call.
+macro_rules! hooks {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $return:ty)? $body:block
+        else $closed:expr;
+    )*) => {$(
+        $(#[$doc])*
+        #[allow(unused_variables)] // Hooks that do nothing keep their arguments' names.
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "C" fn $name($($arg: $type),*) $(-> $return)? {
+            catch(stringify!($name), || $body).unwrap_or_else(|| $closed)
+        }
+    )*};
+}
+
+/// Exports hooks of one stream, which differ in the method they call and its status.
+macro_rules! stream_hooks {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($filter:ident, $envoy:ident $(, $arg:ident: $type:ty)*) -> $status:ty
+        $body:block
+    )*) => {hooks! {$(
+        $(#[$doc])*
+        fn $name(
+            envoy: *mut sys::HttpFilter,
+            filter: *const Filter
+            $(, $arg: $type)*
+        ) -> <$status as Status>::Number {
+            // SAFETY: `filter` came from `http_filter_new` and is not destroyed; see `hooks!`.
+            let Some(filter) = (unsafe { filter.as_ref() }) else {
+                // Envoy has no filter of ours for this stream (yet).
+                return <$status as Status>::CONTINUE.number();
+            };
+            // Held here, as the hook may have Envoy drop its own hold before it returns.
+            let (filter, stream) = (Rc::clone(&filter.filter), Rc::clone(&filter.stream));
+            // SAFETY: Envoy's filter is live during its hook. Hooks further out, if any, wait in
+            // a callback that took `&mut` of their `EnvoyFilter`.
+            let mut lent = unsafe { EnvoyFilter::new(envoy, &stream) };
+            catch_closing(stringify!($name), &mut lent, |$envoy| {
+                let $filter = &*filter;
+                $body
+            })
+            .unwrap_or(<$status as Status>::CLOSED)
+            .number()
+        } else <$status as Status>::CLOSED.number();
+    )*}};
+}
+
+/// What Envoy keeps for us per filter configuration.
+pub(crate) struct FilterConfig(Box<dyn HttpFilterConfig>);
+
+/// What Envoy keeps for us per stream.
+pub(crate) struct Filter {
+    filter: Rc<dyn HttpFilter>,
+    stream: Rc<Stream>,
+}
+
+// Making and destroying HTTP filters.
+hooks! {
+    fn envoy_dynamic_module_on_http_filter_config_new(
+        envoy: *mut sys::HttpFilterConfig,
+        name: EnvoyBuffer,
+        config: EnvoyBuffer,
+    ) -> *const FilterConfig {
+        // SAFETY: live during the call; see `hooks!`.
+        let (mut envoy, name) = (unsafe { EnvoyFilterConfig::new(envoy) }, name);
+        // SAFETY: as above.
+        let (name, config) = (unsafe { name.as_bytes() }, config);
+        // SAFETY: as above.
+        let config = unsafe { config.as_bytes() };
+        let made = utf8("filter_name", name).and_then(|name| {
+            let module = module::module().ok_or(NO_MODULE)?;
+            module.new_http_filter_config(&mut envoy, name, config)
+        });
+        match made {
+            Ok(config) => Box::into_raw(Box::new(FilterConfig(config))),
+            Err(message) => {
+                let name = String::from_utf8_lossy(name);
+                log::error!("http filter `{name}` refused its configuration: {message}");
+                ptr::null()
+            }
+        }
+    } else ptr::null();
+
+    fn envoy_dynamic_module_on_http_filter_config_destroy(config: *const FilterConfig) {
+        if !config.is_null() {
+            // SAFETY: it came from `http_filter_config_new`, and Envoy forgets it now.
+            drop(unsafe { Box::from_raw(config.cast_mut()) });
+        }
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_per_route_config_new(
+        name: EnvoyBuffer,
+        config: EnvoyBuffer,
+    ) -> *const c_void {
+        // SAFETY: live during the call; see `hooks!`.
+        let name = String::from_utf8_lossy(unsafe { name.as_bytes() });
+        log::error!("http filter `{name}`: per-route configuration is not supported");
+        ptr::null()
+    } else ptr::null();
+
+    /// None was ever made.
+    fn envoy_dynamic_module_on_http_filter_per_route_config_destroy(config: *const c_void) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_new(
+        config: *const FilterConfig,
+        envoy: *mut sys::HttpFilter,
+    ) -> *const Filter {
+        // SAFETY: it came from `http_filter_config_new` and is not destroyed; see `hooks!`.
+        let Some(FilterConfig(config)) = (unsafe { config.as_ref() }) else {
+            return ptr::null();
+        };
+        let stream = Stream::new(envoy);
+        // SAFETY: as in `stream_hooks!`.
+        let mut lent = unsafe { EnvoyFilter::new(envoy, &stream) };
+        match catch("new_filter", || config.new_filter(&mut lent)).flatten() {
+            Some(filter) => Box::into_raw(Box::new(Filter { filter, stream })),
+            None => {
+                // There will be no destroy hook to do it.
+                stream.detach();
+                ptr::null()
+            }
+        }
+    } else ptr::null();
+
+    fn envoy_dynamic_module_on_http_filter_destroy(filter: *const Filter) {
+        if !filter.is_null() {
+            // SAFETY: it came from `http_filter_new`, and Envoy forgets it now.
+            let filter = unsafe { Box::from_raw(filter.cast_mut()) };
+            // First, so that no destructor reaches the stream.
+            filter.stream.detach();
+        }
+    } else ();
+}
+
+stream_hooks! {
+    fn envoy_dynamic_module_on_http_filter_request_headers(
+        filter, envoy, end_of_stream: bool
+    ) -> HeadersStatus {
+        filter.on_request_headers(envoy, end_of_stream)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_request_body(
+        filter, envoy, end_of_stream: bool
+    ) -> DataStatus {
+        filter.on_request_body(envoy, end_of_stream)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_request_trailers(filter, envoy) -> TrailersStatus {
+        filter.on_request_trailers(envoy)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_response_headers(
+        filter, envoy, end_of_stream: bool
+    ) -> HeadersStatus {
+        envoy.stream().response_begins();
+        filter.on_response_headers(envoy, end_of_stream)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_response_body(
+        filter, envoy, end_of_stream: bool
+    ) -> DataStatus {
+        filter.on_response_body(envoy, end_of_stream)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_response_trailers(filter, envoy) -> TrailersStatus {
+        filter.on_response_trailers(envoy)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_scheduled(filter, envoy, event: u64) -> () {
+        filter.on_scheduled(envoy, event)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark(
+        filter, envoy
+    ) -> () {
+        filter.on_downstream_above_write_buffer_high_watermark(envoy)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(
+        filter, envoy
+    ) -> () {
+        filter.on_downstream_below_write_buffer_low_watermark(envoy)
+    }
+
+    /// The reply that is about to be sent ends the stream, so a panic needs no answer of its own.
+    fn envoy_dynamic_module_on_http_filter_local_reply(
+        filter, envoy, status: u32, details: EnvoyBuffer, reset_imminent: bool
+    ) -> LocalReplyStatus {
+        // SAFETY: live during the call; see `hooks!`.
+        let details = unsafe { details.as_bytes() };
+        let reply = LocalReply { status, details, reset_imminent };
+        catch("on_local_reply", || filter.on_local_reply(envoy, reply))
+            .unwrap_or(LocalReplyStatus::CLOSED)
+    }
+
+    fn envoy_dynamic_module_on_http_filter_stream_complete(filter, envoy) -> () {
+        envoy.stream().is_over();
+        filter.on_stream_complete(envoy)
+    }
+}
+
+// Mandatory, but this SDK starts no HTTP callouts and no HTTP streams, so Envoy has nothing to tell.
+hooks! {
+    fn envoy_dynamic_module_on_http_filter_http_callout_done(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        callout: u64,
+        result: u32,
+        headers: *mut EnvoyHttpHeader,
+        headers_length: usize,
+        body: *mut EnvoyBuffer,
+        body_length: usize,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_http_stream_headers(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        stream: u64,
+        headers: *mut EnvoyHttpHeader,
+        headers_length: usize,
+        end_of_stream: bool,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_http_stream_data(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        stream: u64,
+        data: *const EnvoyBuffer,
+        data_length: usize,
+        end_of_stream: bool,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_http_stream_trailers(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        stream: u64,
+        trailers: *mut EnvoyHttpHeader,
+        trailers_length: usize,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_http_stream_complete(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        stream: u64,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_http_filter_http_stream_reset(
+        envoy: *mut sys::HttpFilter,
+        filter: *const Filter,
+        stream: u64,
+        reason: u32,
+    ) {
+    } else ();
+}
+
+/// What Envoy keeps for us per bootstrap extension, as its configuration and as its instance: Envoy
+/// makes one of each, in this order, and destroys them in the other.
+pub(crate) struct Extension {
+    envoy: *mut sys::BootstrapExtensionConfig,
+    /// From `bootstrap_extension_new` to `bootstrap_extension_destroy`.
+    instance: Cell<Option<NonNull<sys::BootstrapExtension>>>,
+    extension: Box<dyn BootstrapExtension>,
+}
+
+impl Extension {
+    /// Calls `hook` on the extension behind `this`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// `this` is null or came from `bootstrap_extension_config_new` and is not destroyed; this is
+    /// the main thread.
+    unsafe fn lend(
+        this: *const Self,
+        hook: impl FnOnce(&dyn BootstrapExtension, &EnvoyBootstrap<'_>),
+    ) {
+        // SAFETY: the caller vouches for it.
+        let Some(this) = (unsafe { this.as_ref() }) else {
+            return;
+        };
+        // SAFETY: Envoy destroys neither of its objects before the hooks that end them here.
+        let envoy = unsafe { EnvoyBootstrap::new(this.envoy, this.instance.get()) };
+        hook(&*this.extension, &envoy);
+    }
+}
+
+// Bootstrap extensions.
+hooks! {
+    fn envoy_dynamic_module_on_bootstrap_extension_config_new(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        name: EnvoyBuffer,
+        config: EnvoyBuffer,
+    ) -> *const Extension {
+        // SAFETY: live during the call; see `hooks!`.
+        let name = unsafe { name.as_bytes() };
+        // SAFETY: as above.
+        let config = unsafe { config.as_bytes() };
+        // SAFETY: as above.
+        let lent = unsafe { EnvoyBootstrap::new(envoy, None) };
+        let made = utf8("extension_name", name).and_then(|name| {
+            let module = module::module().ok_or(NO_MODULE)?;
+            module.new_bootstrap_extension(&lent, name, config)
+        });
+        match made {
+            Ok(extension) => {
+                let instance = Cell::new(None);
+                Box::into_raw(Box::new(Extension { envoy, instance, extension }))
+            }
+            Err(message) => {
+                let name = String::from_utf8_lossy(name);
+                log::error!("bootstrap extension `{name}` refused its configuration: {message}");
+                ptr::null()
+            }
+        }
+    } else ptr::null();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_config_destroy(extension: *const Extension) {
+        if !extension.is_null() {
+            // SAFETY: it came from `bootstrap_extension_config_new`, and Envoy forgets it now.
+            let extension = unsafe { Box::from_raw(extension.cast_mut()) };
+            extension.extension.on_destroy();
+        }
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_new(
+        extension: *const Extension,
+        envoy: *mut sys::BootstrapExtension,
+    ) -> *const Extension {
+        // SAFETY: it came from `bootstrap_extension_config_new` and is not destroyed.
+        if let Some(extension) = unsafe { extension.as_ref() } {
+            extension.instance.set(NonNull::new(envoy));
+        }
+        extension
+    } else ptr::null();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_destroy(extension: *const Extension) {
+        // SAFETY: it came from `bootstrap_extension_config_new` by way of
+        // `bootstrap_extension_new` and is not destroyed before `config_destroy`.
+        if let Some(extension) = unsafe { extension.as_ref() } {
+            extension.instance.set(None);
+        }
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_server_initialized(
+        envoy: *mut sys::BootstrapExtension,
+        extension: *const Extension,
+    ) {
+        // SAFETY: see `hooks!`.
+        unsafe { Extension::lend(extension, |extension, envoy| extension.on_server_initialized(envoy)) }
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_drain_started(
+        envoy: *mut sys::BootstrapExtension,
+        extension: *const Extension,
+    ) {
+        // SAFETY: see `hooks!`.
+        unsafe { Extension::lend(extension, |extension, envoy| extension.on_drain_started(envoy)) }
+    } else ();
+
+    /// A panic drops the completion, which completes it.
+    fn envoy_dynamic_module_on_bootstrap_extension_shutdown(
+        envoy: *mut sys::BootstrapExtension,
+        extension: *const Extension,
+        done: sys::EventCallback,
+        context: *mut c_void,
+    ) {
+        // SAFETY: Envoy hands the pair over for one call.
+        let done = unsafe { ShutdownCompletion::new(done, context) };
+        // SAFETY: see `hooks!`.
+        unsafe { Extension::lend(extension, |extension, envoy| extension.on_shutdown(envoy, done)) }
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_config_scheduled(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        event: u64,
+    ) {
+        // SAFETY: see `hooks!`.
+        unsafe { Extension::lend(extension, |extension, envoy| extension.on_scheduled(envoy, event)) }
+    } else ();
+}
+
+// Mandatory, but of no use here: Envoy 1.40.0 calls the first on its main thread, whatever its name,
+// and the others only for timers, watches, handlers, callouts and lifecycle events that were asked
+// for, which this SDK does not.
+hooks! {
+    fn envoy_dynamic_module_on_bootstrap_extension_worker_thread_initialized(
+        envoy: *mut sys::BootstrapExtension,
+        extension: *const Extension,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_timer_fired(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        timer: *mut c_void,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_file_changed(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        path: EnvoyBuffer,
+        events: u32,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_admin_request(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        method: EnvoyBuffer,
+        path: EnvoyBuffer,
+        body: EnvoyBuffer,
+    ) -> u32 {
+        NOT_FOUND
+    } else NOT_FOUND;
+
+    fn envoy_dynamic_module_on_bootstrap_extension_http_callout_done(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        callout: u64,
+        result: u32,
+        headers: *mut EnvoyHttpHeader,
+        headers_length: usize,
+        body: *mut EnvoyBuffer,
+        body_length: usize,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_cluster_add_or_update(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        name: EnvoyBuffer,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_cluster_removal(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        name: EnvoyBuffer,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_listener_add_or_update(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        name: EnvoyBuffer,
+    ) {
+    } else ();
+
+    fn envoy_dynamic_module_on_bootstrap_extension_listener_removal(
+        envoy: *mut sys::BootstrapExtensionConfig,
+        extension: *const Extension,
+        name: EnvoyBuffer,
+    ) {
+    } else ();
+}
+
+const NOT_FOUND: u32 = 404;
+
+const NO_MODULE: &str = "the library names no module, see `export!`";
+
+/// How a hook's status crosses to C.
+pub(crate) trait Status: Copy {
+    type Number;
+    /// For a stream of which we have no filter.
+    const CONTINUE: Self;
+    /// For a hook that panicked: nothing goes on to the next filter.
+    const CLOSED: Self;
+    fn number(self) -> Self::Number;
+}
+
+macro_rules! statuses {
+    ($($status:ty: $number:ty, $continue:expr, $closed:expr;)*) => {$(
+        impl Status for $status {
+            type Number = $number;
+            const CONTINUE: Self = $continue;
+            const CLOSED: Self = $closed;
+            #[inline]
+            fn number(self) -> $number {
+                self as $number
+            }
+        }
+    )*};
+}
+
+statuses! {
+    HeadersStatus: u32, Self::Continue, Self::StopIteration;
+    DataStatus: u32, Self::Continue, Self::StopIterationNoBuffer;
+    TrailersStatus: u32, Self::Continue, Self::StopIteration;
+    LocalReplyStatus: u32, Self::Continue, Self::ContinueAndResetStream;
+    (): (), (), ();
+}
+
+fn utf8<'a>(field: &str, bytes: &'a [u8]) -> Result<&'a str, String> {
+    str::from_utf8(bytes).map_err(|error| format!("`{field}` is not UTF-8: {error}"))
+}
+
+/// Runs `hook` for the stream of `envoy`; after a panic ends that stream.
+pub(crate) fn catch_closing<'a, R>(
+    name: &str,
+    envoy: &mut EnvoyFilter<'a>,
+    hook: impl FnOnce(&mut EnvoyFilter<'a>) -> R,
+) -> Option<R> {
+    let done = catch(name, || hook(envoy));
+    if done.is_none() {
+        let progress = envoy.stream().progress();
+        // Before the call, whose hooks may panic in turn.
+        envoy.stream().is_over();
+        match progress {
+            Progress::Idle => envoy.send_response(500, &[], b"", PANICKED),
+            Progress::Responding => envoy.reset_stream(ResetReason::LocalReset, PANICKED),
+            Progress::Over => {}
+        }
+    }
+    done
+}
+
+/// Response code details of a stream that a panic ended.
+const PANICKED: &str = "dynamic_module_panicked";
+
+/// Runs `hook`; logs a panic.
+///
+/// Unwind safety is the hook's: what it shares with later hooks are `Cell`s and the like, which a
+/// panic leaves as they are, and the stream it broke sees none but the last hooks.
+pub(crate) fn catch<R>(name: &str, hook: impl FnOnce() -> R) -> Option<R> {
+    match panic::catch_unwind(AssertUnwindSafe(hook)) {
+        Ok(done) => Some(done),
+        Err(payload) => {
+            log::error!("panic in `{name}`: {}", message(payload));
+            None
+        }
+    }
+}
+
+fn message(payload: Box<dyn Any + Send>) -> String {
+    let payload = match payload.downcast::<&'static str>() {
+        Ok(message) => return (*message).to_owned(),
+        Err(payload) => payload,
+    };
+    match payload.downcast::<String>() {
+        Ok(message) => *message,
+        Err(payload) => {
+            // Dropping an unknown type could panic again, and nothing catches that.
+            std::mem::forget(payload);
+            "unknown".to_owned()
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Runs on: Envoy worker thread.
+//!
+//! The request's body. *Received* is the piece a body hook is called for, and is there only in
+//! that hook. *Buffered* is what earlier hooks had Envoy keep ([`DataStatus`](super::DataStatus)),
+//! and can be read and drained at any time. At the end of the stream, read buffered, then received,
+//! unless they are the same ([`EnvoyFilter::received_is_buffered_request_body`]).
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use smallvec::SmallVec;
+
+use super::EnvoyFilter;
+use crate::sys::{self, EnvoyBuffer, HttpBodyType};
+
+/// How many chunks need no allocation. HTTP/2 brings one frame at a time, HTTP/1 slices of 16 KiB.
+const INLINE: usize = 16;
+
+impl EnvoyFilter<'_> {
+    /// The piece of request body that the running body hook is called for.
+    #[inline]
+    pub fn received_request_body(&self) -> BodyChunks<'_> {
+        self.chunks(HttpBodyType::ReceivedRequestBody)
+    }
+
+    /// What Envoy keeps of the request body.
+    #[inline]
+    pub fn buffered_request_body(&self) -> BodyChunks<'_> {
+        self.chunks(HttpBodyType::BufferedRequestBody)
+    }
+
+    /// How many bytes [`received_request_body`](Self::received_request_body) has.
+    #[inline]
+    pub fn received_request_body_len(&self) -> usize {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_get_body_size(self.raw(), HttpBodyType::ReceivedRequestBody) }
+    }
+
+    /// How many bytes [`buffered_request_body`](Self::buffered_request_body) has.
+    #[inline]
+    pub fn buffered_request_body_len(&self) -> usize {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_get_body_size(self.raw(), HttpBodyType::BufferedRequestBody) }
+    }
+
+    /// Whether the received piece is the body buffered earlier, handed over again.
+    #[inline]
+    pub fn received_is_buffered_request_body(&self) -> bool {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_received_buffered_request_body(self.raw()) }
+    }
+
+    /// Takes `bytes` off the front of the buffered body, or all if there are fewer. Once less than
+    /// half the buffer limit is left, Envoy reads from the client again. False if there is no
+    /// buffered body.
+    #[inline]
+    pub fn drain_buffered_request_body(&mut self, bytes: usize) -> bool {
+        // SAFETY: the filter is live while it is lent. `&mut self` proves that nobody holds a
+        // slice of the buffer.
+        unsafe { sys::http_drain_body(self.raw(), HttpBodyType::BufferedRequestBody, bytes) }
+    }
+
+    fn chunks(&self, kind: HttpBodyType) -> BodyChunks<'_> {
+        let mut chunks = SmallVec::<[EnvoyBuffer; INLINE]>::new();
+        // SAFETY: the filter is live while it is lent.
+        let count = unsafe { sys::http_get_body_chunks_size(self.raw(), kind) };
+        if count > 0 {
+            chunks.reserve_exact(count);
+            // SAFETY: Envoy fills `count` entries, for which there is room.
+            let filled =
+                unsafe { sys::http_get_body_chunks(self.raw(), kind, chunks.as_mut_ptr()) };
+            if filled {
+                // SAFETY: Envoy wrote `count` entries as it answered true.
+                unsafe { chunks.set_len(count) };
+            }
+        }
+        let total = chunks.iter().map(|chunk| chunk.length).sum();
+        BodyChunks {
+            chunks,
+            total,
+            lent: PhantomData,
+        }
+    }
+}
+
+/// Body bytes in the pieces that Envoy holds them in, borrowed from it.
+pub struct BodyChunks<'a> {
+    chunks: SmallVec<[EnvoyBuffer; INLINE]>,
+    total: usize,
+    lent: PhantomData<&'a [u8]>,
+}
+
+impl<'a> BodyChunks<'a> {
+    /// How many bytes there are in all.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.total
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// The pieces, in order.
+    #[inline]
+    pub fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + '_ {
+        // SAFETY: Envoy wrote the entries, and the buffer stays as it is for `'a`, for which the
+        // `EnvoyFilter` is borrowed.
+        self.chunks.iter().map(|chunk| unsafe { chunk.as_bytes() })
+    }
+}
+
+impl fmt::Debug for BodyChunks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyChunks")
+            .field("bytes", &self.total)
+            .field("chunks", &self.chunks.len())
+            .finish()
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs on: Envoy worker thread.
+//!
+//! [`EnvoyFilter`], the borrowed view a hook receives, and [`FilterRef`], with which a hook reaches
+//! another stream of its thread.
+
+use std::cell::Cell;
+use std::ptr;
+use std::rc::Rc;
+
+use super::scheduler::Scheduler;
+use crate::hooks;
+use crate::sys;
+
+/// Envoy's side of one stream, lent to a hook for the length of that hook.
+///
+/// Not `Send`: a filter belongs to one Envoy worker thread. At any time that thread has one
+/// `EnvoyFilter` in use, that of the innermost hook or [`FilterRef::with`]; those further out are
+/// suspended in a `&mut` borrow. So no bytes read from Envoy, of any stream of the thread, are held
+/// while a `&mut self` method changes something.
+///
+/// Once the stream is over, getters find nothing and the other methods do nothing.
+pub struct EnvoyFilter<'hook> {
+    raw: *mut sys::HttpFilter,
+    stream: &'hook Rc<Stream>,
+}
+
+impl<'hook> EnvoyFilter<'hook> {
+    /// # Safety
+    ///
+    /// `raw` is live for `'hook`, this is its thread, and other `EnvoyFilter`s of the thread are
+    /// suspended in a `&mut` borrow.
+    #[inline]
+    pub(crate) unsafe fn new(raw: *mut sys::HttpFilter, stream: &'hook Rc<Stream>) -> Self {
+        Self { raw, stream }
+    }
+}
+
+impl EnvoyFilter<'_> {
+    /// Which Envoy worker thread this is, from 0.
+    #[inline]
+    pub fn worker_index(&self) -> u32 {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_filter_get_worker_index(self.raw) }
+    }
+
+    /// A way for other threads to have [`on_scheduled`](super::HttpFilter::on_scheduled) called.
+    pub fn new_scheduler(&self) -> Scheduler {
+        Scheduler::new(self)
+    }
+
+    /// A way for hooks of other streams to reach this one.
+    #[inline]
+    pub fn filter_ref(&self) -> FilterRef {
+        FilterRef {
+            stream: Rc::clone(self.stream),
+        }
+    }
+
+    /// How much request body Envoy buffers for this stream; 0 is unlimited.
+    #[inline]
+    pub fn buffer_limit(&self) -> u64 {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_get_buffer_limit(self.raw) }
+    }
+
+    /// Changes how much request body Envoy buffers for this stream, at once.
+    #[inline]
+    pub fn set_buffer_limit(&mut self, bytes: u64) {
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_set_buffer_limit(self.raw, bytes) }
+    }
+
+    #[inline]
+    pub(crate) fn raw(&self) -> *mut sys::HttpFilter {
+        self.raw
+    }
+
+    #[inline]
+    pub(crate) fn stream(&self) -> &Stream {
+        self.stream
+    }
+}
+
+/// A stream, from inside the hooks of others on the same Envoy worker thread.
+#[derive(Clone)]
+pub struct FilterRef {
+    stream: Rc<Stream>,
+}
+
+impl FilterRef {
+    /// Lends the stream's filter to `act`; `None` if the stream was destroyed.
+    ///
+    /// `current` is what the running hook was lent, of whichever stream, this one too. Giving it up
+    /// for the length of `act` is what proves that the hook holds no bytes that `act` could free.
+    ///
+    /// If `act` panics, this stream fails as if its own hook had, the running hook goes on, and the
+    /// answer is `None`.
+    pub fn with<R>(
+        &self,
+        current: &mut EnvoyFilter<'_>,
+        act: impl FnOnce(&mut EnvoyFilter<'_>) -> R,
+    ) -> Option<R> {
+        let _suspended = current;
+        // `act` may drop the last reference to `self`.
+        let stream = Rc::clone(&self.stream);
+        let raw = stream.raw.get();
+        if raw.is_null() {
+            return None;
+        }
+        // SAFETY: `raw` is live: it is set to null before `http_filter_destroy` returns, and Envoy
+        // calls that from its event loop, never inside another hook. The thread is right, as `Rc`
+        // is not `Send`. `current` is borrowed until `act` has returned.
+        let mut envoy = unsafe { EnvoyFilter::new(raw, &stream) };
+        hooks::catch_closing("FilterRef::with", &mut envoy, act)
+    }
+}
+
+/// What the filter, its hooks and its [`FilterRef`]s share about a stream.
+pub(crate) struct Stream {
+    /// Null once the stream is destroyed.
+    raw: Cell<*mut sys::HttpFilter>,
+    progress: Cell<Progress>,
+}
+
+/// How far the response is: decides how a panic ends the stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing was sent.
+    Idle,
+    /// A response has begun, so that only a reset can tell the client.
+    Responding,
+    /// The stream was ended after a panic, or is over.
+    Over,
+}
+
+impl Stream {
+    pub(crate) fn new(raw: *mut sys::HttpFilter) -> Rc<Self> {
+        Rc::new(Self {
+            raw: Cell::new(raw),
+            progress: Cell::new(Progress::Idle),
+        })
+    }
+
+    /// Envoy's object is going away.
+    pub(crate) fn detach(&self) {
+        self.raw.set(ptr::null_mut());
+    }
+
+    #[inline]
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.get()
+    }
+
+    #[inline]
+    pub(crate) fn response_begins(&self) {
+        if self.progress.get() == Progress::Idle {
+            self.progress.set(Progress::Responding);
+        }
+    }
+
+    pub(crate) fn is_over(&self) {
+        self.progress.set(Progress::Over);
+    }
+}

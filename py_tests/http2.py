@@ -1,0 +1,247 @@
+"""An HTTP/2 client over cleartext TCP, by prior knowledge: the `h2` package and a socket."""
+
+import asyncio
+import collections
+import contextlib
+import socket
+import struct
+from typing import Self
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from deadline import DEADLINE
+from exchange import Connection, Exchange, Headers, ResponseCut
+
+FRAME_HEAD = 9
+GOAWAY = 0x7
+CANCEL = 0x8
+# Room on the connection for streams that are read slowly beside streams that are not; each stream
+# keeps the protocol's own window of 65,535 bytes.
+CONNECTION_WINDOW = 16 * 1024 * 1024
+
+
+class Http2Connection(Connection):
+    protocol = "http/2"
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.local_port = sock.getsockname()[1]
+        self.streams: dict[int, Http2Exchange] = {}
+        self.going_away = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.window_opened = asyncio.Event()
+        self.writing = asyncio.Lock()
+        config = h2.config.H2Configuration(
+            client_side=True,
+            header_encoding=None,
+            # A test may want to send what a correct client would not.
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self.h2 = h2.connection.H2Connection(config)
+
+    @classmethod
+    async def open(cls, port: int) -> Self:
+        sock = socket.socket()
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except BaseException:
+            sock.close()
+            raise
+        connection = cls(sock)
+        connection.h2.initiate_connection()
+        connection.h2.increment_flow_control_window(CONNECTION_WINDOW)
+        await connection.flush()
+        connection.reader = asyncio.create_task(connection.read())
+        return connection
+
+    async def flush(self) -> None:
+        async with self.writing:
+            if data := self.h2.data_to_send():
+                with contextlib.suppress(ConnectionError):
+                    # The reader tells of a lost connection.
+                    await asyncio.get_running_loop().sock_sendall(self.sock, data)
+
+    async def read(self) -> None:
+        """Runs as a task for the connection's life: gives what arrives to its stream."""
+        buffer = b""
+        reason = "the connection's end"
+        try:
+            while data := await asyncio.get_running_loop().sock_recv(self.sock, 256 * 1024):
+                buffer = self.frames(buffer + data)
+                await self.flush()
+        except ConnectionError as error:
+            reason = f"the connection's end: {error!r}"
+        except h2.exceptions.ProtocolError as error:
+            reason = f"a breach of HTTP/2 by the server: {error!r}"
+        finally:
+            self.closed.set()
+            self.window_opened.set()
+            for stream in self.streams.values():
+                stream.cut(reason)
+
+    def frames(self, data: bytes) -> bytes:
+        """Takes whole frames off `data`; gives back what is not yet a frame."""
+        while len(data) >= FRAME_HEAD:
+            end = FRAME_HEAD + int.from_bytes(data[:3], "big")
+            if len(data) < end:
+                break
+            frame, data = data[:end], data[end:]
+            if frame[3] == GOAWAY:
+                # h2 would take it for the end of everything; it lets streams in flight finish.
+                self.going_away.set()
+                continue
+            for event in self.h2.receive_data(frame):
+                self.happened(event)
+        return data
+
+    def happened(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
+            self.window_opened.set()
+        elif isinstance(event, h2.events.StreamEnded):
+            self.streams[event.stream_id].put(None)
+        elif isinstance(event, h2.events.ResponseReceived):
+            self.streams[event.stream_id].put(event.headers)
+        elif isinstance(event, h2.events.DataReceived):
+            stream = self.streams[event.stream_id]
+            if stream.left:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            else:
+                stream.put((event.data, event.flow_controlled_length))
+        elif isinstance(event, h2.events.StreamReset):
+            self.streams[event.stream_id].cut(f"RST_STREAM, code {int(event.error_code)}")
+            self.window_opened.set()
+
+    async def start(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Headers = (),
+        body: bytes = b"",
+        upload: bool = False,
+    ) -> "Http2Exchange":
+        fields = [(name.lower(), value) for name, value in headers]
+        host, port = self.sock.getpeername()
+        authority = dict(fields).get(b"host", f"{host}:{port}".encode())
+        stream_id = self.h2.get_next_available_stream_id()
+        head = [
+            (b":method", method.encode()),
+            (b":scheme", b"http"),
+            (b":authority", authority),
+            (b":path", path.encode()),
+            *((name, value) for name, value in fields if name != b"host"),
+        ]
+        exchange = self.streams[stream_id] = Http2Exchange(self, stream_id)
+        self.h2.send_headers(stream_id, head, end_stream=not body and not upload)
+        if self.closed.is_set():
+            exchange.cut("the connection's end")
+        elif body:
+            await exchange.send(body, end=True)
+        await self.flush()
+        return exchange
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(DEADLINE):
+            await self.closed.wait()
+
+    async def close(self) -> None:
+        self.reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.reader
+        self.sock.close()
+
+    async def abort(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self.close()
+
+
+class Http2Exchange(Exchange):
+    def __init__(self, connection: Http2Connection, stream_id: int) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+        self.left = False
+        # Heads (lists), data (pairs of bytes and their cost in the window), None for the end,
+        # a ResponseCut for an early one.
+        self.arrived: collections.deque[object] = collections.deque()
+        self.arrival = asyncio.Event()
+        self.over = False
+
+    def put(self, item: object) -> None:
+        if not self.over:
+            self.over = item is None or isinstance(item, ResponseCut)
+            self.arrived.append(item)
+            self.arrival.set()
+
+    def cut(self, reason: str) -> None:
+        self.put(ResponseCut(reason=reason))
+
+    async def take(self) -> object:
+        async with asyncio.timeout(DEADLINE):
+            while not self.arrived:
+                self.arrival.clear()
+                await self.arrival.wait()
+        item = self.arrived[0]
+        if isinstance(item, ResponseCut):
+            raise item
+        if item is not None:
+            self.arrived.popleft()
+        return item
+
+    async def send(self, data: bytes, *, end: bool = False) -> None:
+        h2_connection = self.connection.h2
+        rest = memoryview(data)
+        while rest or end:
+            # `over` after a whole response is no reason to stop; a reset is.
+            if self.connection.closed.is_set() or self.was_reset():
+                raise ConnectionResetError("the stream is closed")
+            window = h2_connection.local_flow_control_window(self.stream_id)
+            size = min(window, h2_connection.max_outbound_frame_size, len(rest))
+            if rest and size <= 0:
+                self.connection.window_opened.clear()
+                async with asyncio.timeout(DEADLINE):
+                    await self.connection.window_opened.wait()
+                continue
+            last = end and size == len(rest)
+            h2_connection.send_data(self.stream_id, bytes(rest[:size]), end_stream=last)
+            await self.connection.flush()
+            self.sent += size
+            rest = rest[size:]
+            if last:
+                break
+
+    def was_reset(self) -> bool:
+        return bool(self.arrived) and isinstance(self.arrived[-1], ResponseCut)
+
+    async def head(self) -> int:
+        item = await self.take()
+        assert isinstance(item, list), item
+        fields = dict(item[:1])
+        self.status = int(fields[b":status"])
+        self.headers = item[1:]
+        return self.status
+
+    async def chunk(self) -> bytes:
+        while True:
+            item = await self.take()
+            if item is None:
+                return b""
+            assert isinstance(item, tuple), item
+            data, cost = item
+            if cost:
+                self.connection.h2.acknowledge_received_data(cost, self.stream_id)
+                await self.connection.flush()
+            if data:
+                return bytes(data)
+
+    async def leave(self) -> None:
+        self.left = True
+        with contextlib.suppress(h2.exceptions.StreamClosedError):
+            self.connection.h2.reset_stream(self.stream_id, CANCEL)
+        await self.connection.flush()

@@ -1,0 +1,232 @@
+"""A slow side makes the other one wait: what is under way stays bounded, in both directions."""
+
+import asyncio
+import contextlib
+import hashlib
+
+from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, routes, start
+from conftest import Connect, unlike_uvicorn
+from deadline import settled
+from exchange import Exchange
+from http1 import Http1Connection
+from http2 import Http2Connection
+from serving import Server
+
+MEGABYTE = 1024 * 1024
+PIECE = 64 * 1024
+TOTAL = 128 * MEGABYTE
+
+# Kernel buffers (several MB on loopback on either side), HTTP/2 windows and our own queues; far
+# below TOTAL, so that a server without back-pressure cannot pass.
+UNDER_WAY = 24 * MEGABYTE
+RESIDENT = 48 * MEGABYTE
+
+
+# --- The client reads slowly ---
+
+
+async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends TOTAL bytes; notes when `send` has made it wait, and how much had been sent."""
+    piece = bytes(range(256)) * (PIECE // 256)
+    await start(send)
+    sent = 0
+    pending = 0
+    waited = False
+    while sent < TOTAL:
+        sending = asyncio.ensure_future(body(send, piece, more=True))
+        pending += 1
+        done, _ = await asyncio.wait({sending}, timeout=0.5)
+        if not done and not waited:
+            waited = True
+            note(scope, {"pending": pending})
+            note(scope, {"sent": sent})
+            note(scope, "waiting")
+        await sending
+        pending -= 1
+        sent += PIECE
+    await body(send)
+    note(scope, "finished")
+
+
+async def read_all(exchange: Exchange) -> int:
+    size = 0
+    while piece := await exchange.chunk():
+        size += len(piece)
+    return size
+
+
+async def test_slow_reader_makes_send_wait(server: Server, connect: Connect, key: str) -> None:
+    before = server.memory()
+    exchange = await (await connect(server)).start("GET", f"/flood?{key}")
+    assert await exchange.head() == 200
+    waiting, sent, _ = (await server.noted(key, "waiting"))[:3]
+    assert waiting == {"pending": 1}
+    assert sent["sent"] < UNDER_WAY
+    assert "finished" not in await server.notes(key)
+    assert server.memory() - before < RESIDENT
+    assert await read_all(exchange) == TOTAL
+    await server.noted(key, "finished")
+    assert server.memory() - before < RESIDENT
+
+
+async def one_send(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends everything in a single message."""
+    await start(send)
+    note(scope, "sending")
+    await body(send, b"x" * (32 * MEGABYTE))
+    note(scope, "finished")
+
+
+async def test_single_large_message_is_sent_at_the_readers_pace(
+    server: Server, connect: Connect, key: str
+) -> None:
+    exchange = await (await connect(server)).start("GET", f"/one_send?{key}")
+    assert await exchange.head() == 200
+    await server.noted(key, "sending")
+    assert await read_all(exchange) == 32 * MEGABYTE
+    await server.noted(key, "finished")
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"plain")
+
+
+async def sink(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body, and answers with its digest."""
+    digest = hashlib.sha256()
+    more = True
+    while more:
+        message = await receive()
+        digest.update(message["body"])
+        more = message["more_body"]
+    await answer(send, digest.hexdigest())
+
+
+async def test_slow_reader_delays_nobody_else(server: Server, connect: Connect, key: str) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("GET", f"/flood?{key}")
+    await exchange.head()
+    await server.noted(key, "waiting")
+    for _ in range(10):
+        async with await Http1Connection.open(server.port) as other:
+            assert (await other.get("/plain")).body == b"plain"
+    await exchange.leave()
+
+
+@unlike_uvicorn("uvicorn has no HTTP/2")
+async def test_slow_stream_does_not_delay_its_siblings(server: Server, key: str) -> None:
+    async with await Http2Connection.open(server.port) as connection:
+        slow = await connection.start("GET", f"/flood?{key}")
+        await slow.head()
+        await server.noted(key, "waiting")
+        data = b"y" * 300_000
+        assert (await connection.get("/plain")).body == b"plain"
+        assert (await connection.post("/sink", data)).json() == hashlib.sha256(data).hexdigest()
+        await slow.leave()
+
+
+# --- The application reads slowly ---
+
+
+async def reads_late(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads nothing until the gate opens, then everything."""
+    note(scope, "not reading")
+    await file_exists(gate(scope))
+    await sink(scope, receive, send)
+
+
+async def test_application_that_does_not_read_stops_the_client(
+    server: Server, connect: Connect, key: str, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/gate"
+    before = server.memory()
+    piece = bytes(range(256)) * (MEGABYTE // 256)
+    exchange = await (await connect(server)).start(
+        "POST", f"/reads_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
+    )
+
+    async def upload() -> None:
+        for _ in range(TOTAL // MEGABYTE):
+            await exchange.send(piece)
+        await exchange.send(b"", end=True)
+
+    uploading = asyncio.create_task(upload())
+    try:
+        await server.noted(key, "not reading")
+        assert await settled(lambda: exchange.sent) < UNDER_WAY
+        assert not uploading.done()
+        assert server.memory() - before < RESIDENT
+        open(path, "w").close()
+        expected = hashlib.sha256(piece * (TOTAL // MEGABYTE)).hexdigest()
+        assert (await exchange.response()).json() == expected
+        assert exchange.sent == TOTAL
+        assert server.memory() - before < RESIDENT
+    finally:
+        uploading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await uploading
+
+
+@unlike_uvicorn("uvicorn has no HTTP/2")
+async def test_stalled_upload_does_not_delay_its_siblings(
+    server: Server, key: str, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/gate"
+    data = b"y" * 300_000
+    async with await Http2Connection.open(server.port) as connection:
+        stalled = await connection.start(
+            "POST", f"/reads_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
+        )
+        uploading = asyncio.create_task(stalled.send(b"x" * (32 * MEGABYTE), end=True))
+        await server.noted(key, "not reading")
+        await settled(lambda: stalled.sent)
+        assert not uploading.done()
+        assert (await connection.get("/plain")).body == b"plain"
+        assert (await connection.post("/sink", data)).json() == hashlib.sha256(data).hexdigest()
+        open(path, "w").close()
+        expected = hashlib.sha256(b"x" * (32 * MEGABYTE)).hexdigest()
+        assert (await stalled.response()).json() == expected
+        await uploading
+
+
+async def echo_stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends each piece back before it asks for the next one."""
+    await start(send)
+    received = 0
+    more = True
+    while more:
+        message = await receive()
+        received += len(message["body"])
+        note(scope, received)
+        more = message["more_body"]
+        await body(send, message["body"], more)
+
+
+async def test_slow_reader_of_an_echo_stops_its_own_upload(
+    server: Server, connect: Connect, key: str
+) -> None:
+    """The two directions joined by an application: the client does not read what it gets back."""
+    before = server.memory()
+    total = 64 * MEGABYTE
+    exchange = await (await connect(server)).start("POST", f"/echo_stream?{key}", upload=True)
+
+    async def upload() -> None:
+        for _ in range(total // MEGABYTE):
+            await exchange.send(b"z" * MEGABYTE)
+        await exchange.send(b"", end=True)
+
+    uploading = asyncio.create_task(upload())
+    try:
+        await exchange.head()
+        assert await settled(lambda: exchange.sent) < 2 * UNDER_WAY
+        assert not uploading.done()
+        assert server.memory() - before < RESIDENT
+        assert await read_all(exchange) == total
+        await uploading
+    finally:
+        uploading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await uploading
+
+
+app = routes(flood, one_send, plain, sink, reads_late, echo_stream)

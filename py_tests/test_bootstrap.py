@@ -1,0 +1,195 @@
+"""The generated bootstrap, and the environment and arguments that Envoy gets with it."""
+
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiovoy import Config, ConfigError, StartupError
+from aiovoy.binary import envoy_binary
+from aiovoy.bootstrap import bootstrap
+from aiovoy.environ import bridge_path, envoy_environ, libpython_path
+from aiovoy.port import HeldPort, authority, resolve
+from aiovoy.process import envoy_arguments
+
+
+def make(app_: str = "main:app", *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:
+    return bootstrap(Config(app_, **settings), host=host, port=port, admin=Path("admin.sock"), python=sys.executable)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"host": "::1", "access_log": True},
+        {
+            "factory": True,
+            "app_dir": "examples",
+            "root_path": '/a "quoted"\n: #path\\',
+            "loop": "asyncio",
+            "lifespan": "off",
+            "timeout_graceful_shutdown": 0.5,
+            "timeout_keep_alive": 0.25,
+        },
+    ],
+    ids=["defaults", "access log", "everything"],
+)
+def test_envoy_accepts_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = Config("main:app")
+    file = tmp_path / "bootstrap.yaml"
+    file.write_text(make(**settings))
+    command = [str(envoy_binary()), *envoy_arguments(config, file), "--mode", "validate"]
+    environ = envoy_environ(config, tmp_path / "control.sock")
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "[warning]" not in result.stderr
+
+
+def test_unset_settings_are_left_out() -> None:
+    settings = make().partition("value:\n")[2].partition("static_resources")[0]
+    assert [line.split(":")[0].strip() for line in settings.splitlines() if line] == ["app", "python", "admin"]
+
+
+def test_app_dir_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f'app_dir: "{tmp_path}/src"' in make(app_dir="src")
+
+
+def test_values_are_quoted() -> None:
+    assert r'root_path: "/\"a\"\n: #"' in make(root_path='/"a"\n: #')
+
+
+def test_values_that_are_no_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        make(app_dir="/srv/\udcff")
+
+
+def test_access_log_only_if_wanted() -> None:
+    assert "StdoutAccessLog" not in make()
+    assert "StdoutAccessLog" in make(access_log=True)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5s"), (0.25, "0.25s"), (1e-9, "0.001s"), (86400, "86400s")])
+def test_durations(seconds: float, text: str) -> None:
+    assert f'idle_timeout: "{text}"' in make(timeout_keep_alive=seconds)
+
+
+@pytest.mark.parametrize(
+    ("log_level", "levels"),
+    [
+        ("critical", ["critical", "dynamic_modules:critical,main:critical"]),
+        ("info", ["warning", "dynamic_modules:info,main:error"]),
+        ("trace", ["warning", "dynamic_modules:trace,main:error"]),
+    ],
+)
+def test_log_levels(log_level: Any, levels: list[str]) -> None:
+    arguments = envoy_arguments(Config("main:app", log_level=log_level), Path("bootstrap.yaml"))
+    assert arguments[arguments.index("--log-level") + 1] == levels[0]
+    assert arguments[arguments.index("--component-log-level") + 1] == levels[1]
+
+
+def test_bridge_is_named_as_it_is_built() -> None:
+    assert bridge_path().name == f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def test_library_path_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/lib")
+    environ = envoy_environ(Config("main:app"), Path("control.sock"))
+    assert environ["LD_LIBRARY_PATH"] == f"{libpython_path().parent}:/opt/lib"
+    assert environ["AIOVOY_LD_LIBRARY_PATH"] == "/opt/lib"
+
+
+def test_library_path_that_was_unset_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    monkeypatch.setenv("AIOVOY_LD_LIBRARY_PATH", "/left/by/a/server/around/us")
+    environ = envoy_environ(Config("main:app"), Path("control.sock"))
+    assert environ["LD_LIBRARY_PATH"] == str(libpython_path().parent)
+    assert "AIOVOY_LD_LIBRARY_PATH" not in environ
+
+
+def test_env_file_does_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("SHOP_DB=file\nSHOP_KEY='a b'\n")
+    monkeypatch.setenv("SHOP_DB", "environment")
+    environ = envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"))
+    assert (environ["SHOP_DB"], environ["SHOP_KEY"]) == ("environment", "a b")
+
+
+def interpreter(folder: Path, **config_vars: str) -> dict[str, object]:
+    return {"LDVERSION": "3.11", "py_version_short": "3.11", "LIBDIR": str(folder), **config_vars}
+
+
+def test_libpython_of_a_shared_build(tmp_path: Path) -> None:
+    library = tmp_path / "libpython3.11.so.1.0"
+    library.touch()
+    assert libpython_path(interpreter(tmp_path, INSTSONAME=library.name), "/nowhere") == library
+
+
+def test_libpython_of_a_relocated_build(tmp_path: Path) -> None:
+    library = tmp_path / "lib" / "libpython3.11.so.1.0"
+    library.parent.mkdir()
+    library.touch()
+    assert libpython_path(interpreter(Path("/install/lib"), INSTSONAME=library.name), str(tmp_path)) == library
+
+
+def test_libpython_beside_a_static_build(tmp_path: Path) -> None:
+    library = tmp_path / "libpython3.11.so.1.0"
+    library.touch()
+    assert libpython_path(interpreter(tmp_path, INSTSONAME="libpython3.11.a"), "/nowhere") == library
+
+
+def test_libpython_missing(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"(?s)no shared libpython.*apt install libpython3\.11.*--enable-shared"):
+        libpython_path(interpreter(tmp_path, INSTSONAME="libpython3.11.a"), "/nowhere")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::", ""])
+def test_port_is_ours_alone(host: str) -> None:
+    held = HeldPort(host, 0)
+    with pytest.raises(StartupError, match=f":{held.port}: address already in use"):
+        HeldPort(host, held.port)
+    held.release()
+    HeldPort(host, held.port).release()
+
+
+def test_envoy_can_bind_the_held_port() -> None:
+    held = HeldPort("127.0.0.1", 0)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((held.address, held.port))
+        listener.listen()
+        for _ in range(50):  # the kernel would spread them over the sockets that listen
+            with socket.create_connection((held.address, held.port), timeout=5):
+                listener.accept()[0].close()
+        held.release()
+        with pytest.raises(StartupError, match="address already in use"):
+            HeldPort("127.0.0.1", held.port)
+
+
+def test_port_where_old_connections_linger() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        listener.accept()[0].close()  # the side that closes first keeps the port in TIME_WAIT
+        assert client.recv(1) == b""
+        client.close()
+    held = HeldPort("127.0.0.1", port)
+    with pytest.raises(StartupError, match="address already in use"):
+        HeldPort("127.0.0.1", port)
+    held.release()
+
+
+def test_unknown_host() -> None:
+    with pytest.raises(StartupError, match=r"cannot resolve the host name `no\.such\.invalid`"):
+        HeldPort("no.such.invalid", 0)
+
+
+def test_addresses_in_urls() -> None:
+    assert authority("127.0.0.1", 80) == "127.0.0.1:80"
+    assert authority("::1", 80) == "[::1]:80"
+    assert resolve("localhost") == "127.0.0.1"

@@ -1,0 +1,387 @@
+"""The end of a server: requests in flight finish, new ones are refused, lifespan shuts down last."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
+from conftest import Connect, Serve, unlike_uvicorn
+from deadline import eventually
+from exchange import Connection, Exchange, ResponseCut
+from http1 import Http1Connection
+from http2 import Http2Connection
+from serving import AIOVOY, UNDER_TEST, UVICORN, Server, serve
+
+MEGABYTE = 1024 * 1024
+
+GRACEFUL = {signal.SIGTERM: {0}, signal.SIGINT: {0}}
+if UNDER_TEST == UVICORN:
+    GRACEFUL = {signal.SIGTERM: {-signal.SIGTERM}, signal.SIGINT: {0, -signal.SIGINT}}
+
+counts = {"started": 0, "finished": 0}
+
+
+def say(*words: Any) -> None:
+    """Writes to the server's log."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers when the test opens the gate."""
+    await read(receive)
+    note(scope, "in flight")
+    await file_exists(gate(scope))
+    await answer(send, b"answered")
+    say("request finished")
+
+
+async def streams_gated(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+    await body(send, b"first", more=True)
+    note(scope, "in flight")
+    await file_exists(gate(scope))
+    for number in range(100):
+        await body(send, b",%d" % number, more=True)
+    await body(send)
+    say("request finished")
+
+
+async def reads_gated(scope: Scope, receive: Receive, send: Send) -> None:
+    """Is still receiving its body when the server is told to stop."""
+    message = await receive()
+    note(scope, "in flight")
+    size = len(message["body"])
+    while message["more_body"]:
+        message = await receive()
+        size += len(message["body"])
+    await answer(send, size)
+    say("request finished")
+
+
+async def sends_much(scope: Scope, receive: Receive, send: Send) -> None:
+    note(scope, "in flight")
+    await answer(send, b"x" * (20 * MEGABYTE))
+    say("request finished")
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"plain")
+
+
+async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    """A request of the load test; its length is that of the test, too."""
+    counts["started"] += 1
+    await read(receive)
+    await asyncio.sleep(1.5)
+    await answer(send, b"slow")
+    counts["finished"] += 1
+
+
+async def lifespan_says(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    say("lifespan shutdown;", counts)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+http = routes(gated, streams_gated, reads_gated, sends_much, plain, slow)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await (lifespan_says if scope["type"] == "lifespan" else http)(scope, receive, send)
+
+
+@pytest.fixture
+def server(serve: Serve) -> Server:
+    """Each test ends its own."""
+    return serve(app)
+
+
+class InFlight:
+    """A request that the application has begun and will finish when the gate opens."""
+
+    def __init__(self, exchange: Exchange, path: Path) -> None:
+        self.exchange = exchange
+        self.path = path
+
+    async def finish(self) -> bytes:
+        self.path.touch()
+        return (await self.exchange.response()).body
+
+
+async def begin(
+    server: Server, connection: Connection, key: str, tmp_path: Path, path: str = "/gated"
+) -> InFlight:
+    file = tmp_path / key
+    headers = [(b"x-gate", str(file).encode())]
+    exchange = await connection.start("GET", f"{path}?{key}", headers=headers)
+    await server.noted(key, "in flight")
+    return InFlight(exchange, file)
+
+
+async def no_longer_listening(server: Server) -> None:
+    async def refused() -> bool:
+        try:
+            connection = await Http1Connection.open(server.port)
+        except ConnectionError:
+            return True
+        await connection.close()
+        return False
+
+    await eventually(refused)
+
+
+# --- The order of things ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_request_in_flight_finishes_while_new_connections_are_refused(
+    server: Server, connect: Connect, key: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    in_flight = await begin(server, await connect(server), key, tmp_path)
+    server.signal(number)
+    await no_longer_listening(server)
+    assert server.process.poll() is None
+    assert "lifespan shutdown" not in server.log
+    assert await in_flight.finish() == b"answered"
+    assert await server.exit_code() in GRACEFUL[number]
+    lines = server.log.splitlines()
+    shutdown = [line for line in lines if line.startswith("lifespan shutdown")]
+    assert len(shutdown) == 1
+    assert lines.index("request finished") < lines.index(shutdown[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_idle_server_ends_at_once(server: Server, number: signal.Signals) -> None:
+    assert (await server.get("/plain")).status == 200
+    server.signal(number)
+    # Well below the graceful time-out of 30 s, which is for requests in flight.
+    assert await server.exit_code(within=15) in GRACEFUL[number]
+    assert server.log.count("lifespan shutdown") == 1
+    assert "Traceback" not in server.log
+
+
+async def test_ctrl_c_reaches_all_processes_and_is_as_graceful(
+    server: Server, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    """A terminal sends SIGINT to its whole process group."""
+    in_flight = await begin(server, await connect(server), key, tmp_path)
+    os.killpg(server.pid, signal.SIGINT)
+    await no_longer_listening(server)
+    assert await in_flight.finish() == b"answered"
+    assert await server.exit_code() in GRACEFUL[signal.SIGINT]
+    assert server.log.count("lifespan shutdown") == 1
+
+
+# --- No request is lost ---
+
+
+async def test_streamed_response_in_flight_completes(
+    server: Server, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    connection = await connect(server)
+    in_flight = await begin(server, connection, key, tmp_path, "/streams_gated")
+    server.signal(signal.SIGTERM)
+    await no_longer_listening(server)
+    expected = b"first" + b"".join(b",%d" % number for number in range(100))
+    assert await in_flight.finish() == expected
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+
+
+async def test_request_body_in_flight_arrives(server: Server, connect: Connect, key: str) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("POST", f"/reads_gated?{key}", upload=True)
+    await exchange.send(b"x" * 1000)
+    await server.noted(key, "in flight")
+    server.signal(signal.SIGTERM)
+    await no_longer_listening(server)
+    await exchange.send(b"x" * (5 * MEGABYTE), end=True)
+    assert (await exchange.response()).json() == 1000 + 5 * MEGABYTE
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+
+
+async def test_large_response_reaches_a_slow_reader(
+    server: Server, connect: Connect, key: str
+) -> None:
+    exchange = await (await connect(server)).start("GET", f"/sends_much?{key}")
+    assert await exchange.head() == 200
+    await server.noted(key, "in flight")
+    server.signal(signal.SIGTERM)
+    await no_longer_listening(server)
+    assert len(await exchange.rest()) == 20 * MEGABYTE
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+
+
+async def test_many_requests_in_flight_are_all_answered(
+    server: Server, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    connections = [await connect(server) for _ in range(50)]
+    requests = [
+        await begin(server, connection, f"{key}{number}", tmp_path)
+        for number, connection in enumerate(connections)
+    ]
+    server.signal(signal.SIGTERM)
+    await no_longer_listening(server)
+    assert [await request.finish() for request in requests] == [b"answered"] * 50
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+
+
+async def test_every_accepted_request_under_load_is_answered(
+    server: Server, connect: Connect
+) -> None:
+    """Clients ask without a pause before, while and after the server is told to stop."""
+    answered = 0
+    several = asyncio.Event()
+
+    async def client() -> None:
+        nonlocal answered
+        try:
+            connection = await connect(server)
+            while True:
+                response = await connection.get("/slow")
+                assert response.body == b"slow"
+                answered += 1
+                if answered > 50:
+                    several.set()
+                if response.header(b"connection") == b"close":
+                    connection = await connect(server)
+        except (ConnectionError, ResponseCut):
+            # Refused, or closed before the request was accepted: the counts tell.
+            return
+
+    async def staggered(number: int) -> None:
+        await asyncio.sleep(number * 0.02)
+        await client()
+
+    clients = [asyncio.create_task(staggered(number)) for number in range(64)]
+    await asyncio.wait_for(several.wait(), 30)
+    server.signal(signal.SIGTERM)
+    await asyncio.gather(*clients)
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+    expected = {"started": answered, "finished": answered}
+    assert f"lifespan shutdown; {expected}" in server.log
+
+
+# --- Connections that stay open ---
+
+
+async def test_response_in_flight_closes_its_connection(
+    server: Server, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    connection = await connect(server)
+    in_flight = await begin(server, connection, key, tmp_path)
+    server.signal(signal.SIGTERM)
+    await no_longer_listening(server)
+    in_flight.path.touch()
+    response = await in_flight.exchange.response()
+    assert response.body == b"answered"
+    if isinstance(connection, Http2Connection):
+        assert connection.going_away.is_set()
+    else:
+        assert response.header(b"connection") == b"close"
+    await connection.ended()
+
+
+async def test_idle_connection_does_not_hold_the_end_up(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    assert (await connection.get("/plain")).body == b"plain"
+    server.signal(signal.SIGTERM)
+    assert await server.exit_code(within=15) in GRACEFUL[signal.SIGTERM]
+    await connection.ended()
+
+
+async def test_connection_that_never_asked_does_not_hold_the_end_up(server: Server) -> None:
+    async with await Http1Connection.open(server.port) as silent:
+        await server.get("/plain")
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code(within=15) in GRACEFUL[signal.SIGTERM]
+        await silent.ended()
+
+
+@unlike_uvicorn("uvicorn has no HTTP/2")
+async def test_http_2_goes_away_while_a_stream_is_in_flight(
+    server: Server, key: str, tmp_path: Path
+) -> None:
+    async with await Http2Connection.open(server.port) as connection:
+        in_flight = await begin(server, connection, key, tmp_path)
+        server.signal(signal.SIGTERM)
+        await asyncio.wait_for(connection.going_away.wait(), 20)
+        assert await in_flight.finish() == b"answered"
+        await connection.ended()
+        assert await server.exit_code() == 0
+
+
+# --- Limits ---
+
+
+async def test_graceful_time_out_ends_what_does_not_finish(
+    connect: Connect, key: str, tmp_path: Path
+) -> None:
+    with serve(app, timeout_graceful_shutdown=1) as server:
+        in_flight = await begin(server, await connect(server), key, tmp_path)
+        server.signal(signal.SIGTERM)
+        with pytest.raises(ResponseCut):
+            await in_flight.exchange.response()
+        assert await server.exit_code(within=15) in GRACEFUL[signal.SIGTERM]
+        assert server.log.count("lifespan shutdown") == 1
+        assert not server.processes()
+
+
+@unlike_uvicorn("its second SIGTERM does not count")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_second_signal_ends_at_once(
+    server: Server, connect: Connect, key: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    in_flight = await begin(server, await connect(server), key, tmp_path)
+    processes = server.processes()
+    server.signal(number)
+    await no_longer_listening(server)
+    server.signal(number)
+    # Within a fraction of the graceful time-out of 30 s.
+    assert await server.exit_code(within=10) != 0
+    with pytest.raises(ResponseCut):
+        await in_flight.exchange.response()
+    await eventually(lambda: not any(process.is_running() for process in processes))
+
+
+# --- Processes ---
+
+
+@unlike_uvicorn("it is one process")
+async def test_envoy_ends_when_its_supervisor_is_killed(server: Server) -> None:
+    supervisor, *children = server.processes()
+    assert children
+    supervisor.kill()
+    await server.exit_code()
+    await eventually(lambda: not any(alive(child) for child in children))
+    await no_longer_listening(server)
+
+
+@unlike_uvicorn("it is one process")
+async def test_supervisor_ends_with_an_error_when_envoy_is_killed(server: Server) -> None:
+    _, *children = server.processes()
+    for child in children:
+        child.kill()
+    assert await server.exit_code() > 0
+    assert server.log.splitlines()[-1] != ""
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def test_port_can_be_used_again_at_once(serve: Serve) -> None:
+    first = serve(app)
+    assert (await first.get("/plain")).status == 200
+    first.signal(signal.SIGTERM)
+    await first.exit_code()
+    second = serve(app, port=first.port)
+    assert (await second.get("/plain")).status == 200
+    if UNDER_TEST == AIOVOY:
+        assert second.port == first.port

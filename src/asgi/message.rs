@@ -1,0 +1,283 @@
+//! Runs on: loop thread.
+//!
+//! The message dicts of an `http` scope, read and made. What is read here is checked here: the
+//! response that leaves this file can't change the framing of a connection, since Envoy writes
+//! what it is given.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use super::state::{Head, Message};
+use crate::exchange::{Fields, ResponseHead};
+
+/// `{"type": "http.request", ...}`
+pub(crate) fn http_request<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    more_body: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+    message.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    message.set_item(intern!(py, "more_body"), more_body)?;
+    Ok(message)
+}
+
+/// `{"type": "http.disconnect"}`
+pub(crate) fn http_disconnect(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
+    Ok(message)
+}
+
+/// Reads a message that an application sends. Keys that are not known are tolerated.
+pub(crate) fn parse(message: &Bound<'_, PyAny>) -> PyResult<Message> {
+    let py = message.py();
+    let message = message.cast::<PyDict>().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "an ASGI message is a dict, but got {}",
+            described(message)
+        ))
+    })?;
+    let kind = message
+        .get_item(intern!(py, "type"))?
+        .ok_or_else(|| PyValueError::new_err("an ASGI message needs the key `type`"))?;
+    let kind = kind
+        .cast::<PyString>()
+        .map_err(|_| wrong_type("type", "str", &kind))?;
+    match kind.to_str()? {
+        "http.response.body" => parse_body(message),
+        "http.response.start" => parse_start(message),
+        unknown => Err(PyValueError::new_err(format!(
+            "unknown ASGI message `{unknown}`; an http scope has `http.response.start` and `http.response.body`"
+        ))),
+    }
+}
+
+fn parse_body(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let py = message.py();
+    let data = match message.get_item(intern!(py, "body"))? {
+        None => Vec::new(),
+        Some(body) => match body.cast::<PyBytes>() {
+            Ok(bytes) => bytes.as_bytes().to_vec(),
+            Err(_) => bytes_like("body", &body)?,
+        },
+    };
+    let more = match message.get_item(intern!(py, "more_body"))? {
+        None => false,
+        Some(more) => more
+            .extract()
+            .map_err(|_| wrong_type("more_body", "bool", &more))?,
+    };
+    Ok(Message::Body { data, more })
+}
+
+/// Bytes of a `bytearray` or a `memoryview`.
+fn bytes_like(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    PyBuffer::<u8>::get(value)
+        .map_err(|_| wrong_type(key, "bytes", value))?
+        .to_vec(value.py())
+}
+
+fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let py = message.py();
+    let status = message
+        .get_item(intern!(py, "status"))?
+        .ok_or_else(|| PyValueError::new_err("`http.response.start` needs the key `status`"))?;
+    let status: i64 = status
+        .extract()
+        .map_err(|_| wrong_type("status", "int", &status))?;
+    // 1xx are interim responses (RFC 9110, section 15.2), which this message can't be.
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (200..=999).contains(status))
+        .ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "`status` is {status} where 200 to 999 was expected"
+            ))
+        })?;
+    let mut reader = FieldReader::default();
+    if let Some(headers) = message.get_item(intern!(py, "headers"))? {
+        let fields = headers.try_iter().map_err(|_| {
+            wrong_type(
+                "headers",
+                "an iterable of (name, value) pairs of bytes",
+                &headers,
+            )
+        })?;
+        for field in fields {
+            reader.read(&field?)?;
+        }
+    }
+    let response = ResponseHead {
+        status,
+        fields: reader.fields,
+        close: reader.close,
+    };
+    Ok(Message::Start(Head {
+        response,
+        content_length: reader.content_length,
+    }))
+}
+
+/// Reads and checks header fields.
+#[derive(Default)]
+struct FieldReader {
+    fields: Fields,
+    content_length: Option<u64>,
+    close: bool,
+}
+
+impl FieldReader {
+    fn read(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
+        let pair = || wrong_type("headers", "(name, value) pairs of bytes", field);
+        let mut parts = field.try_iter().map_err(|_| pair())?;
+        let name = parts.next().ok_or_else(pair)??;
+        let value = parts.next().ok_or_else(pair)??;
+        if parts.next().is_some() {
+            return Err(pair());
+        }
+        let name = name
+            .cast::<PyBytes>()
+            .map_err(|_| wrong_type("header name", "bytes", &name))?;
+        let value = value
+            .cast::<PyBytes>()
+            .map_err(|_| wrong_type("header value", "bytes", &value))?;
+        self.push(name.as_bytes(), value.as_bytes())
+            .map_err(|what| PyValueError::new_err(format!("header {name:?}: {what}")))
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+            return Err("the name is not a token (RFC 9110, section 5.6.2)");
+        }
+        if value.iter().any(|&byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return Err("the value has a CR, LF or NUL (RFC 9110, section 5.5)");
+        }
+        // What surrounds a value is not part of it (RFC 9110, section 5.5); HTTP/2 peers refuse it.
+        let value = value.trim_ascii();
+        if u32::try_from(name.len()).is_err() || u32::try_from(value.len()).is_err() {
+            return Err("the field is longer than 4 GiB");
+        }
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let length = parse_length(value).ok_or("the value is not a number of bytes")?;
+            match self.content_length.replace(length) {
+                None => {}
+                Some(other) if other == length => return Ok(()),
+                Some(_) => return Err("a second one with another value"),
+            }
+        }
+        if is_hop_by_hop(name) {
+            // The framing of a connection is the server's (ASGI HTTP scope; RFC 9110, section
+            // 7.6.1). `close` is the one wish that is heard.
+            self.close |=
+                name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close");
+            return Ok(());
+        }
+        self.fields.push_lower_case(name, value);
+        Ok(())
+    }
+}
+
+fn parse_length(value: &[u8]) -> Option<u64> {
+    // `parse` alone would take a sign.
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] = [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    ];
+    NAMES
+        .iter()
+        .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
+}
+
+fn wrong_type(key: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "`{key}` is {} where {expected} was expected",
+        described(got)
+    ))
+}
+
+/// The type of `value`, for a message.
+fn described(value: &Bound<'_, PyAny>) -> String {
+    value
+        .get_type()
+        .name()
+        .map_or_else(|_| "an unnamed type".into(), |name| format!("`{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(fields: &[(&[u8], &[u8])]) -> Result<FieldReader, &'static str> {
+        let mut reader = FieldReader::default();
+        fields
+            .iter()
+            .try_for_each(|(name, value)| reader.push(name, value))?;
+        Ok(reader)
+    }
+
+    #[test]
+    fn names_are_lowered_and_hop_by_hop_fields_dropped() {
+        let reader = push(&[
+            (b"X-A", b"1"),
+            (b"Transfer-Encoding", b"chunked"),
+            (b"Connection", b"Close"),
+            (b"Upgrade", b"h2c"),
+        ])
+        .expect("valid");
+        let fields: Vec<_> = reader.fields.iter().collect();
+        assert_eq!(fields, [(&b"x-a"[..], &b"1"[..])]);
+        assert!(reader.close);
+    }
+
+    #[test]
+    fn what_could_change_framing_is_refused() {
+        for (name, value) in [
+            (&b""[..], &b""[..]),
+            (b"a b", b""),
+            (b":status", b"200"),
+            (b"a:", b""),
+            (b"a\r\n", b""),
+            ("é".as_bytes(), b""),
+            (b"a", b"1\r\nb: 2"),
+            (b"a", b"1\n"),
+            (b"a", b"\0"),
+            (b"content-length", b""),
+            (b"content-length", b"+1"),
+            (b"content-length", b"1, 1"),
+            (b"content-length", b"0x1"),
+            (b"content-length", b"99999999999999999999"),
+        ] {
+            assert!(push(&[(name, value)]).is_err(), "{name:?}: {value:?}");
+        }
+        assert!(push(&[(b"content-length", b"1"), (b"content-length", b"2")]).is_err());
+    }
+
+    #[test]
+    fn one_content_length_is_read_and_kept() {
+        let reader =
+            push(&[(b"Content-Length", b" 7 "), (b"content-length", b"7")]).expect("valid");
+        assert_eq!(reader.content_length, Some(7));
+        assert_eq!(reader.fields.iter().len(), 1);
+    }
+}

@@ -1,0 +1,10 @@
+//! Runs on: loop thread.
+//!
+//! ASGI 3: what an application is called with, and what it answers.
+
+pub(crate) mod http;
+pub(crate) mod lifespan;
+pub(crate) mod message;
+mod outcome;
+pub(crate) mod scope;
+mod state;

@@ -1,0 +1,83 @@
+//! Runs on: loop thread.
+//!
+//! What the end of an application call means, and what the log says of it.
+
+use pyo3::exceptions::PyBaseExceptionGroup;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::http::ClientDisconnected;
+use crate::python::traceback;
+
+/// How an application call ended.
+pub(crate) enum Outcome {
+    Returned,
+    Raised(PyErr),
+}
+
+/// How far its response had got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) begun: bool,
+    pub(crate) complete: bool,
+    pub(crate) disconnected: bool,
+}
+
+impl Outcome {
+    /// The outcome of a task that is done.
+    pub(crate) fn of_task(task: &Bound<'_, PyAny>) -> Self {
+        match task.call_method0(intern!(task.py(), "exception")) {
+            Ok(exception) if exception.is_none() => Self::Returned,
+            Ok(exception) => Self::Raised(PyErr::from_value(exception)),
+            // A cancelled task raises here.
+            Err(cancelled) => Self::Raised(cancelled),
+        }
+    }
+
+    /// Logs an outcome that an operator or the application's author must know of.
+    ///
+    /// That the client has gone is neither's concern, in whichever way the application ended for
+    /// it: by the `OSError` that `send` raised, or without completing its response.
+    pub(crate) fn log(&self, py: Python<'_>, progress: Progress) {
+        let Progress {
+            begun,
+            complete,
+            disconnected,
+        } = progress;
+        match self {
+            Self::Returned if complete || disconnected => {}
+            Self::Returned if begun => {
+                log::error!("ASGI application returned without completing its response")
+            }
+            Self::Returned => log::error!("ASGI application returned without starting a response"),
+            Self::Raised(error) if disconnected && is_disconnect(py, error) => {}
+            Self::Raised(error) => log::error!(
+                "exception in ASGI application\n{}",
+                traceback::format(py, error)
+            ),
+        }
+    }
+}
+
+/// Whether `error` is what `send` raised for a client that has gone, or comes of it: frameworks
+/// raise their own exception in its place, and task groups put it in an exception group.
+fn is_disconnect(py: Python<'_>, error: &PyErr) -> bool {
+    let is_disconnect = |error: PyErr| is_disconnect(py, &error);
+    if error.is_instance_of::<ClientDisconnected>(py) {
+        return true;
+    }
+    if error.is_instance_of::<PyBaseExceptionGroup>(py) {
+        let members = error.value(py).getattr(intern!(py, "exceptions"));
+        let members = members.and_then(|members| members.extract::<Vec<Bound<'_, PyAny>>>());
+        return members.is_ok_and(|members| {
+            members
+                .into_iter()
+                .map(PyErr::from_value)
+                .all(is_disconnect)
+        });
+    }
+    error
+        .cause(py)
+        .or_else(|| error.context(py))
+        .is_some_and(is_disconnect)
+}

@@ -1,0 +1,195 @@
+//! Runs on: loop thread.
+//!
+//! The `http` scope of a request. ASGI HTTP 2.5, "HTTP Connection Scope".
+
+use std::borrow::Cow;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use crate::exchange::{HttpVersion, RequestHead};
+
+/// What is the same in every scope of a worker.
+pub(crate) struct ScopeTemplate {
+    root_path: Py<PyString>,
+    /// The lifespan's `state`, if it has one.
+    state: Option<Py<PyDict>>,
+}
+
+impl ScopeTemplate {
+    pub(crate) fn new(py: Python<'_>, root_path: &str, state: Option<Py<PyDict>>) -> Self {
+        Self {
+            root_path: PyString::new(py, root_path).unbind(),
+            state,
+        }
+    }
+
+    /// The scope of one request.
+    pub(crate) fn build<'py>(
+        &self,
+        py: Python<'py>,
+        head: &RequestHead,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (raw_path, query) = split_target(&head.target);
+        let scope = PyDict::new(py);
+        scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        scope.set_item(intern!(py, "asgi"), versions(py)?)?;
+        scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;
+        scope.set_item(intern!(py, "server"), address(py, &head.server)?)?;
+        scope.set_item(intern!(py, "client"), address(py, &head.client)?)?;
+        scope.set_item(
+            intern!(py, "scheme"),
+            if head.tls {
+                intern!(py, "https")
+            } else {
+                intern!(py, "http")
+            },
+        )?;
+        scope.set_item(intern!(py, "method"), method(py, &head.method))?;
+        scope.set_item(intern!(py, "root_path"), self.root_path.bind(py))?;
+        self.set_paths(&scope, raw_path)?;
+        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
+        scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
+        if let Some(state) = &self.state {
+            scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
+        }
+        Ok(scope)
+    }
+
+    /// `path` and `raw_path` begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
+    fn set_paths(&self, scope: &Bound<'_, PyDict>, raw_path: &[u8]) -> PyResult<()> {
+        let py = scope.py();
+        let root_path = self.root_path.bind(py).to_str()?;
+        let path = decode(raw_path);
+        if root_path.is_empty() {
+            scope.set_item(intern!(py, "path"), PyString::new(py, &path))?;
+            return scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, raw_path));
+        }
+        scope.set_item(intern!(py, "path"), [root_path, &path].concat())?;
+        scope.set_item(
+            intern!(py, "raw_path"),
+            PyBytes::new(py, &[root_path.as_bytes(), raw_path].concat()),
+        )
+    }
+}
+
+fn versions(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let versions = PyDict::new(py);
+    versions.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
+    versions.set_item(intern!(py, "spec_version"), intern!(py, "2.5"))?;
+    Ok(versions)
+}
+
+fn http_version(py: Python<'_>, version: HttpVersion) -> &Bound<'_, PyString> {
+    match version {
+        HttpVersion::Http10 => intern!(py, "1.0"),
+        HttpVersion::Http11 => intern!(py, "1.1"),
+        HttpVersion::Http2 => intern!(py, "2"),
+        HttpVersion::Http3 => intern!(py, "3"),
+    }
+}
+
+fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
+    let known = match method {
+        b"GET" => intern!(py, "GET"),
+        b"POST" => intern!(py, "POST"),
+        b"PUT" => intern!(py, "PUT"),
+        b"PATCH" => intern!(py, "PATCH"),
+        b"DELETE" => intern!(py, "DELETE"),
+        b"HEAD" => intern!(py, "HEAD"),
+        b"OPTIONS" => intern!(py, "OPTIONS"),
+        other => return PyString::new(py, &String::from_utf8_lossy(&other.to_ascii_uppercase())),
+    };
+    known.clone()
+}
+
+fn headers<'py>(py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyList>> {
+    let fields = head.fields.iter();
+    let pairs = fields.map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)));
+    PyList::new(py, pairs)
+}
+
+/// `ip:port` as `(ip, port)`; a path, of a Unix domain socket, as `(path, None)`; nothing, of its
+/// unnamed client, as `None`.
+fn address<'py>(py: Python<'py>, address: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let address = String::from_utf8_lossy(address);
+    if let Some((host, port)) = address.rsplit_once(':')
+        && let Ok(port) = port.parse::<u16>()
+    {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        return (host, port).into_pyobject(py).map(Some);
+    }
+    if address.is_empty() {
+        return Ok(None);
+    }
+    (&*address, None::<u16>).into_pyobject(py).map(Some)
+}
+
+/// Path and query of a request target. The absolute form (RFC 9112, section 3.2.2) comes from
+/// Envoy as a path already.
+fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    match target.iter().position(|&byte| byte == b'?') {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, b""),
+    }
+}
+
+/// Percent-decodes a path. What is not UTF-8 then becomes U+FFFD, as in uvicorn; what is no
+/// percent-encoding stays as it is.
+fn decode(path: &[u8]) -> Cow<'_, str> {
+    if !path.contains(&b'%') {
+        return String::from_utf8_lossy(path);
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, tail)) = rest.split_first() {
+        match tail {
+            [high, low, after @ ..] if first == b'%' => {
+                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) {
+                    decoded.push(high << 4 | low);
+                    rest = after;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        decoded.push(first);
+        rest = tail;
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_percent_decoded_to_text() {
+        for (raw, expected) in [
+            (&b"/plain"[..], "/plain"),
+            (b"/a%20b", "/a b"),
+            (b"/%C3%a9", "/\u{e9}"),
+            (b"/%2F%25", "//%"),
+            (b"/%ff", "/\u{fffd}"),
+            (b"/%", "/%"),
+            (b"/%4", "/%4"),
+            (b"/%zz%41", "/%zzA"),
+            (b"/\xc3\xa9", "/\u{e9}"),
+        ] {
+            assert_eq!(decode(raw), expected);
+        }
+    }
+
+    #[test]
+    fn the_query_begins_at_the_first_question_mark() {
+        assert_eq!(split_target(b"/a?b=c?d"), (&b"/a"[..], &b"b=c?d"[..]));
+        assert_eq!(split_target(b"/a"), (&b"/a"[..], &b""[..]));
+    }
+}

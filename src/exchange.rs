@@ -1,0 +1,368 @@
+//! Runs on: any thread.
+//!
+//! One request and its response, as the two sides speak of it. The Envoy worker thread and the
+//! loop thread share no object: they name an exchange by its [`ExchangeId`] and send each other
+//! the messages below. A message for an exchange that is over finds nobody and is dropped, so
+//! none can reach another request's stream.
+
+use smallvec::SmallVec;
+
+/// Names an exchange of one worker. An index is used again; its generation then differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ExchangeId {
+    index: u32,
+    generation: u32,
+}
+
+/// Bytes of request body that may lie unread on the loop's side of one exchange, give or take
+/// one piece as Envoy read it. What comes beyond stays in Envoy, whose own buffer limit then
+/// stops the client.
+pub(crate) const REQUEST_WINDOW: usize = 256 * 1024;
+
+/// Bytes of response body that may be posted and not yet taken by Envoy before `send` waits.
+/// One message may go beyond it: the application has those bytes in memory anyway.
+pub(crate) const RESPONSE_WINDOW: usize = 256 * 1024;
+
+/// Window updates in both directions are sent in steps of this many bytes, so that a small
+/// body costs none. Smaller than either window, or the last step would never be sent.
+pub(crate) const WINDOW_STEP: usize = 64 * 1024;
+
+/// From the Envoy worker to the loop. Bounded by Envoy's limit on concurrent streams and, for
+/// bodies, by [`REQUEST_WINDOW`].
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// A request has arrived.
+    Start(ExchangeId, Box<Request>),
+    /// More of its body; `end` with the last piece, which may be empty.
+    Body {
+        /// Whose body it is.
+        id: ExchangeId,
+        /// The piece.
+        data: Vec<u8>,
+        /// Whether the body is complete.
+        end: bool,
+    },
+    /// Envoy has taken this many bytes of the response.
+    Room(ExchangeId, usize),
+    /// The stream has ended before its response was complete.
+    Disconnect(ExchangeId),
+    /// Cancel what still runs: the time for a graceful shutdown is over.
+    CancelAll,
+}
+
+/// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`] an exchange.
+#[derive(Debug)]
+pub(crate) enum Outbound {
+    /// The head of the response with the first of its body.
+    Start {
+        /// Whose response it is.
+        id: ExchangeId,
+        /// Status and headers.
+        head: ResponseHead,
+        /// The first piece of the body.
+        body: Vec<u8>,
+        /// Whether the response is complete.
+        end: bool,
+    },
+    /// More of the body.
+    Body {
+        /// Whose response it is.
+        id: ExchangeId,
+        /// The piece.
+        data: Vec<u8>,
+        /// Whether the response is complete.
+        end: bool,
+    },
+    /// The application has taken this many bytes of the request body.
+    Read(ExchangeId, usize),
+    /// The application will not complete its response: 500 if nothing was sent, else a reset.
+    Fail(ExchangeId),
+}
+
+impl Outbound {
+    /// Whose message it is.
+    pub(crate) fn id(&self) -> ExchangeId {
+        match self {
+            Self::Start { id, .. } | Self::Body { id, .. } | Self::Read(id, _) | Self::Fail(id) => {
+                *id
+            }
+        }
+    }
+
+    /// Takes `next` into this message if both carry the body of one response in sequence: what
+    /// Envoy has not taken yet may as well leave in one piece.
+    pub(crate) fn merge(&mut self, next: Self) -> Option<Self> {
+        let Self::Body {
+            id: next_id,
+            data: next_data,
+            end: next_end,
+        } = next
+        else {
+            return Some(next);
+        };
+        match self {
+            Self::Start {
+                id,
+                body: data,
+                end,
+                ..
+            }
+            | Self::Body { id, data, end }
+                if *id == next_id =>
+            {
+                data.extend_from_slice(&next_data);
+                *end = next_end;
+                None
+            }
+            _ => Some(Self::Body {
+                id: next_id,
+                data: next_data,
+                end: next_end,
+            }),
+        }
+    }
+}
+
+/// A request as it left Envoy: its head, and its body as far as it arrived with it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The head.
+    pub head: RequestHead,
+    /// The body so far.
+    pub body: Vec<u8>,
+    /// Whether `body` is all of it.
+    pub complete: bool,
+}
+
+/// The head of a request, owned.
+#[derive(Debug, Default)]
+pub(crate) struct RequestHead {
+    /// The method as sent.
+    pub method: Vec<u8>,
+    /// Path and query, as in `:path`.
+    pub target: Vec<u8>,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// The protocol version.
+    pub version: HttpVersion,
+    /// `ip:port` of the connection's other end.
+    pub client: Vec<u8>,
+    /// `ip:port` of our end, or the path of a Unix domain socket.
+    pub server: Vec<u8>,
+    /// The fields in wire order, `host` first.
+    pub fields: Fields,
+}
+
+/// The protocol versions that Envoy serves.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HttpVersion {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+    /// HTTP/2
+    Http2,
+    /// HTTP/3
+    Http3,
+}
+
+/// The head of a final response, checked: see `asgi::message`.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    /// 200 to 999.
+    pub status: u16,
+    /// The fields in the application's order.
+    pub fields: Fields,
+    /// The connection is to be closed after this response.
+    pub close: bool,
+}
+
+/// Header fields in one allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Fields {
+    bytes: Vec<u8>,
+    /// Lengths of name and value, in the order of `bytes`. Envoy's limits on a request (60 KiB,
+    /// 100 fields) and an application's common sense keep lengths far below 4 GiB; longer
+    /// fields are refused where they are read.
+    lengths: SmallVec<[(u32, u32); 12]>,
+}
+
+impl Fields {
+    /// Room for `bytes` bytes of names and values.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            lengths: SmallVec::new(),
+        }
+    }
+
+    /// Appends a field.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
+        self.lengths.push((length(name), length(value)));
+    }
+
+    /// Appends a field with the name in lower case.
+    pub(crate) fn push_lower_case(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.bytes.extend_from_slice(value);
+        self.lengths.push((length(name), length(value)));
+    }
+
+    /// Names and values in order.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.lengths.iter().map(move |&(name, value)| {
+            let (name, tail) = rest.split_at(name as usize);
+            let (value, tail) = tail.split_at(value as usize);
+            rest = tail;
+            (name, value)
+        })
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a header field is shorter than 4 GiB")
+}
+
+/// What one thread keeps of its exchanges, by id.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    slots: Vec<Slot<T>>,
+    /// Indices of empty slots.
+    free: Vec<u32>,
+    /// Indices of filled slots, oldest first as long as none is removed.
+    live: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    /// The value with its place in `live`.
+    value: Option<(T, u32)>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            live: Vec::new(),
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// Keeps what `value` makes of its new id.
+    pub(crate) fn insert_with(&mut self, value: impl FnOnce(ExchangeId) -> T) -> ExchangeId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            let index = u32::try_from(self.slots.len()).expect("fewer streams than 2^32");
+            self.slots.push(Slot {
+                generation: 0,
+                value: None,
+            });
+            index
+        });
+        let place = u32::try_from(self.live.len()).expect("fewer streams than 2^32");
+        let slot = &mut self.slots[index as usize];
+        let id = ExchangeId {
+            index,
+            generation: slot.generation,
+        };
+        slot.value = Some((value(id), place));
+        self.live.push(index);
+        id
+    }
+
+    /// The value of `id`, if it has not been removed.
+    pub(crate) fn get(&self, id: ExchangeId) -> Option<&T> {
+        let slot = self.slots.get(id.index as usize)?;
+        let (value, _) = slot.value.as_ref()?;
+        (slot.generation == id.generation).then_some(value)
+    }
+
+    /// Removes and returns the value of `id`.
+    pub(crate) fn remove(&mut self, id: ExchangeId) -> Option<T> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let (value, place) = slot.value.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.live.swap_remove(place as usize);
+        if let Some(&moved) = self.live.get(place as usize) {
+            let moved = self.slots[moved as usize]
+                .value
+                .as_mut()
+                .expect("`live` names filled slots");
+            moved.1 = place;
+        }
+        Some(value)
+    }
+
+    /// Some value that has not been removed; one that is likely to stay.
+    pub(crate) fn any(&self) -> Option<&T> {
+        let slot = &self.slots[*self.live.first()? as usize];
+        slot.value.as_ref().map(|(value, _)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_does_not_find_the_new_exchange_in_its_slot() {
+        let mut table = Table::default();
+        let old = table.insert_with(|_| "old");
+        assert_eq!(table.remove(old), Some("old"));
+        let new = table.insert_with(|_| "new");
+        assert_eq!(old.index, new.index);
+        assert_eq!(table.get(old), None);
+        assert_eq!(table.remove(old), None);
+        assert_eq!(table.get(new), Some(&"new"));
+    }
+
+    #[test]
+    fn any_finds_a_live_value_whatever_was_removed() {
+        let mut table = Table::default();
+        let ids: Vec<_> = (0..5).map(|n| table.insert_with(|_| n)).collect();
+        for (gone, id) in ids.iter().enumerate() {
+            assert!(table.any().is_some_and(|left| *left >= gone));
+            assert_eq!(table.remove(*id), Some(gone));
+        }
+        assert_eq!(table.any(), None);
+    }
+
+    #[test]
+    fn fields_keep_order_and_repeats() {
+        let mut fields = Fields::with_capacity(8);
+        fields.push(b"a", b"1");
+        fields.push_lower_case(b"Set-Cookie", b"");
+        fields.push(b"a", b"2");
+        let pairs: Vec<_> = fields.iter().collect();
+        assert_eq!(
+            pairs,
+            [(&b"a"[..], &b"1"[..]), (b"set-cookie", b""), (b"a", b"2")]
+        );
+    }
+
+    #[test]
+    fn body_joins_only_the_same_open_response() {
+        let mut table = Table::default();
+        let (one, two) = (table.insert_with(|_| ()), table.insert_with(|_| ()));
+        let body = |id, end| Outbound::Body {
+            id,
+            data: b"x".to_vec(),
+            end,
+        };
+        let mut newest = body(one, false);
+        assert!(newest.merge(body(two, false)).is_some());
+        assert!(newest.merge(Outbound::Fail(one)).is_some());
+        assert!(newest.merge(body(one, true)).is_none());
+        assert!(matches!(newest, Outbound::Body { data, end: true, .. } if data == b"xx"));
+    }
+}

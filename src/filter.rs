@@ -1,0 +1,344 @@
+//! Runs on: Envoy worker thread.
+//!
+//! One stream: Envoy's hooks in, messages to the loop out, and the other way round. It decides
+//! nothing about ASGI; what it is told to send was checked on the loop's side.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use envoy::{
+    DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter, HttpFilterConfig,
+    ResetReason, Scheduler, TrailersStatus,
+};
+use smallvec::SmallVec;
+
+use crate::exchange::{
+    ExchangeId, Fields, Inbound, Outbound, REQUEST_WINDOW, Request, ResponseHead, WINDOW_STEP,
+};
+use crate::process::Process;
+use crate::request;
+use crate::worker::Streams;
+
+/// One filter chain's configuration: it has none of its own, since the application and its
+/// event loops are one per process.
+pub(crate) struct FilterConfig {
+    process: Arc<Process>,
+}
+
+impl FilterConfig {
+    pub(crate) fn new(process: Arc<Process>) -> Self {
+        Self { process }
+    }
+}
+
+impl HttpFilterConfig for FilterConfig {
+    fn new_filter(&self, envoy: &mut EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
+        let streams = Streams::of_thread(|| self.process.worker(envoy.worker_index()));
+        let (process, envoy) = (self.process.clone(), envoy.filter_ref());
+        Some(streams.clone().add(|id| {
+            Rc::new(Filter {
+                id,
+                process,
+                streams,
+                envoy,
+                waiting: RefCell::default(),
+                posted: Cell::default(),
+                request: Cell::default(),
+                response: Cell::default(),
+            })
+        }))
+    }
+}
+
+/// One stream.
+pub(crate) struct Filter {
+    id: ExchangeId,
+    process: Arc<Process>,
+    streams: Rc<Streams>,
+    envoy: FilterRef,
+    /// The request until it is given to the loop: its body may still grow.
+    waiting: RefCell<Option<Box<Request>>>,
+    /// The request hook has run, so the exchange counts.
+    posted: Cell<bool>,
+    request: Cell<RequestBody>,
+    response: Cell<ResponseBody>,
+}
+
+/// How much of the request body has gone to the loop.
+#[derive(Debug, Clone, Copy, Default)]
+struct RequestBody {
+    /// Bytes given to the loop and not yet taken by the application.
+    unread: usize,
+    /// Envoy has shown us the end.
+    ended: bool,
+    /// The loop has been told of the end, or never will be.
+    end_posted: bool,
+}
+
+/// How far the response has got.
+#[derive(Debug, Clone, Copy, Default)]
+struct ResponseBody {
+    started: bool,
+    ended: bool,
+    /// Marks that Envoy's write buffer is above, which nest.
+    above_watermark: u32,
+    /// Bytes given to Envoy of which the loop has not been told.
+    unreported: usize,
+}
+
+impl HttpFilter for Filter {
+    fn on_request_headers(
+        &self,
+        envoy: &mut EnvoyFilter<'_>,
+        end_of_stream: bool,
+    ) -> HeadersStatus {
+        self.posted.set(true);
+        self.process.in_flight.enter();
+        self.request.set(RequestBody {
+            ended: end_of_stream,
+            end_posted: end_of_stream,
+            unread: 0,
+        });
+        let head = request::read_head(envoy);
+        *self.waiting.borrow_mut() = Some(Box::new(Request {
+            head,
+            body: Vec::new(),
+            complete: end_of_stream,
+        }));
+        self.streams.post_request(envoy, self.id);
+        HeadersStatus::StopIteration
+    }
+
+    fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
+        let mut body = self.request.get();
+        body.ended |= end_of_stream;
+        let length = envoy.received_request_body_len();
+        let in_order = envoy.buffered_request_body_len() == 0;
+        if !in_order || (length > 0 && body.unread >= REQUEST_WINDOW) {
+            // Stays in Envoy, which stops reading above its buffer limit, until the application
+            // has read: see `pull`.
+            self.request.set(body);
+            return DataStatus::StopIterationAndWatermark;
+        }
+        body.unread += length;
+        body.end_posted = body.ended;
+        self.request.set(body);
+        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            request::append(&mut request.body, envoy.received_request_body().iter());
+            request.complete = body.ended;
+        } else if length > 0 || body.ended {
+            let mut data = Vec::with_capacity(length);
+            request::append(&mut data, envoy.received_request_body().iter());
+            self.streams.post(
+                envoy,
+                self.id,
+                Inbound::Body {
+                    id: self.id,
+                    data,
+                    end: body.ended,
+                },
+            );
+        }
+        DataStatus::StopIterationNoBuffer
+    }
+
+    fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
+        let mut body = self.request.get();
+        body.ended = true;
+        self.request.set(body);
+        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            request.complete = envoy.buffered_request_body_len() == 0;
+            body.end_posted = request.complete;
+            self.request.set(body);
+        } else {
+            self.pull(envoy, 0);
+        }
+        TrailersStatus::StopIteration
+    }
+
+    fn on_scheduled(&self, envoy: &mut EnvoyFilter<'_>, _: u64) {
+        self.streams.turn(envoy);
+    }
+
+    fn on_downstream_above_write_buffer_high_watermark(&self, _: &mut EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        response.above_watermark += 1;
+        self.response.set(response);
+    }
+
+    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &mut EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        response.above_watermark = response.above_watermark.saturating_sub(1);
+        self.response.set(response);
+        self.report_room(envoy);
+    }
+
+    /// Without our own end of stream before it, this is how Envoy says that the client has gone,
+    /// or that it has itself answered or reset the stream.
+    fn on_stream_complete(&self, envoy: &mut EnvoyFilter<'_>) {
+        let unseen = self.waiting.borrow_mut().take().is_some();
+        let over = self.response.get().ended || unseen || !self.posted.get();
+        self.streams.remove(
+            envoy,
+            self.id,
+            (!over).then_some(Inbound::Disconnect(self.id)),
+        );
+        if self.posted.replace(false) {
+            self.process.in_flight.leave();
+        }
+    }
+}
+
+impl Filter {
+    /// A new scheduler for this stream; `None` if it is over.
+    pub(crate) fn scheduler(
+        &self,
+        current: &mut EnvoyFilter<'_>,
+    ) -> Option<(ExchangeId, Scheduler)> {
+        self.envoy
+            .with(current, |envoy| (self.id, envoy.new_scheduler()))
+    }
+
+    /// The request, if the loop has not got it yet.
+    pub(crate) fn take_request(&self) -> Option<Box<Request>> {
+        self.waiting.borrow_mut().take()
+    }
+
+    /// Answers a request that the loop can't take any more.
+    pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
+        self.envoy.with(current, |envoy| {
+            self.end_response();
+            envoy.send_go_away_and_close(true);
+            envoy.send_response(503, &[], b"Service Unavailable", "aiovoy_stopped");
+        });
+    }
+
+    /// Does what the loop asks for.
+    pub(crate) fn deliver(&self, current: &mut EnvoyFilter<'_>, message: Outbound) {
+        self.envoy.with(current, |envoy| match message {
+            Outbound::Start {
+                head, body, end, ..
+            } => self.send_head(envoy, &head, &body, end),
+            Outbound::Body { data, end, .. } => self.send_body(envoy, &data, end),
+            Outbound::Read(_, bytes) => self.pull(envoy, bytes),
+            Outbound::Fail(_) => self.fail(envoy),
+        });
+    }
+
+    fn send_head(&self, envoy: &mut EnvoyFilter<'_>, head: &ResponseHead, body: &[u8], end: bool) {
+        let mut response = self.response.get();
+        response.started = true;
+        self.response.set(response);
+        if head.close || self.process.in_flight.draining() {
+            envoy.send_go_away_and_close(true);
+        }
+        let status = status_digits(head.status);
+        let headers = headers(&status, &head.fields);
+        if body.is_empty() {
+            if end {
+                self.end_response();
+            }
+            envoy.send_response_headers(&headers, end);
+        } else {
+            envoy.send_response_headers(&headers, false);
+            self.send_body(envoy, body, end);
+        }
+    }
+
+    fn send_body(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], end: bool) {
+        if end {
+            self.end_response();
+        } else {
+            let mut response = self.response.get();
+            response.unreported += data.len();
+            self.response.set(response);
+        }
+        envoy.send_response_data(data, end);
+        if !end {
+            self.report_room(envoy);
+        }
+    }
+
+    /// From here on the end of the stream is of our making.
+    fn end_response(&self) {
+        let mut response = self.response.get();
+        response.ended = true;
+        self.response.set(response);
+    }
+
+    fn fail(&self, envoy: &mut EnvoyFilter<'_>) {
+        let started = self.response.get().started;
+        self.end_response();
+        if started {
+            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_application_failed");
+        } else {
+            envoy.send_response(
+                500,
+                &[],
+                b"Internal Server Error",
+                "aiovoy_application_failed",
+            );
+        }
+    }
+
+    /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
+    fn report_room(&self, envoy: &mut EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        if response.ended || response.above_watermark > 0 || response.unreported < WINDOW_STEP {
+            return;
+        }
+        let room = std::mem::take(&mut response.unreported);
+        self.response.set(response);
+        self.streams
+            .post(envoy, self.id, Inbound::Room(self.id, room));
+    }
+
+    /// Gives the loop more of the body that Envoy has kept, as far as the window allows, after
+    /// the application has taken `read` bytes.
+    fn pull(&self, envoy: &mut EnvoyFilter<'_>, read: usize) {
+        let mut body = self.request.get();
+        body.unread = body.unread.saturating_sub(read);
+        let room = REQUEST_WINDOW.saturating_sub(body.unread);
+        let mut data = Vec::with_capacity(room.min(envoy.buffered_request_body_len()));
+        for chunk in envoy.buffered_request_body().iter() {
+            let rest = room - data.len();
+            data.extend_from_slice(&chunk[..chunk.len().min(rest)]);
+            if data.len() == room {
+                break;
+            }
+        }
+        body.unread += data.len();
+        let end = body.ended && !body.end_posted && data.len() == envoy.buffered_request_body_len();
+        body.end_posted |= end;
+        self.request.set(body);
+        let drained = data.len();
+        if drained > 0 || end {
+            self.streams.post(
+                envoy,
+                self.id,
+                Inbound::Body {
+                    id: self.id,
+                    data,
+                    end,
+                },
+            );
+        }
+        // Last, since Envoy may read on and run `on_request_body` in the call.
+        if drained > 0 {
+            envoy.drain_buffered_request_body(drained);
+        }
+    }
+}
+
+fn status_digits(status: u16) -> [u8; 3] {
+    let digit = |value: u16| b'0' + u8::try_from(value % 10).expect("one digit");
+    [digit(status / 100), digit(status / 10), digit(status)]
+}
+
+fn headers<'a>(status: &'a [u8; 3], fields: &'a Fields) -> SmallVec<[Header<'a>; 16]> {
+    let mut headers = SmallVec::with_capacity(fields.iter().len() + 1);
+    headers.push(Header::new(b":status", status));
+    headers.extend(fields.iter().map(|(name, value)| Header::new(name, value)));
+    headers
+}

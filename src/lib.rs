@@ -1,0 +1,113 @@
+//! aiovoy's bridge: the dynamic module that Envoy loads. It embeds CPython and answers HTTP
+//! requests by ASGI applications.
+//!
+//! # Layout
+//!
+//! - [`server`]: the life of the process: start-up, readiness, drain, end
+//! - [`config`]: its settings
+//! - [`control`]: the channel to the launcher
+//! - [`admin`]: the one request to Envoy's admin interface
+//! - [`filter`]: one stream: Envoy's hooks in, messages out, and back
+//! - [`request`]: Envoy's request, copied out
+//! - [`exchange`]: the messages between the two sides, and their names
+//! - [`mailbox`]: the queue between threads
+//! - [`process`]: the workers, and the count of what is in flight
+//! - [`worker`]: mailboxes of a worker, its streams (Envoy's side) and its dispatch (loop's side)
+//! - [`asgi`]: scope, receive, send and lifespan of an application
+//! - [`python`]: the interpreter, awaitables, tracebacks
+//! - [`runtime`]: tokio
+//!
+//! # Threads
+//!
+//! Each module says where it runs. An Envoy worker thread never attaches to Python; its loop
+//! thread never waits for Envoy; they meet in [`mailbox`] alone.
+
+#![deny(unsafe_code)]
+
+mod admin;
+mod asgi;
+mod config;
+mod control;
+mod exchange;
+mod filter;
+mod mailbox;
+mod process;
+mod python;
+mod request;
+mod runtime;
+mod server;
+mod worker;
+
+use std::sync::{Arc, OnceLock};
+
+use envoy::{BootstrapExtension, EnvoyBootstrap, EnvoyFilterConfig, HttpFilterConfig, Module};
+
+use config::Config;
+use filter::FilterConfig;
+use process::Process;
+use server::Server;
+
+/// The module. Both its extensions, the HTTP filter and the bootstrap extension, are of one
+/// process and meet here.
+struct Bridge {
+    process: OnceLock<Arc<Process>>,
+}
+
+static BRIDGE: Bridge = Bridge {
+    process: OnceLock::new(),
+};
+
+envoy::export!(BRIDGE);
+
+impl Module for Bridge {
+    fn new_http_filter_config(
+        &self,
+        _: &mut EnvoyFilterConfig<'_>,
+        _: &str,
+        config: &[u8],
+    ) -> Result<Box<dyn HttpFilterConfig>, String> {
+        if !config.is_empty() && config != b"{}" {
+            return Err("the aiovoy HTTP filter has no settings of its own: they are the bootstrap extension's".into());
+        }
+        let process = match self.process.get() {
+            Some(process) => process.clone(),
+            None if envoy::is_validation_mode() => Arc::new(Process::new(Vec::new())),
+            None => {
+                return Err(
+                    "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\
+                            hint: add it to `bootstrap_extensions`, as in examples/envoy.yaml"
+                        .into(),
+                );
+            }
+        };
+        Ok(Box::new(FilterConfig::new(process)))
+    }
+
+    fn new_bootstrap_extension(
+        &self,
+        envoy: &EnvoyBootstrap<'_>,
+        _: &str,
+        config: &[u8],
+    ) -> Result<Box<dyn BootstrapExtension>, String> {
+        let config = Config::parse(config)?;
+        if envoy::is_validation_mode() {
+            return Ok(Box::new(Validated));
+        }
+        if self.process.get().is_some() {
+            return Err("a second aiovoy bootstrap extension: one serves the process".into());
+        }
+        let (server, process) = Server::start(envoy, config)?;
+        // Bootstrap extensions are made one after the other, on the main thread.
+        let _ = self.process.set(process);
+        Ok(Box::new(server))
+    }
+}
+
+/// The extension under `envoy --mode validate`: its configuration was read, nothing is started.
+struct Validated;
+
+impl BootstrapExtension for Validated {
+    fn on_shutdown(&self, _: &EnvoyBootstrap<'_>, done: envoy::ShutdownCompletion) {
+        done.complete();
+    }
+}

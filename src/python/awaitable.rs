@@ -1,0 +1,164 @@
+//! Runs on: loop thread.
+//!
+//! What `receive` and `send` return. Both are complete coroutines to asyncio (`await`,
+//! `create_task`, `wait_for` and `gather` take them), and an `await` that has nothing to wait for
+//! ends in place, without a turn of the loop.
+//!
+//! An [`Awaitable`] that must wait yields a real `asyncio.Future` of the loop. That future only
+//! says "look again": the result stays with its owner until the awaiting task really runs, so a
+//! cancellation that comes between the two loses nothing.
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyStopIteration;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// What can be waited for.
+pub(crate) trait Source: Send + Sync {
+    /// The result if it is here, else `None`; then `waiter` is resolved once it may be.
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>>;
+
+    /// Forgets a future that `poll` returned and nobody waits for any more.
+    fn forget(&self, waiter: &Py<PyAny>);
+}
+
+/// An answer of a [`Source`].
+pub(crate) enum Poll<'py> {
+    /// The result of the `await`.
+    Ready(Bound<'py, PyAny>),
+    /// A future of the loop; look again when it is done.
+    Pending(Bound<'py, PyAny>),
+}
+
+/// A coroutine over a [`Source`].
+#[pyclass(frozen, module = "aiovoy")]
+pub(crate) struct Awaitable {
+    source: Box<dyn Source>,
+    /// The future that was yielded last.
+    waiter: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Awaitable {
+    pub(crate) fn new(source: impl Source + 'static) -> Self {
+        Self {
+            source: Box::new(source),
+            waiter: Mutex::new(None),
+        }
+    }
+
+    fn forget(&self) {
+        let waiter = self.waiter.lock().take();
+        if let Some(waiter) = waiter {
+            self.source.forget(&waiter);
+        }
+    }
+}
+
+#[pymethods]
+impl Awaitable {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.waiter.lock().take();
+        match self.source.poll(py)? {
+            // A tuple, or an exception class would take a tuple result for its arguments.
+            Poll::Ready(result) => Err(PyStopIteration::new_err((result.unbind(),))),
+            Poll::Pending(future) => {
+                // What `Future.__await__` does before it yields itself to the task.
+                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                *self.waiter.lock() = Some(future.clone().unbind());
+                Ok(future)
+            }
+        }
+    }
+
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        _value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.__next__(py)
+    }
+
+    #[pyo3(signature = (kind, value = None, traceback = None))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        self.forget();
+        Err(thrown(kind, value, traceback)?)
+    }
+
+    fn close(&self) {
+        self.forget();
+    }
+}
+
+impl Drop for Awaitable {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// A coroutine that is done and returns `None`; one serves all.
+#[pyclass(frozen, module = "aiovoy")]
+pub(crate) struct Done;
+
+#[pymethods]
+impl Done {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// No value ends the iteration without the making of a `StopIteration`.
+    fn __next__(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        Err(PyStopIteration::new_err(()))
+    }
+
+    #[pyo3(signature = (kind, value = None, traceback = None))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        Err(thrown(kind, value, traceback)?)
+    }
+
+    fn close(&self) {}
+}
+
+/// The exception of a `throw`, in its one-argument form or the older one with a class.
+fn thrown(
+    kind: &Bound<'_, PyAny>,
+    value: Option<Bound<'_, PyAny>>,
+    traceback: Option<Bound<'_, PyAny>>,
+) -> PyResult<PyErr> {
+    let exception = match (kind.cast::<PyType>(), value) {
+        (Err(_), _) => kind.clone(),
+        (Ok(_), Some(value)) if value.is_instance(kind)? => value,
+        (Ok(class), Some(value)) => class.call1((value,))?,
+        (Ok(class), None) => class.call0()?,
+    };
+    if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+        exception.setattr(intern!(exception.py(), "__traceback__"), traceback)?;
+    }
+    Ok(PyErr::from_value(exception))
+}

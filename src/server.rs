@@ -1,0 +1,438 @@
+//! Runs on: Envoy's main thread for the hooks, tokio for the supervision.
+//!
+//! The life of the server, from the bootstrap extension's configuration to the end of Python.
+//!
+//! ```text
+//! new_bootstrap_extension   interpreter, loops, application imported     (Envoy waits)
+//!         │
+//!     supervise             lifespan.startup on every loop               (tokio)
+//!         │                       │ failed ──▶ exit code 3, stop
+//!   signal_init_complete    Envoy opens its listeners                    (main)
+//!         │
+//!       serve               until SIGTERM, SIGINT, or the launcher's word
+//!         │
+//!       drain               stop listening, wait for what is in flight   (tokio)
+//!         │                 lifespan.shutdown, loops end
+//!   ShutdownCompletion      Envoy ends its workers                       (main)
+//!         │
+//!     on_destroy            Python ends
+//! ```
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
+use futures::future::{join_all, try_join_all};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::asgi::lifespan::Lifespan;
+use crate::config::Config;
+use crate::control::{Command, Control, Event};
+use crate::exchange::Inbound;
+use crate::process::Process;
+use crate::python::app;
+use crate::python::interpreter::Interpreter;
+use crate::worker::{LoopStart, LoopThread, Worker};
+use crate::{admin, runtime};
+
+/// Exit code when the application does not start, as uvicorn's.
+const STARTUP_FAILED: i32 = 3;
+/// Exit code when a second signal ends the server at once.
+const ABORTED: i32 = 1;
+
+/// How often Envoy's gauges are read while something is waited for that only they tell.
+const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
+/// How long connections without a request are left open at the end of a drain, for the request
+/// that may be on its way.
+const IDLE_GRACE: Duration = Duration::from_millis(100);
+/// How long cancelled application calls get to end.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Events of the bootstrap scheduler.
+const STARTED: u64 = 1;
+const READ_GAUGES: u64 = 2;
+
+/// The bootstrap extension.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    interpreter: RefCell<Option<Interpreter>>,
+}
+
+/// What the main thread and the supervision share.
+struct Shared {
+    config: Arc<Config>,
+    process: Arc<Process>,
+    control: Control,
+    scheduler: BootstrapScheduler,
+    exit_code: AtomicI32,
+    stop: Stop,
+    gauge_readers: Mutex<Vec<oneshot::Sender<Gauges>>>,
+}
+
+/// Envoy's gauges that the server waits for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gauges {
+    /// The workers accept connections.
+    workers_started: bool,
+    connections: u64,
+    /// Response bytes that clients have not taken yet.
+    buffered: u64,
+}
+
+impl Server {
+    /// Starts Python, the loops and the application of `config`.
+    pub(crate) fn start(
+        envoy: &EnvoyBootstrap<'_>,
+        config: Config,
+    ) -> Result<(Self, Arc<Process>), String> {
+        let control = Control::connect()?;
+        Self::start_with(envoy, config, control)
+    }
+
+    fn start_with(
+        envoy: &EnvoyBootstrap<'_>,
+        config: Config,
+        control: Control,
+    ) -> Result<(Self, Arc<Process>), String> {
+        let config = Arc::new(config);
+        let started = Self::start_python(&config);
+        let (interpreter, process, loops) =
+            started.inspect_err(|message| control.tell(&Event::Failed { message }))?;
+        let shared = Arc::new(Shared {
+            config,
+            process: process.clone(),
+            control,
+            scheduler: envoy.new_scheduler(),
+            exit_code: AtomicI32::new(0),
+            stop: Stop::default(),
+            gauge_readers: Mutex::default(),
+        });
+        shared.control.listen({
+            let shared = shared.clone();
+            move |command| match command {
+                Command::Shutdown => shared.stop.request(),
+                Command::Abort => abort(),
+            }
+        })?;
+        runtime::get().spawn(shared.clone().supervise(loops));
+        Ok((
+            Self {
+                shared,
+                interpreter: RefCell::new(Some(interpreter)),
+            },
+            process,
+        ))
+    }
+
+    fn start_python(
+        config: &Arc<Config>,
+    ) -> Result<(Interpreter, Arc<Process>, Vec<LoopThread>), String> {
+        let app_dir = app_dir(config)?;
+        let interpreter = Interpreter::start(config, &app_dir)?;
+        runtime::serve_python();
+        let workers: Result<Vec<_>, _> = (0..envoy::concurrency().max(1))
+            .map(|_| Worker::new().map(Arc::new))
+            .collect();
+        let workers = workers.map_err(|error| format!("no eventfd for a worker: {error}"))?;
+        let process = Arc::new(Process::new(workers));
+        let app_dir = app_dir.to_string_lossy().into_owned();
+        let mut loops: Vec<LoopThread> = Vec::new();
+        for (index, worker) in process.workers().iter().enumerate() {
+            // The first loop imports the application; the others share it.
+            let loaded = loops
+                .first()
+                .map(|first| Python::attach(|py| first.dispatcher.get().app(py)));
+            let (config, app_dir) = (config.clone(), app_dir.clone());
+            loops.push(LoopThread::start(LoopStart {
+                index,
+                kind: config.event_loop,
+                worker: worker.clone(),
+                process: process.clone(),
+                app: move |py: Python<'_>| {
+                    loaded.map_or_else(|| app::load(py, &config, &app_dir), Ok)
+                },
+            })?);
+        }
+        Ok((interpreter, process, loops))
+    }
+}
+
+impl BootstrapExtension for Server {
+    fn on_shutdown(&self, _: &EnvoyBootstrap<'_>, done: ShutdownCompletion) {
+        if self.shared.stop.signalled(done) == Signal::Second {
+            abort();
+        }
+    }
+
+    fn on_scheduled(&self, envoy: &EnvoyBootstrap<'_>, event: u64) {
+        match event {
+            STARTED => envoy.signal_init_complete(),
+            READ_GAUGES => {
+                let gauges = Gauges::read(envoy);
+                for reader in self.shared.gauge_readers.lock().drain(..) {
+                    // A reader that ran out of time has gone.
+                    let _ = reader.send(gauges);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_destroy(&self) {
+        if let Some(interpreter) = self.interpreter.take() {
+            interpreter.finalize();
+        }
+        let code = self.shared.exit_code.load(Ordering::Relaxed);
+        if code != 0 {
+            // Envoy itself would exit with 0 after an orderly end.
+            envoy::exit_now(code);
+        }
+    }
+}
+
+impl Shared {
+    async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
+        let loops: Vec<_> = loops.into_iter().map(Arc::new).collect();
+        let started = tokio::select! {
+            started = self.startup(&loops) => started,
+            // A signal during start-up: nothing is served yet, so nothing is drained.
+            () = self.stop.requested() => Ok(Vec::new()),
+        };
+        match started {
+            Ok(lifespans) => {
+                self.stop.requested().await;
+                self.drain().await;
+                self.shutdown_lifespans(&loops, &lifespans).await;
+            }
+            Err(message) => {
+                log::error!("{message}");
+                self.control.tell(&Event::Failed { message: &message });
+                self.exit_code.store(STARTUP_FAILED, Ordering::Relaxed);
+            }
+        }
+        stop_loops(loops).await;
+        self.stop.complete();
+    }
+
+    async fn startup(&self, loops: &[Arc<LoopThread>]) -> Result<Vec<Lifespan>, String> {
+        let startups = loops
+            .iter()
+            .map(|thread| Lifespan::startup(self.config.clone(), thread.clone()));
+        let lifespans = try_join_all(startups).await?;
+        self.scheduler.commit(STARTED);
+        while !self.gauges().await.workers_started {
+            tokio::time::sleep(GAUGE_INTERVAL).await;
+        }
+        let python = Python::version_str()
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        self.control.tell(&Event::Ready {
+            python: &python,
+            workers: loops.len(),
+            event_loop: self.config.event_loop.name(),
+        });
+        Ok(lifespans)
+    }
+
+    /// Lets what is in flight end, within the time that the configuration gives it.
+    async fn drain(&self) {
+        let in_flight = &self.process.in_flight;
+        let deadline = Instant::now() + self.config.timeout_graceful_shutdown;
+        in_flight.drain();
+        if let Some(address) = &self.config.admin {
+            match timeout_at(deadline, admin::stop_listening(address)).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(error)) => {
+                    log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}")
+                }
+            }
+        }
+        if timeout_at(deadline, self.quiet()).await.is_ok() {
+            return;
+        }
+        let seconds = self.config.timeout_graceful_shutdown.as_secs_f64();
+        log::error!(
+            "{} requests or their application calls still run after {seconds} s: cancelled",
+            in_flight.count()
+        );
+        for worker in self.process.workers() {
+            // A loop that has ended has nothing to cancel.
+            let _ = worker.inbox.post_all(&mut vec![Inbound::CancelAll]);
+        }
+        let _ = timeout(CANCEL_GRACE, in_flight.drained()).await;
+    }
+
+    /// Waits until nothing is in flight, all responses are with their clients, and no connection
+    /// has brought another request.
+    async fn quiet(&self) {
+        let in_flight = &self.process.in_flight;
+        loop {
+            in_flight.drained().await;
+            let idle_since = Instant::now();
+            loop {
+                let gauges = self.gauges().await;
+                if in_flight.count() > 0 {
+                    break;
+                }
+                let idle = gauges.connections == 0 || idle_since.elapsed() >= IDLE_GRACE;
+                if idle && gauges.buffered == 0 {
+                    return;
+                }
+                tokio::time::sleep(GAUGE_INTERVAL).await;
+            }
+        }
+    }
+
+    async fn shutdown_lifespans(&self, loops: &[Arc<LoopThread>], lifespans: &[Lifespan]) {
+        let shutdowns = loops
+            .iter()
+            .zip(lifespans)
+            .map(|(thread, lifespan)| lifespan.shutdown(thread));
+        match timeout(self.config.timeout_graceful_shutdown, join_all(shutdowns)).await {
+            Ok(outcomes) => {
+                for message in outcomes.into_iter().filter_map(Result::err) {
+                    log::error!("{message}");
+                    self.exit_code.store(STARTUP_FAILED, Ordering::Relaxed);
+                }
+            }
+            Err(_) => log::error!(
+                "application shutdown has not ended after {} s: given up",
+                self.config.timeout_graceful_shutdown.as_secs_f64()
+            ),
+        }
+    }
+
+    /// Envoy's gauges, read on its main thread.
+    async fn gauges(&self) -> Gauges {
+        let (sender, gauges) = oneshot::channel();
+        self.gauge_readers.lock().push(sender);
+        self.scheduler.commit(READ_GAUGES);
+        gauges.await.unwrap_or_default()
+    }
+}
+
+impl Gauges {
+    fn read(envoy: &EnvoyBootstrap<'_>) -> Self {
+        let mut gauges = Self::default();
+        envoy.for_each_gauge(|name, value| {
+            if name == "listener_manager.workers_started" {
+                gauges.workers_started = value == 1;
+            } else if name.starts_with("http.") && !name.starts_with("http.admin.") {
+                // Those of every connection manager, whatever its `stat_prefix`.
+                if name.ends_with(".downstream_cx_active") {
+                    gauges.connections += value;
+                } else if name.ends_with(".downstream_cx_tx_bytes_buffered") {
+                    gauges.buffered += value;
+                }
+            }
+        });
+        gauges
+    }
+}
+
+/// The request to stop, from whichever side, and Envoy's wait for its completion.
+#[derive(Default)]
+struct Stop {
+    notify: Notify,
+    state: Mutex<StopState>,
+}
+
+#[derive(Default)]
+struct StopState {
+    requested: bool,
+    signals: usize,
+    complete: bool,
+    waiting: Vec<ShutdownCompletion>,
+}
+
+/// Which signal it was.
+#[derive(Debug, PartialEq, Eq)]
+enum Signal {
+    First,
+    Second,
+}
+
+impl Stop {
+    fn request(&self) {
+        self.state.lock().requested = true;
+        self.notify.notify_one();
+    }
+
+    async fn requested(&self) {
+        while !self.state.lock().requested {
+            self.notify.notified().await;
+        }
+    }
+
+    /// Envoy has got a signal and waits for `done`.
+    fn signalled(&self, done: ShutdownCompletion) -> Signal {
+        {
+            let mut state = self.state.lock();
+            if state.complete {
+                drop(state);
+                done.complete();
+                return Signal::First;
+            }
+            state.waiting.push(done);
+            state.signals += 1;
+            if state.signals > 1 {
+                return Signal::Second;
+            }
+        }
+        self.request();
+        Signal::First
+    }
+
+    /// Everything has ended. Envoy goes on with its own end, or is told to begin it.
+    fn complete(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.complete = true;
+            std::mem::take(&mut state.waiting)
+        };
+        if waiting.is_empty() {
+            // Nothing but a signal begins an orderly end of Envoy.
+            let process = rustix::process::getpid();
+            if let Err(error) =
+                rustix::process::kill_process(process, rustix::process::Signal::TERM)
+            {
+                log::error!("Envoy could not be told to end: {error}");
+            }
+        }
+        waiting.into_iter().for_each(ShutdownCompletion::complete);
+    }
+}
+
+async fn stop_loops(loops: Vec<Arc<LoopThread>>) {
+    let stops = loops.into_iter().filter_map(Arc::into_inner).map(|thread| {
+        // Joins threads that may take their time.
+        tokio::task::spawn_blocking(|| thread.stop())
+    });
+    for outcome in join_all(stops).await {
+        if let Err(error) = outcome {
+            log::error!("an event loop did not stop: {error}");
+        }
+    }
+}
+
+/// Ends the process where it stands: a second signal means it.
+fn abort() -> ! {
+    log::warn!("second signal: ended at once");
+    envoy::exit_now(ABORTED);
+}
+
+/// The absolute directory of the application's modules.
+fn app_dir(config: &Config) -> Result<PathBuf, String> {
+    let directory = config.app_dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    directory
+        .canonicalize()
+        .map_err(|error| format!("`app_dir` is `{}`: {error}", directory.display()))
+}

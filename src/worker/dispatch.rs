@@ -1,0 +1,193 @@
+//! Runs on: loop thread.
+//!
+//! Drains the inbox when the loop is woken: starts a task for each new exchange and gives each
+//! running one what has come for it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::intern;
+use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
+
+use super::Worker;
+use crate::asgi::http::{Event, HttpCycle};
+use crate::asgi::scope::ScopeTemplate;
+use crate::exchange::{ExchangeId, Inbound, Outbound, Request};
+use crate::process::Process;
+use crate::python::awaitable::Done;
+use crate::python::traceback;
+
+/// The loop's side of a worker.
+#[pyclass(frozen, module = "aiovoy")]
+pub(crate) struct Dispatcher {
+    worker: Arc<Worker>,
+    process: Arc<Process>,
+    app: Py<PyAny>,
+    create_task: Py<PyAny>,
+    create_future: Py<PyAny>,
+    done: Py<Done>,
+    /// Set when the lifespan has started, which is before the first request.
+    scope: Mutex<Arc<ScopeTemplate>>,
+    /// Every exchange whose application call has not returned.
+    running: Mutex<FxHashMap<ExchangeId, Py<HttpCycle>>>,
+    /// Kept for its capacity.
+    batch: Mutex<Vec<Inbound>>,
+}
+
+impl Dispatcher {
+    /// The dispatcher of `event_loop`, which it begins to serve at once.
+    pub(crate) fn start(
+        event_loop: &Bound<'_, PyAny>,
+        worker: Arc<Worker>,
+        process: Arc<Process>,
+        app: Py<PyAny>,
+    ) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let descriptor = worker.inbox.waker.descriptor();
+        let dispatcher = Self {
+            worker,
+            process,
+            app,
+            create_task: event_loop.getattr(intern!(py, "create_task"))?.unbind(),
+            create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
+            done: Py::new(py, Done)?,
+            scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None))),
+            running: Mutex::default(),
+            batch: Mutex::default(),
+        };
+        let dispatcher = Bound::new(py, dispatcher)?;
+        let drain = dispatcher.getattr(intern!(py, "drain"))?;
+        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
+        Ok(dispatcher.unbind())
+    }
+
+    /// Sets what every scope has in common.
+    pub(crate) fn set_scope(&self, scope: ScopeTemplate) {
+        *self.scope.lock() = Arc::new(scope);
+    }
+
+    pub(crate) fn app(&self, py: Python<'_>) -> Py<PyAny> {
+        self.app.clone_ref(py)
+    }
+
+    /// Posts `message` to Envoy.
+    pub(crate) fn post(&self, message: Outbound) {
+        self.worker.outbox.post(message);
+    }
+
+    /// A new future of the loop.
+    pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.create_future.bind(py).call0()
+    }
+
+    /// A coroutine that is done.
+    pub(crate) fn done(&self, py: Python<'_>) -> Py<Done> {
+        self.done.clone_ref(py)
+    }
+
+    /// The application call of `id` has ended.
+    pub(crate) fn forget(&self, id: ExchangeId) {
+        let cycle = self.running.lock().remove(&id);
+        if cycle.is_some() {
+            self.process.in_flight.leave();
+        }
+    }
+
+    /// Ends the inbox: what comes now is refused on Envoy's side.
+    pub(crate) fn close(&self) {
+        let left = self.worker.inbox.close();
+        for message in left {
+            if let Inbound::Start(id, _) = message {
+                self.post(Outbound::Fail(id));
+            }
+        }
+    }
+
+    fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let (id, event) = match message {
+            Inbound::Start(id, request) => return Self::start_exchange(slf, id, *request),
+            Inbound::CancelAll => return this.cancel_all(py),
+            Inbound::Body { id, data, end } => (id, Event::Body(data, end)),
+            Inbound::Room(id, bytes) => (id, Event::Room(bytes)),
+            Inbound::Disconnect(id) => (id, Event::Disconnect),
+        };
+        // An exchange whose application has returned wants to know nothing more.
+        let cycle = this
+            .running
+            .lock()
+            .get(&id)
+            .map(|cycle| cycle.clone_ref(py));
+        cycle.map_or(Ok(()), |cycle| cycle.get().feed(py, event))
+    }
+
+    fn start_exchange(slf: &Bound<'_, Self>, id: ExchangeId, request: Request) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let template = this.scope.lock().clone();
+        let scope = template.build(py, &request.head)?;
+        let cycle = Bound::new(py, HttpCycle::new(id, slf.clone().unbind(), request))?;
+        this.process.in_flight.enter();
+        this.running.lock().insert(id, cycle.clone().unbind());
+        let receive = cycle.getattr(intern!(py, "receive"))?;
+        let send = cycle.getattr(intern!(py, "send"))?;
+        let task = this
+            .app
+            .bind(py)
+            .call1((scope, receive, send))
+            .and_then(|coroutine| this.create_task.bind(py).call1((coroutine,)));
+        match task {
+            Ok(task) => {
+                cycle.get().set_task(task.clone().unbind());
+                let ended = cycle.getattr(intern!(py, "ended"))?;
+                task.call_method1(intern!(py, "add_done_callback"), (ended,))?;
+            }
+            Err(error) => cycle.get().fail(py, error),
+        }
+        Ok(())
+    }
+
+    fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
+        let cycles: Vec<_> = self
+            .running
+            .lock()
+            .values()
+            .map(|cycle| cycle.clone_ref(py))
+            .collect();
+        for cycle in cycles {
+            if let Some(task) = cycle.get().task(py) {
+                task.call_method0(py, intern!(py, "cancel"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Dispatcher {
+    /// The loop's reader callback.
+    fn drain(slf: &Bound<'_, Self>) {
+        let (py, this) = (slf.py(), slf.get());
+        // Taken out, since Python code that runs below could come back here.
+        let mut batch = std::mem::take(&mut *this.batch.lock());
+        this.worker.inbox.drain(&mut batch);
+        for message in batch.drain(..) {
+            let id = match &message {
+                Inbound::Start(id, _) => Some(*id),
+                _ => None,
+            };
+            // One exchange's trouble is not another's: the batch goes on.
+            if let Err(error) = Self::handle(slf, message) {
+                log::error!(
+                    "exception in the dispatch of a request\n{}",
+                    traceback::format(py, &error)
+                );
+                if let Some(id) = id {
+                    this.post(Outbound::Fail(id));
+                    this.forget(id);
+                }
+            }
+        }
+        *this.batch.lock() = batch;
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs on: any thread; the thread that it starts is the loop thread.
+//!
+//! The thread of one worker's event loop, from its start to its end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3_async_runtimes::TaskLocals;
+
+use super::{Dispatcher, Worker};
+use crate::config::EventLoop;
+use crate::process::Process;
+use crate::python::traceback;
+
+/// A running event loop on a thread of its own.
+pub(crate) struct LoopThread {
+    thread: JoinHandle<()>,
+    pub(crate) locals: TaskLocals,
+    pub(crate) dispatcher: Py<Dispatcher>,
+}
+
+/// What a loop thread needs for its start.
+pub(crate) struct LoopStart<A> {
+    pub(crate) index: usize,
+    pub(crate) kind: EventLoop,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) process: Arc<Process>,
+    /// Gives the application. Runs in the running loop, so that what an application does when it
+    /// is imported finds its loop there.
+    pub(crate) app: A,
+}
+
+impl LoopThread {
+    /// Starts the thread and waits until its loop runs with the application. The calling thread
+    /// must not be attached to Python.
+    ///
+    /// Errors if the thread, the loop or the application can't be had; the thread has then ended.
+    pub(crate) fn start<A>(start: LoopStart<A>) -> Result<Self, String>
+    where
+        A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+    {
+        let (started, outcome) = mpsc::channel();
+        let name = format!("aiovoy-loop-{}", start.index);
+        let failed = started.clone();
+        let thread = Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Err(error) = Python::attach(|py| {
+                    run(py, start, started).map_err(|error| traceback::format(py, &error))
+                }) {
+                    // Nobody listens once the loop has run.
+                    let _ = failed.send(Err(error));
+                }
+            })
+            .map_err(|error: io::Error| format!("no thread for an event loop: {error}"))?;
+        match outcome.recv() {
+            Ok(Ok((locals, dispatcher))) => Ok(Self {
+                thread,
+                locals,
+                dispatcher,
+            }),
+            Ok(Err(error)) => {
+                join(thread);
+                Err(error)
+            }
+            Err(_) => Err("the thread of an event loop has ended".into()),
+        }
+    }
+
+    /// Stops the loop: cancels what still runs there, closes it and waits for its thread.
+    pub(crate) fn stop(self) {
+        Python::attach(|py| {
+            self.dispatcher.get().close();
+            let event_loop = self.locals.event_loop(py);
+            let stop = event_loop.getattr(intern!(py, "stop"));
+            // A loop that is closed already needs no stop.
+            let _ = stop.and_then(|stop| {
+                event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (stop,))
+            });
+        });
+        join(self.thread);
+    }
+}
+
+type Started = Result<(TaskLocals, Py<Dispatcher>), String>;
+
+/// The loop thread's life.
+fn run<A>(py: Python<'_>, start: LoopStart<A>, started: mpsc::Sender<Started>) -> PyResult<()>
+where
+    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+{
+    let module = py.import(intern!(py, "aiovoy.event_loop"))?;
+    let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
+    let start = parking_lot::Mutex::new(Some(start));
+    let of_loop = event_loop.clone().unbind();
+    let boot = PyCFunction::new_closure(
+        py,
+        None,
+        None,
+        move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            let py = args.py();
+            let Some(start) = start.lock().take() else {
+                return;
+            };
+            let event_loop = of_loop.bind(py);
+            let outcome = boot(event_loop, start);
+            if outcome.is_err() {
+                // The loop ends with nothing to run; `run` below then returns.
+                let _ = event_loop.call_method0(intern!(py, "stop"));
+            }
+            let _ = started.send(outcome);
+        },
+    )?;
+    event_loop.call_method1(intern!(py, "call_soon"), (boot,))?;
+    module.call_method1(intern!(py, "run"), (event_loop,))?;
+    Ok(())
+}
+
+fn boot<A>(event_loop: &Bound<'_, PyAny>, start: LoopStart<A>) -> Started
+where
+    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String>,
+{
+    let py = event_loop.py();
+    let app = (start.app)(py)?;
+    let dispatcher = Dispatcher::start(event_loop, start.worker, start.process, app);
+    let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
+    let locals = TaskLocals::new(event_loop.clone());
+    let locals = locals
+        .copy_context(py)
+        .map_err(|error| traceback::format(py, &error))?;
+    Ok((locals, dispatcher))
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        log::error!("the thread of an event loop panicked");
+    }
+}

@@ -1,0 +1,226 @@
+//! Runs on: Envoy worker thread.
+//!
+//! The streams of one Envoy worker thread, and its two mailboxes seen from there.
+//!
+//! Wake-ups in both directions go through the scheduler of one live stream, the *leader*:
+//!
+//! - **Towards the loop.** What hooks post in one iteration of Envoy's dispatcher gathers in
+//!   `gathered`. The first of it commits one event, which Envoy runs at the end of the same
+//!   iteration without a system call; only then does the batch go to the inbox, and the loop is
+//!   woken if it sleeps.
+//! - **Towards Envoy.** The first response in the outbox commits one event through the leader.
+//!
+//! Invariants:
+//! - There is a leader whenever there is a live stream that has posted, and it is live.
+//! - While `gathered` is not empty, or messages lie in the outbox, an event is on its way to a
+//!   live leader. When the leader ends, another stream takes the lead and the event is committed
+//!   anew; if there is none, `turn` runs at once.
+//! - No borrow of this module's cells is held across a call into Envoy or into a filter.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use envoy::{EnvoyFilter, Scheduler};
+
+use super::Worker;
+use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
+use crate::filter::Filter;
+
+/// The one event that aiovoy commits to a stream: "take your turn".
+pub(crate) const TURN: u64 = 1;
+
+/// The streams of one Envoy worker thread.
+pub(crate) struct Streams {
+    worker: Arc<Worker>,
+    live: RefCell<Table<Rc<Filter>>>,
+    leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
+    gathered: RefCell<Vec<Gathered>>,
+    /// An event is on its way to the leader.
+    turn_due: Cell<bool>,
+    /// `turn` is taking the outbox and will come to `gathered`.
+    in_turn: Cell<bool>,
+    /// Kept for their capacity.
+    inbound: RefCell<Vec<Inbound>>,
+    outbound: RefCell<Vec<Outbound>>,
+}
+
+enum Gathered {
+    /// The request waits in its filter, where the rest of its body may join it.
+    Request(ExchangeId),
+    Message(Inbound),
+}
+
+impl Streams {
+    /// The streams of this thread. `worker` is asked for at the thread's first stream: Envoy has
+    /// no hook for the start of a worker thread.
+    pub(crate) fn of_thread(worker: impl FnOnce() -> Arc<Worker>) -> Rc<Self> {
+        thread_local!(static STREAMS: OnceCell<Rc<Streams>> = const { OnceCell::new() });
+        STREAMS.with(|streams| streams.get_or_init(|| Rc::new(Self::new(worker()))).clone())
+    }
+
+    fn new(worker: Arc<Worker>) -> Self {
+        Self {
+            worker,
+            live: RefCell::default(),
+            leader: RefCell::default(),
+            gathered: RefCell::default(),
+            turn_due: Cell::default(),
+            in_turn: Cell::default(),
+            inbound: RefCell::default(),
+            outbound: RefCell::default(),
+        }
+    }
+
+    /// Adds the stream of `filter`.
+    pub(crate) fn add(&self, filter: impl FnOnce(ExchangeId) -> Rc<Filter>) -> Rc<Filter> {
+        let mut added = None;
+        self.live
+            .borrow_mut()
+            .insert_with(|id| added.insert(filter(id)).clone());
+        added.expect("`insert_with` calls its argument")
+    }
+
+    /// Posts the request that waits in the filter of `id`.
+    pub(crate) fn post_request(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId) {
+        self.gather(envoy, id, Gathered::Request(id));
+    }
+
+    /// Posts `message` of exchange `id`.
+    pub(crate) fn post(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
+        self.gather(envoy, id, Gathered::Message(message));
+    }
+
+    /// Forgets the stream of `id`, with `last` as its last message.
+    pub(crate) fn remove(
+        &self,
+        envoy: &mut EnvoyFilter<'_>,
+        id: ExchangeId,
+        last: Option<Inbound>,
+    ) {
+        // Dropped outside the borrow.
+        let removed = self.live.borrow_mut().remove(id);
+        drop(removed);
+        if let Some(message) = last {
+            self.gathered.borrow_mut().push(Gathered::Message(message));
+        }
+        let led = matches!(*self.leader.borrow(), Some((leader, _)) if leader == id);
+        if led {
+            self.hand_over_lead(envoy);
+        } else {
+            self.ensure_turn(envoy);
+        }
+    }
+
+    /// A leader's event: takes what the loop has posted to its streams and gives the loop what
+    /// hooks have gathered.
+    pub(crate) fn turn(&self, envoy: &mut EnvoyFilter<'_>) {
+        self.turn_due.set(false);
+        self.in_turn.set(true);
+        self.take_outbound(envoy);
+        self.in_turn.set(false);
+        self.give_inbound(envoy);
+    }
+
+    fn gather(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
+        self.gathered.borrow_mut().push(gathered);
+        if self.leader.borrow().is_none() {
+            let scheduler = envoy.new_scheduler();
+            self.lead(envoy, id, scheduler);
+        }
+        self.ensure_turn(envoy);
+    }
+
+    /// Sees to it that what lies in `gathered` gets a turn.
+    fn ensure_turn(&self, envoy: &mut EnvoyFilter<'_>) {
+        let pending = !self.gathered.borrow().is_empty();
+        if pending && !self.turn_due.get() && !self.in_turn.get() {
+            self.commit_or_take_turn(envoy);
+        }
+    }
+
+    /// Makes `id` the leader. The outbox must learn of it before it is looked at: a poster that
+    /// still found the old leader, or none, has then put its message where we see it.
+    fn lead(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, scheduler: Scheduler) {
+        let scheduler = Arc::new(scheduler);
+        self.worker.outbox.set_leader(Some(scheduler.clone()));
+        *self.leader.borrow_mut() = Some((id, scheduler));
+        if self.worker.outbox.has_messages() {
+            self.commit_or_take_turn(envoy);
+        }
+    }
+
+    fn hand_over_lead(&self, envoy: &mut EnvoyFilter<'_>) {
+        *self.leader.borrow_mut() = None;
+        self.worker.outbox.set_leader(None);
+        // The event that the old leader was to get is lost.
+        self.turn_due.set(false);
+        let heir = self.live.borrow().any().cloned();
+        if let Some((id, scheduler)) = heir.and_then(|heir| heir.scheduler(envoy)) {
+            self.lead(envoy, id, scheduler);
+        }
+        self.ensure_turn(envoy);
+    }
+
+    fn commit_or_take_turn(&self, envoy: &mut EnvoyFilter<'_>) {
+        let scheduler = self
+            .leader
+            .borrow()
+            .as_ref()
+            .map(|(_, scheduler)| scheduler.clone());
+        match scheduler {
+            Some(scheduler) => {
+                self.turn_due.set(true);
+                scheduler.commit(TURN);
+            }
+            None => self.turn(envoy),
+        }
+    }
+
+    fn take_outbound(&self, envoy: &mut EnvoyFilter<'_>) {
+        // Taken out, so that a hook that runs inside finds an empty one.
+        let mut batch = self.outbound.take();
+        self.worker.outbox.drain(&mut batch);
+        for message in batch.drain(..) {
+            let filter = self.live.borrow().get(message.id()).cloned();
+            if let Some(filter) = filter {
+                filter.deliver(envoy, message);
+            }
+        }
+        self.outbound.replace(batch);
+    }
+
+    fn give_inbound(&self, envoy: &mut EnvoyFilter<'_>) {
+        let mut gathered = self.gathered.take();
+        let mut batch = self.inbound.take();
+        for item in gathered.drain(..) {
+            match item {
+                Gathered::Message(message) => batch.push(message),
+                Gathered::Request(id) => {
+                    let filter = self.live.borrow().get(id).cloned();
+                    let request = filter.and_then(|filter| filter.take_request());
+                    batch.extend(request.map(|request| Inbound::Start(id, request)));
+                }
+            }
+        }
+        self.gathered.replace(gathered);
+        if self.worker.inbox.post_all(&mut batch).is_err() {
+            self.refuse(envoy, &batch);
+            batch.clear();
+        }
+        self.inbound.replace(batch);
+    }
+
+    /// Answers the requests in `batch`: the loop has ended.
+    fn refuse(&self, envoy: &mut EnvoyFilter<'_>, batch: &[Inbound]) {
+        for message in batch {
+            let Inbound::Start(id, _) = message else {
+                continue;
+            };
+            let filter = self.live.borrow().get(*id).cloned();
+            if let Some(filter) = filter {
+                filter.refuse(envoy);
+            }
+        }
+    }
+}

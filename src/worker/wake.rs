@@ -1,0 +1,39 @@
+//! Runs on: any thread.
+//!
+//! Wakes the event loop without attaching to Python: the loop watches a descriptor with
+//! `add_reader`.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// An eventfd(2).
+#[derive(Debug)]
+pub(crate) struct LoopWaker(OwnedFd);
+
+impl LoopWaker {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC,
+        )?))
+    }
+
+    /// Makes the descriptor readable.
+    pub(crate) fn wake(&self) {
+        // The only error for a valid descriptor is a full counter: then it is readable.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Makes the descriptor unreadable until the next [`wake`](Self::wake).
+    pub(crate) fn clear(&self) {
+        // The only error for a valid descriptor is a zero counter: then it is unreadable.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    /// What the loop watches.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
