@@ -48,10 +48,15 @@ def _settings(config: Config, admin: Path, python: str) -> dict[str, str | float
         "loop": config.loop,
         "lifespan": config.lifespan,
         "root_path": config.root_path or None,
-        "timeout_graceful_shutdown": config.timeout_graceful_shutdown,
+        "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
         "admin": str(admin),
     }
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _number(value: float | None) -> float | None:
+    """Whole numbers as such: of a `Struct` in YAML Envoy reads `1` as a number, but `1.0` as a string."""
+    return int(value) if value is not None and value == int(value) else value
 
 
 def _access_log(config: Config) -> list[str]:

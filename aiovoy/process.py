@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -129,11 +130,13 @@ class EnvoyProcess:
 
     def _wait(self) -> None:
         code = self._process.wait()
-        self._made.close()
-        _running.discard(self)
-        if not self.ready.done():
-            self.ready.set_exception(self._startup_error(code))
-        self.exited.set_result(code)
+        try:
+            self._made.close()
+        finally:  # somebody may wait for these
+            _running.discard(self)
+            if not self.ready.done():
+                self.ready.set_exception(self._startup_error(code))
+            self.exited.set_result(code)
 
     def _startup_error(self, code: int) -> StartupError:
         if self._failure is not None:
@@ -146,10 +149,9 @@ ABORT_SECONDS = 2.0
 
 def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
     """Envoy's command line."""
-    # Envoy's own warnings are worth reading, its news are not; the bridge logs as much as `log_level` says.
+    # Envoy's own warnings are worth reading, its news are not: not even those about the bridge, which has none itself.
     level = min(config.log_level, "warning", key=LOG_LEVELS.index)
-    # On `main` Envoy warns of nothing but the signals that stop it.
-    main_level = min(level, "error", key=LOG_LEVELS.index)
+    bridge_level = "warning" if config.log_level == "info" else config.log_level
     # Longer than any request may take, though the bridge ends them; the second one must exceed the first.
     drain = math.ceil(config.timeout_graceful_shutdown or 30)
     return [
@@ -160,7 +162,8 @@ def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
         *("--drain-time-s", str(drain)),
         *("--parent-shutdown-time-s", str(drain + 5)),
         *("--log-level", level),
-        *("--component-log-level", f"dynamic_modules:{config.log_level},main:{main_level}"),
+        # `main` warns of the signals that stop Envoy, and repeats errors that are written to standard error anyway.
+        *("--component-log-level", f"dynamic_modules:{bridge_level},main:off"),
         *("--log-format", "[%Y-%m-%d %T.%e] [%l] %v"),
         # The access log, if there is one: Envoy's default is ten seconds.
         *("--file-flush-interval-msec", "100"),
@@ -194,12 +197,16 @@ class _Tail:
 
 
 def _run_folder() -> Path:
-    """A new private folder (mode 0700), whose name is short enough for the sockets in it."""
+    """A new private folder (mode 0700), whose path is short enough for the sockets in it."""
     folder = Path(tempfile.mkdtemp(prefix="aiovoy-"))
-    if len(str(folder)) <= 80:
+    if len(os.fsencode(folder)) <= _LONGEST_SOCKET_PATH - len("/control.sock"):
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix="aiovoy-", dir="/tmp"))
+
+
+_LONGEST_SOCKET_PATH = 103
+"""`sun_path` of macOS; Linux has four bytes more."""
 
 
 _running: set[EnvoyProcess] = set()

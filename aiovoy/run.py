@@ -49,6 +49,9 @@ async def _serve(config: Config) -> int:
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_ECHO_SECONDS = 0.02
+"""How long the first signal waits for its echo: `timeout` and the like send on what has reached us already."""
+
 
 class _Stop:
     """What signals do. Envoy gets Ctrl-C from the terminal as well, so they are not passed on to it."""
@@ -57,6 +60,7 @@ class _Stop:
         self.signals: list[int] = []
         self._server = server
         self._talk = talk
+        self._shutting_down = False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -79,13 +83,18 @@ class _Stop:
         return 1 if code < 0 else code
 
     def _signalled(self, number: int) -> None:
-        self.signals.append(number)
-        if len(self.signals) == 1:
-            if self._talk:
-                _say("aiovoy stopping (press CTRL+C again to quit at once)")
-            self._server.shutdown()
-        else:
+        if not self.signals:
+            self.signals.append(number)
+            asyncio.get_running_loop().call_later(_ECHO_SECONDS, self._shutdown)
+        elif self._shutting_down:
+            self.signals.append(number)
             self._server.abort()
+
+    def _shutdown(self) -> None:
+        self._shutting_down = True
+        if self._talk:
+            _say("aiovoy stopping (press CTRL+C again to quit at once)")
+        self._server.shutdown()
 
 
 def _banner(config: Config, ready: Ready, seconds: float) -> str:

@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 # Generous, since it bounds only tests that fail: a machine under load must not fail a good server.
 DEADLINE = 20.0
@@ -12,7 +12,11 @@ DEADLINE = 20.0
 T = TypeVar("T")
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], within: float = DEADLINE) -> T:
+@overload
+async def eventually(check: Callable[[], Coroutine[Any, Any, T]], within: float = ...) -> T: ...
+@overload
+async def eventually(check: Callable[[], T], within: float = ...) -> T: ...
+async def eventually(check: Callable[[], Any], within: float = DEADLINE) -> Any:
     """Waits until `check` gives something true, and returns that."""
     end = time.monotonic() + within
     while True:
@@ -26,14 +30,12 @@ async def eventually(check: Callable[[], T | Awaitable[T]], within: float = DEAD
         await asyncio.sleep(0.01)
 
 
-async def settled(measure: Callable[[], int | Awaitable[int]], within: float = 2 * DEADLINE) -> int:
+async def settled(measure: Callable[[], int], within: float = 2 * DEADLINE) -> int:
     """Waits until `measure` has given the same number for a second, and returns that."""
     end = time.monotonic() + within
     number, since = -1, time.monotonic()
     while True:
         latest = measure()
-        if inspect.isawaitable(latest):
-            latest = await latest
         if latest != number:
             number, since = latest, time.monotonic()
         elif time.monotonic() - since > 1.0:

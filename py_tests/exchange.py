@@ -119,9 +119,7 @@ class Connection(ABC):
     async def abort(self) -> None:
         """Leaves without goodbye: the peer sees a TCP reset."""
 
-    async def request(
-        self, method: str, path: str, *, headers: Headers = (), body: bytes = b""
-    ) -> Response:
+    async def request(self, method: str, path: str, *, headers: Headers = (), body: bytes = b"") -> Response:
         """Sends a whole request and waits for its response, which may come before the body left."""
         if len(body) <= WITH_HEAD:
             return await (await self.start(method, path, headers=headers, body=body)).response()

@@ -25,6 +25,7 @@ CONNECTION_WINDOW = 16 * 1024 * 1024
 
 class Http2Connection(Connection):
     protocol = "http/2"
+    reader: asyncio.Task[None]
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -127,6 +128,8 @@ class Http2Connection(Connection):
         body: bytes = b"",
         upload: bool = False,
     ) -> "Http2Exchange":
+        if self.going_away.is_set():
+            raise ConnectionAbortedError("the server has sent GOAWAY")
         fields = [(name.lower(), value) for name, value in headers]
         host, port = self.sock.getpeername()
         authority = dict(fields).get(b"host", f"{host}:{port}".encode())
@@ -172,6 +175,7 @@ class Http2Exchange(Exchange):
         self.arrived: collections.deque[object] = collections.deque()
         self.arrival = asyncio.Event()
         self.over = False
+        self.reset = False
 
     def put(self, item: object) -> None:
         if not self.over:
@@ -180,6 +184,8 @@ class Http2Exchange(Exchange):
             self.arrival.set()
 
     def cut(self, reason: str) -> None:
+        # A reset after the whole response says that no more of the request is wanted.
+        self.reset = True
         self.put(ResponseCut(reason=reason))
 
     async def take(self) -> object:
@@ -198,8 +204,7 @@ class Http2Exchange(Exchange):
         h2_connection = self.connection.h2
         rest = memoryview(data)
         while rest or end:
-            # `over` after a whole response is no reason to stop; a reset is.
-            if self.connection.closed.is_set() or self.was_reset():
+            if self.reset:
                 raise ConnectionResetError("the stream is closed")
             window = h2_connection.local_flow_control_window(self.stream_id)
             size = min(window, h2_connection.max_outbound_frame_size, len(rest))
@@ -216,8 +221,10 @@ class Http2Exchange(Exchange):
             if last:
                 break
 
-    def was_reset(self) -> bool:
-        return bool(self.arrived) and isinstance(self.arrived[-1], ResponseCut)
+    async def trailers(self, fields: Headers) -> None:
+        """Ends the request with trailers."""
+        self.connection.h2.send_headers(self.stream_id, list(fields), end_stream=True)
+        await self.connection.flush()
 
     async def head(self) -> int:
         item = await self.take()

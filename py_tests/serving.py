@@ -27,7 +27,7 @@ UNDER_TEST = os.environ.get("AIOVOY_TEST_SERVER", AIOVOY)
 # Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
 GOOD_ENDS = {AIOVOY: {0}, UVICORN: {0, -signal.SIGTERM, -signal.SIGINT}}
 
-BANNER = re.compile(r"running on http://127\.0\.0\.1:(\d+)", re.IGNORECASE)
+BANNER = re.compile(r"running on http://\S+:(\d+) ", re.IGNORECASE)
 
 # What must never stand in a server's log, whatever the test did to it.
 CRASHES = re.compile(r"panicked at|Segmentation fault|assert failure|Fatal Python error|envoy bug")
@@ -54,6 +54,7 @@ class Server:
         )
         # The test that waited for the end, and so expected it, answers for the exit code.
         self.code: int | None = None
+        self.told_to_stop = False
         self.mark = 0
 
     @property
@@ -94,6 +95,8 @@ class Server:
             time.sleep(0.005)
 
     def signal(self, number: int) -> None:
+        """Tells the server to stop; a second time to stop at once."""
+        self.told_to_stop = True
         self.process.send_signal(number)
 
     async def exit_code(self, within: float = DEADLINE) -> int:
@@ -148,7 +151,8 @@ class Server:
             if self.code is None:
                 if self.process.poll() is not None:
                     raise ServerEnded(self)
-                self.process.terminate()
+                if not self.told_to_stop:
+                    self.process.terminate()
                 try:
                     code = self.process.wait(DEADLINE)
                 except subprocess.TimeoutExpired:
@@ -176,7 +180,8 @@ class _Written:
     """A file that the server writes to; its text outlives it."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()
+        # Closed by `close`.
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
         self._last = ""
 
     def text(self) -> str:

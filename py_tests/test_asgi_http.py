@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import random
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -70,9 +73,7 @@ async def test_scope_has_the_specified_keys(server: Server, connect: Connect) ->
     assert seen["state"] == {}
 
 
-async def test_spec_version_says_that_send_raises_after_a_disconnect(
-    server: Server, connect: Connect
-) -> None:
+async def test_spec_version_says_that_send_raises_after_a_disconnect(server: Server, connect: Connect) -> None:
     # Frameworks choose by it how they watch for disconnects: from 2.4 on send raises OSError.
     seen = (await (await connect(server)).get("/scope")).json()
     major, minor = map(int, seen["asgi"]["spec_version"].split("."))
@@ -130,9 +131,7 @@ async def test_path_is_decoded_and_raw_path_and_query_are_not(
     assert seen["query_string"] == {"bytes": query}
 
 
-async def test_path_that_is_not_utf8_reaches_the_application(
-    server: Server, connect: Connect
-) -> None:
+async def test_path_that_is_not_utf8_reaches_the_application(server: Server, connect: Connect) -> None:
     seen = (await (await connect(server)).get("/scope/%FF")).json()
     assert seen["raw_path"] == {"bytes": "/scope/%FF"}
     assert seen["path"].startswith("/scope/")
@@ -140,10 +139,7 @@ async def test_path_that_is_not_utf8_reaches_the_application(
 
 def headers_of(scope: Any) -> list[tuple[bytes, bytes]]:
     """The headers in a scope that came as JSON."""
-    return [
-        (name["bytes"].encode("latin-1"), value["bytes"].encode("latin-1"))
-        for name, value in scope["headers"]
-    ]
+    return [(name["bytes"].encode("latin-1"), value["bytes"].encode("latin-1")) for name, value in scope["headers"]]
 
 
 async def test_headers_keep_their_order_and_repeats(server: Server, connect: Connect) -> None:
@@ -175,9 +171,7 @@ async def test_header_names_are_lower_case(server: Server) -> None:
     assert seen == [(b"host", b"example.org"), (b"x-mixed", b"MiXed")]
 
 
-async def test_host_is_the_first_header_wherever_the_client_put_it(
-    server: Server, connect: Connect
-) -> None:
+async def test_host_is_the_first_header_wherever_the_client_put_it(server: Server, connect: Connect) -> None:
     sent = [(b"x-early", b"1"), (b"host", b"example.org:99"), (b"x-late", b"2")]
     seen = headers_of((await (await connect(server)).get("/scope", sent)).json())
     if UNDER_TEST != UVICORN:  # which keeps its place; the specification speaks of HTTP/2 only
@@ -267,9 +261,7 @@ async def digest(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, [len(data), hashlib.sha256(data).hexdigest()])
 
 
-async def test_request_without_a_body_is_one_empty_message(
-    server: Server, connect: Connect
-) -> None:
+async def test_request_without_a_body_is_one_empty_message(server: Server, connect: Connect) -> None:
     seen = (await (await connect(server)).get("/messages")).json()
     assert seen["last"] == {"type": "http.request", "body": {"bytes": ""}, "more_body": False}
     assert seen["types"] == ["body: bytes", "more_body: bool", "type: str"]
@@ -277,9 +269,7 @@ async def test_request_without_a_body_is_one_empty_message(
 
 async def test_small_body_arrives(server: Server, connect: Connect) -> None:
     connection = await connect(server)
-    assert (await connection.post("/echo", b"a few bytes \x00\xff\r\n")).body == (
-        b"a few bytes \x00\xff\r\n"
-    )
+    assert (await connection.post("/echo", b"a few bytes \x00\xff\r\n")).body == (b"a few bytes \x00\xff\r\n")
 
 
 async def test_empty_body_with_content_length_zero(server: Server, connect: Connect) -> None:
@@ -352,6 +342,67 @@ async def test_trailers_of_a_chunked_body_are_not_taken_for_body(server: Server)
         assert (await connection.post("/echo", b"next")).body == b"next"
 
 
+@unlike_uvicorn("uvicorn has no HTTP/2")
+async def test_trailers_of_an_http_2_request_end_its_body(server: Server) -> None:
+    async with await Http2Connection.open(server.port) as connection:
+        exchange = await connection.start("POST", "/echo", upload=True)
+        await exchange.send(b"abc")
+        await exchange.trailers([(b"x-trailer", b"1")])
+        assert (await exchange.response()).body == b"abc"
+
+
+# Around the sizes at which windows, buffers and frames end.
+EDGES = [near + off for near in (16 * 1024, 64 * 1024, 256 * 1024, MEGABYTE) for off in (-1, 0, 1)]
+
+
+async def test_no_size_of_body_is_special(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    for size in EDGES:
+        data = (b"%07d," % size) * (size // 8 + 1)
+        assert (await connection.post("/echo", data[:size])).body == data[:size], size
+
+
+async def test_no_size_of_piece_is_special(server: Server, connect: Connect) -> None:
+    for size in EDGES:
+        # A server may close an HTTP/1.1 connection whose response began before the request's end.
+        exchange = await (await connect(server)).start("POST", "/each_piece", upload=True)
+        sending = asyncio.create_task(exchange.send(b"x" * size))
+        assert await exchange.head() == 200
+        received = 0
+        while received < size:
+            received += len(await exchange.chunk())
+        await sending
+        await exchange.send(b"end", end=True)
+        assert await exchange.rest() == b"end", size
+
+
+async def test_bodies_of_many_requests_at_once_do_not_mix(server: Server, connect: Connect) -> None:
+    choice = random.Random(1)
+
+    async def client(number: int) -> None:
+        for _ in range(8):
+            connection = await connect(server)
+            size = choice.choice([0, 1, 100, 5_000, 70_000, 300_000])
+            data = choice.randbytes(size)
+            path = choice.choice(["/echo", "/each_piece"])
+            assert (await connection.post(path, data)).body == data
+
+    await asyncio.gather(*(client(number) for number in range(24)))
+
+
+async def test_500_connections_are_served_at_once(server: Server, connect: Connect) -> None:
+    connections = [await connect(server) for _ in range(500)]
+    answers = await asyncio.gather(*(connection.get("/plain") for connection in connections))
+    assert [answer.body for answer in answers] == [b"plain"] * 500
+
+
+async def test_long_targets_arrive_whole(server: Server, connect: Connect) -> None:
+    path, query = "/scope/" + "a/" * 2000, "q=" + "b" * 4000
+    seen = (await (await connect(server)).get(f"{path}?{query}")).json()
+    assert seen["path"] == path
+    assert seen["query_string"] == {"bytes": query}
+
+
 async def test_expect_100_continue_is_answered(server: Server) -> None:
     async with await Http1Connection.open(server.port) as connection:
         exchange = await connection.start(
@@ -374,9 +425,7 @@ async def test_response_may_come_before_the_body_is_read(server: Server, connect
     assert (await connection.post("/unread", b"x" * MEGABYTE)).body == b"not interested"
 
 
-async def test_unread_body_is_not_taken_for_the_next_request(
-    server: Server, connect: Connect
-) -> None:
+async def test_unread_body_is_not_taken_for_the_next_request(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     smuggled = b"GET /scope HTTP/1.1\r\nhost: a\r\n\r\n"
     assert (await connection.post("/unread", smuggled)).body == b"not interested"
@@ -420,9 +469,7 @@ async def test_response_headers_keep_order_and_repeats(server: Server, connect: 
     assert response.header(b"x-bytes") == b"\xe9"
     names = [name for name, _ in response.headers]
     own = [name for name in names if name.startswith((b"x-", b"set-"))]
-    assert own == [b"set-cookie", b"x-before", b"set-cookie", b"x-empty", b"x-bytes"] + (
-        [b"x-repeated"] * 2
-    )
+    assert own == [b"set-cookie", b"x-before", b"set-cookie", b"x-empty", b"x-bytes"] + ([b"x-repeated"] * 2)
 
 
 async def test_server_header_of_the_application_stays(server: Server, connect: Connect) -> None:
@@ -439,9 +486,7 @@ async def test_nothing_is_added_but_what_http_wants(server: Server, connect: Con
 
 
 async def list_headers(scope: Scope, receive: Receive, send: Send) -> None:
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [[b"x-list", b"as the spec"]]}
-    )
+    await send({"type": "http.response.start", "status": 200, "headers": [[b"x-list", b"as the spec"]]})
     await body(send)
 
 
@@ -481,6 +526,38 @@ async def test_upper_case_names_do_no_harm(server: Server, connect: Connect) -> 
     assert response.header(b"x-upper") == b"Value"
     if connection.protocol == "http/2":
         assert all(name == name.lower() for name, _ in response.headers)
+
+
+async def numerous_headers(scope: Scope, receive: Receive, send: Send) -> None:
+    cookies = [(b"set-cookie", b"c%d=%s" % (number, b"x" * 100)) for number in range(150)]
+    await answer(send, b"", headers=[*cookies, (b"x-long", b"y" * 20_000)])
+
+
+async def test_many_and_long_response_headers_arrive(server: Server, connect: Connect) -> None:
+    response = await (await connect(server)).get("/numerous_headers")
+    assert [cookie.split(b"=")[0] for cookie in response.values(b"set-cookie")] == [
+        b"c%d" % number for number in range(150)
+    ]
+    assert response.header(b"x-long") == b"y" * 20_000
+
+
+class Bytes(bytes):
+    pass
+
+
+async def subclasses(scope: Scope, receive: Receive, send: Send) -> None:
+    """As frameworks have them: http.HTTPStatus, dict and bytes of their own."""
+    head = OrderedDict(
+        type="http.response.start", status=HTTPStatus.ACCEPTED, headers=((Bytes(b"x-sub"), Bytes(b"1")),)
+    )
+    await send(head)
+    await send(defaultdict(dict, type="http.response.body", body=Bytes(b"sub"), more_body=False))
+
+
+async def test_messages_may_have_values_of_subclasses(server: Server, connect: Connect) -> None:
+    response = await (await connect(server)).get("/subclasses")
+    assert (response.status, response.body) == (202, b"sub")
+    assert response.header(b"x-sub") == b"1"
 
 
 async def extra_keys(scope: Scope, receive: Receive, send: Send) -> None:
@@ -560,8 +637,8 @@ async def test_large_responses_arrive_whole(server: Server, connect: Connect) ->
 
 async def memory(scope: Scope, receive: Receive, send: Send) -> None:
     await start(send)
-    await body(send, memoryview(b"memory"), more=True)  # type: ignore[arg-type]
-    await body(send, bytearray(b"view"))
+    await send({"type": "http.response.body", "body": memoryview(b"memory"), "more_body": True})
+    await send({"type": "http.response.body", "body": bytearray(b"view")})
 
 
 async def test_body_may_be_any_bytes_like(server: Server, connect: Connect) -> None:
@@ -594,9 +671,7 @@ async def own_framing(scope: Scope, receive: Receive, send: Send) -> None:
     await body(send, b" at all")
 
 
-async def test_transfer_encoding_of_the_application_is_ignored(
-    server: Server, connect: Connect
-) -> None:
+async def test_transfer_encoding_of_the_application_is_ignored(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     response = await connection.get("/own_framing")
     assert response.body == b"not a chunk at all"
@@ -609,9 +684,7 @@ async def hop_by_hop(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"hop", headers=headers)
 
 
-async def test_connection_headers_of_the_application_do_no_harm(
-    server: Server, connect: Connect
-) -> None:
+async def test_connection_headers_of_the_application_do_no_harm(server: Server, connect: Connect) -> None:
     # RFC 9113, section 8.2.2 forbids them on HTTP/2; the client's library refuses them.
     connection = await connect(server)
     response = await connection.get("/hop_by_hop")
@@ -630,9 +703,7 @@ async def test_application_may_close_an_http_1_connection(server: Server) -> Non
 
 
 @pytest.mark.parametrize("path", ["/plain", "/with_length", "/streamed", "/streamed_with_length"])
-async def test_head_has_the_headers_and_no_body(
-    server: Server, connect: Connect, path: str
-) -> None:
+async def test_head_has_the_headers_and_no_body(server: Server, connect: Connect, path: str) -> None:
     connection = await connect(server)
     response = await connection.request("HEAD", path)
     assert (response.status, response.body) == (200, b"")
@@ -650,9 +721,7 @@ async def status_with_body(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"body", status=int(scope["path"].split("/")[2]))
 
 
-@pytest.mark.parametrize(
-    "code", [200, 201, 202, 203, 206, 299, 301, 302, 307, 400, 404, 418, 429, 499, 500, 503, 599]
-)
+@pytest.mark.parametrize("code", [200, 201, 202, 203, 206, 299, 301, 302, 307, 400, 404, 418, 429, 499, 500, 503, 599])
 async def test_status_arrives(server: Server, connect: Connect, code: int) -> None:
     response = await (await connect(server)).get(f"/status_with_body/{code}")
     assert (response.status, response.body) == (code, b"body")
@@ -682,9 +751,7 @@ async def not_modified(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("uvicorn wants as much body as the length says")
-async def test_304_may_tell_the_length_of_what_it_stands_for(
-    server: Server, connect: Connect
-) -> None:
+async def test_304_may_tell_the_length_of_what_it_stands_for(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     response = await connection.get("/not_modified")
     assert (response.status, response.header(b"etag")) == (304, b'"x"')
@@ -701,9 +768,7 @@ async def after(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, await receive())
 
 
-async def test_receive_gives_disconnect_once_the_response_ended(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_receive_gives_disconnect_once_the_response_ended(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     assert (await connection.get(f"/after?{key}")).body == b"done"
     disconnect = {"type": "http.disconnect"}
@@ -724,9 +789,7 @@ async def afterthoughts(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("uvicorn raises")
-async def test_messages_after_the_response_ended_are_ignored(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_messages_after_the_response_ended_are_ignored(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     assert (await connection.get(f"/afterthoughts?{key}")).body == b"done"
     assert (await connection.get("/plain")).body == b"plain"
@@ -739,9 +802,7 @@ async def works_on(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, "worked on")
 
 
-async def test_application_may_go_on_after_its_response(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_application_may_go_on_after_its_response(server: Server, connect: Connect, key: str) -> None:
     assert (await (await connect(server)).get(f"/works_on?{key}")).body == b"done"
     await server.noted(key, "worked on")
 
@@ -768,9 +829,7 @@ async def meet(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_requests_run_concurrently(server: Server, connect: Connect, key: str) -> None:
     connections = [await connect(server) for _ in range(10)]
-    requests = [
-        connection.get(f"/meet/{number}?{key}") for number, connection in enumerate(connections)
-    ]
+    requests = [connection.get(f"/meet/{number}?{key}") for number, connection in enumerate(connections)]
     answers = await asyncio.gather(*requests)
     assert [response.body for response in answers] == [b"/meet/%d" % n for n in range(10)]
 
@@ -868,11 +927,10 @@ taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
         pytest.param("partial", b"partial", marks=taken_for_asgi2),
     ],
 )
-async def test_application_may_be(
-    serve: Serve, connect: Connect, app: str, greeting: bytes
-) -> None:
+async def test_application_may_be(serve: Serve, app: str, greeting: bytes) -> None:
     server = serve(f"{__name__}:{app}")
-    response = await (await connect(server)).post("/", b"and body")
+    async with await Http1Connection.open(server.port) as connection:
+        response = await connection.post("/", b"and body")
     assert response.body == greeting + b" and body"
 
 
@@ -881,11 +939,11 @@ def factory() -> Callable3:
     return Callable3()
 
 
-async def test_factory_makes_the_application_once(serve: Serve, connect: Connect) -> None:
+async def test_factory_makes_the_application_once(serve: Serve) -> None:
     server = serve(factory, factory=True, env={"PYTHONUNBUFFERED": "1"})
-    connection = await connect(server)
-    for _ in range(3):
-        assert (await connection.post("/", b"x")).body == b"object x"
+    async with await Http1Connection.open(server.port) as connection:
+        for _ in range(3):
+            assert (await connection.post("/", b"x")).body == b"object x"
     assert server.output.count("factory called") == 1
 
 
@@ -903,6 +961,8 @@ app = routes(
     list_headers,
     generated_headers,
     no_headers,
+    numerous_headers,
+    subclasses,
     upper_case,
     extra_keys,
     streamed,

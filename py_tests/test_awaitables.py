@@ -28,9 +28,7 @@ async def which_loop(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, type(asyncio.get_running_loop()).__module__.split(".")[0])
 
 
-async def test_loop_is_the_one_asked_for(
-    server: Server, connect: Connect, request: pytest.FixtureRequest
-) -> None:
+async def test_loop_is_the_one_asked_for(server: Server, connect: Connect, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["server"]
     assert (await (await connect(server)).get("/which_loop")).json() == name
 
@@ -41,17 +39,11 @@ async def test_loop_is_the_one_asked_for(
 async def wait_for(scope: Scope, receive: Receive, send: Send) -> None:
     """asyncio.wait_for around everything that completes."""
     first = await asyncio.wait_for(receive(), NEVER)
-    await asyncio.wait_for(
-        send({"type": "http.response.start", "status": 200, "headers": []}), NEVER
-    )
-    await asyncio.wait_for(
-        send({"type": "http.response.body", "body": first["body"], "more_body": True}), NEVER
-    )
+    await asyncio.wait_for(send({"type": "http.response.start", "status": 200, "headers": []}), NEVER)
+    await asyncio.wait_for(send({"type": "http.response.body", "body": first["body"], "more_body": True}), NEVER)
     while first["more_body"]:
         first = await asyncio.wait_for(receive(), NEVER)
-        await asyncio.wait_for(
-            send({"type": "http.response.body", "body": first["body"], "more_body": True}), NEVER
-        )
+        await asyncio.wait_for(send({"type": "http.response.body", "body": first["body"], "more_body": True}), NEVER)
     await asyncio.wait_for(body(send), NEVER)
 
 
@@ -70,9 +62,7 @@ async def fail_after(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("path", ["/wait_for", "/timeout", "/fail_after"])
-async def test_time_limits_that_are_kept_change_nothing(
-    server: Server, connect: Connect, path: str
-) -> None:
+async def test_time_limits_that_are_kept_change_nothing(server: Server, connect: Connect, path: str) -> None:
     connection = await connect(server)
     assert (await connection.post(path, b"whole")).body == b"whole"
     exchange = await connection.start("POST", path, upload=True)
@@ -108,7 +98,7 @@ async def move_on_after_expires(scope: Scope, receive: Receive, send: Send) -> N
 
 
 async def task_cancelled(scope: Scope, receive: Receive, send: Send) -> None:
-    waiting = asyncio.create_task(receive())  # type: ignore[arg-type]
+    waiting = asyncio.create_task(receive())
     await asyncio.sleep(SHORT)
     waiting.cancel()
     try:
@@ -122,9 +112,7 @@ async def task_cancelled(scope: Scope, receive: Receive, send: Send) -> None:
     "path",
     ["/wait_for_expires", "/timeout_expires", "/move_on_after_expires", "/task_cancelled"],
 )
-async def test_cancelled_receive_loses_no_message(
-    server: Server, connect: Connect, key: str, path: str
-) -> None:
+async def test_cancelled_receive_loses_no_message(server: Server, connect: Connect, key: str, path: str) -> None:
     exchange = await (await connect(server)).start("POST", f"{path}?{key}", upload=True)
     assert await server.noted(key, "expired") == ["expired"]
     await exchange.send(b"sent after the cancellation", end=True)
@@ -145,9 +133,7 @@ async def cancels_in_a_hurry(scope: Scope, receive: Receive, send: Send) -> None
     await answer(send, b"".join(pieces))
 
 
-async def test_cancellation_in_the_moment_of_arrival_loses_no_message(
-    server: Server, connect: Connect
-) -> None:
+async def test_cancellation_in_the_moment_of_arrival_loses_no_message(server: Server, connect: Connect) -> None:
     exchange = await (await connect(server)).start("POST", "/cancels_in_a_hurry", upload=True)
     expected = []
     for number in range(300):
@@ -161,7 +147,7 @@ async def test_cancellation_in_the_moment_of_arrival_loses_no_message(
 async def cancelled_at_delivery(scope: Scope, receive: Receive, send: Send) -> None:
     """Cancels a receive whose future is done but whose task has not run yet."""
     for _ in range(100):
-        waiting = asyncio.create_task(receive())  # type: ignore[arg-type]
+        waiting = asyncio.create_task(receive())
         await asyncio.sleep(0)
         done, _pending = await asyncio.wait({waiting}, timeout=0)
         if done:
@@ -179,9 +165,7 @@ async def cancelled_at_delivery(scope: Scope, receive: Receive, send: Send) -> N
     await answer(send, message["body"] + rest)
 
 
-async def test_receive_cancelled_over_and_over_gives_the_body_in_the_end(
-    server: Server, connect: Connect
-) -> None:
+async def test_receive_cancelled_over_and_over_gives_the_body_in_the_end(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     for _ in range(20):
         exchange = await connection.start("POST", "/cancelled_at_delivery", upload=True)
@@ -194,7 +178,7 @@ async def test_receive_cancelled_over_and_over_gives_the_body_in_the_end(
 
 
 async def two_receives(scope: Scope, receive: Receive, send: Send) -> None:
-    waiting = [asyncio.create_task(receive()) for _ in range(2)]  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(receive()) for _ in range(2)]
     await asyncio.sleep(0)
     note(scope, "waiting")
     pieces = []
@@ -209,9 +193,7 @@ async def two_receives(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"".join(pieces))
 
 
-async def test_concurrent_receives_lose_no_message(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_concurrent_receives_lose_no_message(server: Server, connect: Connect, key: str) -> None:
     exchange = await (await connect(server)).start("POST", f"/two_receives?{key}", upload=True)
     await server.noted(key, "waiting")
     await exchange.send(b"first")
@@ -221,7 +203,7 @@ async def test_concurrent_receives_lose_no_message(
 
 
 async def receive_in_task(scope: Scope, receive: Receive, send: Send) -> None:
-    message = await asyncio.create_task(receive())  # type: ignore[arg-type]
+    message = await asyncio.create_task(receive())
     await asyncio.create_task(answer(send, message["body"]))
 
 
@@ -261,9 +243,7 @@ async def anyio_task_group(scope: Scope, receive: Receive, send: Send) -> None:
         await body(send)
 
 
-@pytest.mark.parametrize(
-    "path", ["/receive_in_task", "/gathered", "/ensured", "/task_group", "/anyio_task_group"]
-)
+@pytest.mark.parametrize("path", ["/receive_in_task", "/gathered", "/ensured", "/task_group", "/anyio_task_group"])
 async def test_awaitables_work_in_other_tasks(server: Server, connect: Connect, path: str) -> None:
     connection = await connect(server)
     for _ in range(3):
@@ -291,9 +271,7 @@ async def watch_then_cancel(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, (await receive())["type"])
 
 
-async def test_watching_for_the_disconnect_while_streaming(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_watching_for_the_disconnect_while_streaming(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     response = await connection.post(f"/watch_then_cancel?{key}", b"ab")
     assert response.body == b"ababab"
@@ -328,9 +306,20 @@ async def test_receive_and_send_in_two_tasks(server: Server, connect: Connect) -
     assert (await exchange.response()).body == b"".join(expected)
 
 
+async def sends_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+    await asyncio.gather(*(body(send, b"%d," % number, more=True) for number in range(50)))
+    await body(send)
+
+
+async def test_concurrent_sends_keep_their_order(server: Server, connect: Connect) -> None:
+    expected = b"".join(b"%d," % number for number in range(50))
+    assert (await (await connect(server)).get("/sends_at_once")).body == expected
+
+
 async def child_waits_while_streaming(scope: Scope, receive: Receive, send: Send) -> None:
     await read(receive)
-    waiting = asyncio.create_task(receive())  # type: ignore[arg-type]
+    waiting = asyncio.create_task(receive())
     await start(send)
     for number in range(10):
         await body(send, b"%d" % number, more=True)
@@ -363,9 +352,7 @@ async def polls_for_disconnect(scope: Scope, receive: Receive, send: Send) -> No
     await answer(send, b"still here")
 
 
-async def test_receive_in_a_cancelled_scope_gives_up_at_once(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_receive_in_a_cancelled_scope_gives_up_at_once(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     assert (await connection.get(f"/polls_for_disconnect?{key}")).body == b"still here"
     assert await server.notes(key) == []
@@ -383,9 +370,7 @@ async def shielded(scope: Scope, receive: Receive, send: Send) -> None:
     await body(send)
 
 
-async def test_shielded_scope_receives_and_sends(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_shielded_scope_receives_and_sends(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     assert (await connection.post(f"/shielded?{key}", b"data")).body == b"data"
     assert await server.notes(key) == ["shield passed"]
@@ -435,16 +420,14 @@ async def cancelled_task_group(scope: Scope, receive: Receive, send: Send) -> No
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(receive())  # type: ignore[arg-type]
+            group.create_task(receive())
             group.create_task(fail())
     except* LookupError:
         note(scope, "group failed")
     await answer(send, b"answered")
 
 
-async def test_failing_task_group_cancels_its_receive(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_failing_task_group_cancels_its_receive(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     assert (await connection.get(f"/cancelled_task_group?{key}")).body == b"answered"
     assert await server.notes(key) == ["group failed"]
@@ -515,7 +498,7 @@ async def test_context_survives_a_wait(server: Server, connect: Connect, key: st
 async def unawaited(scope: Scope, receive: Receive, send: Send) -> None:
     """Makes awaitables that nobody awaits, as cancelled code does."""
     await read(receive)
-    receive()
+    _ = receive()
     await answer(send, b"fine")
 
 
@@ -539,8 +522,7 @@ async def is_awaitable(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(message["type"])
         awaitable = send(message)
         assert isinstance(awaitable, Awaitable)
-        result = await awaitable
-        assert result is None
+        await awaitable
 
     await timeout(scope, wrapped_receive, wrapped_send)
     note(scope, seen)
@@ -572,6 +554,7 @@ app = routes(
     anyio_task_group,
     watch_then_cancel,
     send_in_child_task,
+    sends_at_once,
     child_waits_while_streaming,
     polls_for_disconnect,
     shielded,

@@ -77,14 +77,42 @@ async def one_send(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, "finished")
 
 
-async def test_single_large_message_is_sent_at_the_readers_pace(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_single_large_message_is_sent_at_the_readers_pace(server: Server, connect: Connect, key: str) -> None:
     exchange = await (await connect(server)).start("GET", f"/one_send?{key}")
     assert await exchange.head() == 200
     await server.noted(key, "sending")
     assert await read_all(exchange) == 32 * MEGABYTE
     await server.noted(key, "finished")
+
+
+async def cancels_sends(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends numbered pieces, and does not wait long for any of them."""
+    await start(send)
+    cancelled = 0
+    for number in range(1500):
+        try:
+            async with asyncio.timeout(0.01):
+                await body(send, b"%08d" % number * 1024, more=True)
+        except TimeoutError:
+            cancelled += 1
+            if cancelled == 1:
+                note(scope, "cancelled")
+            if cancelled > 50:
+                break
+    await body(send, b"end")
+
+
+async def test_cancelled_send_leaves_the_body_in_order(server: Server, connect: Connect, key: str) -> None:
+    """Whether such a piece is sent is the server's choice; not in part, not twice, not later."""
+    exchange = await (await connect(server)).start("GET", f"/cancels_sends?{key}")
+    assert await exchange.head() == 200
+    await server.noted(key, "cancelled")
+    received = await exchange.rest()
+    assert received.endswith(b"end")
+    pieces = [received[at : at + 8192] for at in range(0, len(received) - 3, 8192)]
+    numbers = [int(piece[:8]) for piece in pieces]
+    assert all(piece == b"%08d" % number * 1024 for piece, number in zip(pieces, numbers, strict=True))
+    assert numbers == sorted(set(numbers))
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -168,9 +196,7 @@ async def test_application_that_does_not_read_stops_the_client(
 
 
 @unlike_uvicorn("uvicorn has no HTTP/2")
-async def test_stalled_upload_does_not_delay_its_siblings(
-    server: Server, key: str, tmp_path: object
-) -> None:
+async def test_stalled_upload_does_not_delay_its_siblings(server: Server, key: str, tmp_path: object) -> None:
     path = f"{tmp_path}/gate"
     data = b"y" * 300_000
     async with await Http2Connection.open(server.port) as connection:
@@ -202,9 +228,7 @@ async def echo_stream(scope: Scope, receive: Receive, send: Send) -> None:
         await body(send, message["body"], more)
 
 
-async def test_slow_reader_of_an_echo_stops_its_own_upload(
-    server: Server, connect: Connect, key: str
-) -> None:
+async def test_slow_reader_of_an_echo_stops_its_own_upload(server: Server, connect: Connect, key: str) -> None:
     """The two directions joined by an application: the client does not read what it gets back."""
     before = server.memory()
     total = 64 * MEGABYTE
@@ -229,4 +253,4 @@ async def test_slow_reader_of_an_echo_stops_its_own_upload(
             await uploading
 
 
-app = routes(flood, one_send, plain, sink, reads_late, echo_stream)
+app = routes(flood, one_send, cancels_sends, plain, sink, reads_late, echo_stream)

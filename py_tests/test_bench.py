@@ -15,7 +15,7 @@ def bench(module: str) -> Any:
     return importlib.import_module(f"harness.{module}")
 
 
-environments, load, process = bench("environments"), bench("load"), bench("process")
+environments, load, memory, process = bench("environments"), bench("load"), bench("memory"), bench("process")
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
 
 WRK = """\
@@ -132,12 +132,43 @@ class TestProcesses:
         assert process.tree(10, {1: stat(1, 0, 1)}) == []
 
 
+class TestMemory:
+    SMAPS = """\
+55d0-55d4 r-xp 00000000 fe:00 11                         /opt/bin/server
+Rss:                 100 kB
+Pss:                  50 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me sd
+55d4-55d8 rw-p 00004000 fe:00 11                         /opt/bin/server
+Rss:                  20 kB
+Anonymous:             8 kB
+55d8-55e0 rw-p 00000000 00:00 0                          [heap]
+Rss:                 400 kB
+Anonymous:           400 kB
+7f00-7f08 r--p 00000000 fe:00 12                         /usr/lib/libc.so.6 (deleted)
+Rss:                   4 kB
+Anonymous:             0 kB
+"""
+
+    def test_file_pages_are_those_that_are_no_private_copies(self) -> None:
+        assert memory.parse_smaps(self.SMAPS) == {"fe:00 11": 112 * 1024, "fe:00 12": 4 * 1024}
+
+    def test_the_rest_is_anonymous(self) -> None:
+        rollup = "5-7 ---p 0 00:00 0 [rollup]\nRss: 900 kB\nPss: 500 kB\nPss_Anon: 204 kB\nPss_File: 296 kB\n"
+        assert memory.parse_rollup(rollup) == 204 * 1024
+
+
 class TestServers:
     def test_a_command_is_filled_in(self, tmp_path: Path) -> None:
         server = servers.custom("new=env A={b} serve '{app}' --bind=127.0.0.1:{port} {app_dir}")
         command = server.command(servers.Place(app="m:app", port=81, directory=tmp_path))
         assert server.name == "new"
         assert command == ["env", "A={b}", "serve", "m:app", "--bind=127.0.0.1:81", str(servers.APPS)]
+
+    def test_a_relative_program_is_taken_from_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        server = servers.custom("new=bin/serve {app}")
+        assert server.command(servers.Place("m:app", 81, tmp_path)) == [str(tmp_path / "bin/serve"), "m:app"]
 
     @pytest.mark.parametrize("option", ["", "new", "new=", "=serve", "new= "])
     def test_an_option_needs_name_and_command(self, option: str) -> None:
@@ -208,9 +239,12 @@ class TestSummary:
         )
         assert text == (
             "GET 13 bytes, HTTP/1.1\n"
-            "  server  requests/s  CPU µs/request  p50 ms  p99 ms  CPU : b  req/s : b\n"
-            "  a       10,000      50.0            1.00    2.00    0.50     2.00\n"
-            "  b       5,000       100.0           1.00    2.00    1.00     1.00\n"
+            "  server  requests/s  CPU µs/request  p50 ms  p99 ms\n"
+            "  a       10,000      50.0            1.00    2.00\n"
+            "  b       5,000       100.0           1.00    2.00\n"
+            "  server  CPU : b  requests : b\n"
+            "  a       0.50     2.00\n"
+            "  b       1.00     1.00\n"
             "\n"
             "start-up and memory, plain:app\n"
             "  server  start-up s  memory MiB  after 10,000 requests\n"

@@ -78,12 +78,17 @@ def test_durations(seconds: float, text: str) -> None:
     assert f'idle_timeout: "{text}"' in make(timeout_keep_alive=seconds)
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(1, "1"), (1.0, "1"), (0.5, "0.5")])
+def test_whole_numbers_stay_numbers(seconds: float, text: str) -> None:
+    assert f"timeout_graceful_shutdown: {text}\n" in make(timeout_graceful_shutdown=seconds)
+
+
 @pytest.mark.parametrize(
     ("log_level", "levels"),
     [
-        ("critical", ["critical", "dynamic_modules:critical,main:critical"]),
-        ("info", ["warning", "dynamic_modules:info,main:error"]),
-        ("trace", ["warning", "dynamic_modules:trace,main:error"]),
+        ("critical", ["critical", "dynamic_modules:critical,main:off"]),
+        ("info", ["warning", "dynamic_modules:warning,main:off"]),
+        ("trace", ["warning", "dynamic_modules:trace,main:off"]),
     ],
 )
 def test_log_levels(log_level: Any, levels: list[str]) -> None:

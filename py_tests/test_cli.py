@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,12 +55,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 @pytest.fixture(autouse=True)
 def run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where servers make their folders; none may be left."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
-    yield folder
-    assert list(folder.iterdir()) == []
+    # Not in `tmp_path`, which is long at times: sockets have short paths. But after it, or it would be in here.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+        assert os.listdir(folder) == []
 
 
 class Launcher:
@@ -183,6 +184,16 @@ def test_second_signal_aborts(launch: Callable[..., Launcher], fake: Fake) -> No
     assert fake.notes == ["shutdown", "abort"]
 
 
+def test_echo_of_a_signal_is_not_a_second_one(launch: Callable[..., Launcher], fake: Fake) -> None:
+    launcher = launch()
+    launcher.wait_until_running()
+    for number in [signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT]:
+        launcher.process.send_signal(number)
+    code, _ = launcher.end()
+    assert code == 0
+    assert fake.notes == ["shutdown"]
+
+
 def test_envoy_that_ignores_the_abort_is_killed(launch: Callable[..., Launcher], fake: Fake) -> None:
     fake.behave("deaf")
     launcher = launch()
@@ -222,6 +233,14 @@ def test_envoy_stops_when_its_launcher_dies(launch: Callable[..., Launcher], fak
     assert folder.stat().st_mode & 0o777 == 0o700
     for file in [*folder.iterdir(), folder]:
         file.rmdir() if file.is_dir() else file.unlink()
+
+
+async def test_long_temporary_folder(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    async with server_of(fake):
+        assert os.listdir(folder) == []
 
 
 def test_failed_startup_has_been_reported_by_the_bridge(launch: Callable[..., Launcher], fake: Fake) -> None:

@@ -2,6 +2,8 @@
 suffers."""
 
 import asyncio
+import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,6 +42,7 @@ def leave(request: pytest.FixtureRequest) -> Leave:
 
 async def sends_until_it_raises(scope: Scope, send: Send) -> None:
     try:
+        await start(send)
         while True:
             await body(send, b"x" * 1000, more=True)
             await asyncio.sleep(0)
@@ -60,9 +63,7 @@ async def awaits_receive(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, await receive())
 
 
-async def test_pending_receive_gets_disconnect(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_pending_receive_gets_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/awaits_receive?{key}")
     await server.noted(key, "waiting")
@@ -78,9 +79,7 @@ async def awaits_body(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, message)
 
 
-async def test_receive_of_the_body_gets_disconnect(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_receive_of_the_body_gets_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("POST", f"/awaits_body?{key}", upload=True)
     await exchange.send(b"the body's beginning")
@@ -94,9 +93,7 @@ async def awaits_first_receive(scope: Scope, receive: Receive, send: Send) -> No
     note(scope, (await receive())["type"])
 
 
-async def test_first_receive_gets_disconnect(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_first_receive_gets_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start(
         "POST", f"/awaits_first_receive?{key}", headers=[(b"content-length", b"10")], upload=True
@@ -113,9 +110,7 @@ async def two_wait(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, await asyncio.gather(receive(), receive()))
 
 
-async def test_all_pending_receives_get_disconnect(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_all_pending_receives_get_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/two_wait?{key}")
     await server.noted(key, "waiting")
@@ -128,7 +123,6 @@ async def busy_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, "busy")
     await file_exists(gate(scope))
     note(scope, await receive())
-    await start(send)
     await sends_until_it_raises(scope, send)
     note(scope, "end")
 
@@ -140,9 +134,7 @@ async def test_disconnect_waits_for_an_application_that_is_busy(
     # The application is not cancelled, as under uvicorn: it may have work to finish.
     connection = await connect(server)
     path = tmp_path / "gate"
-    exchange = await connection.start(
-        "GET", f"/busy_elsewhere?{key}", headers=[(b"x-gate", str(path).encode())]
-    )
+    exchange = await connection.start("GET", f"/busy_elsewhere?{key}", headers=[(b"x-gate", str(path).encode())])
     await server.noted(key, "busy")
     await leave(connection, exchange)
     path.touch()
@@ -181,21 +173,17 @@ async def test_disconnect_comes_even_if_the_body_was_never_read(
 
 
 async def streams(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send)
-    await body(send, b"begun", more=True)
     note(scope, "streaming")
     await sends_until_it_raises(scope, send)
     note(scope, await receive())
 
 
 @unlike_uvicorn("its send returns for good after a disconnect")
-async def test_send_raises_an_os_error(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_send_raises_an_os_error(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/streams?{key}")
     await exchange.head()
-    assert await exchange.chunk() == b"begun"
+    assert await exchange.chunk()
     await leave(connection, exchange)
     # All that was sent in between has to fit into buffers: see test_backpressure.
     last = await server.noted(key, DISCONNECT)
@@ -220,9 +208,7 @@ async def blocked_in_send(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("its send returns as if nothing had happened")
-async def test_blocked_send_raises_an_os_error(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_blocked_send_raises_an_os_error(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/blocked_in_send?{key}")
     await exchange.head()
@@ -268,9 +254,7 @@ async def does_not_care(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("its send returns for good after a disconnect")
-async def test_error_of_a_disconnect_is_not_logged(
-    server: Server, connect: Connect, leave: Leave, key: str
-) -> None:
+async def test_error_of_a_disconnect_is_not_logged(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/does_not_care?{key}")
     await exchange.head()
@@ -361,6 +345,50 @@ async def test_pipelined_requests_end_with_their_connection(server: Server, key:
     assert (await server.get("/plain")).body == b"plain"
 
 
+async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the event loop, as bad code does, until the gate opens."""
+    note(scope, "blocking")
+    await start(send)
+    await body(send, b"about to block", more=True)
+    await asyncio.sleep(0)
+    while not os.path.exists(gate(scope)):
+        time.sleep(0.01)
+    await body(send)
+
+
+async def notes_the_end(scope: Scope, receive: Receive, send: Send) -> None:
+    """What comes of a client that has left may hide the request it sent before."""
+    note(scope, "waiting")
+    while (message := await receive())["type"] == "http.request":
+        pass
+    note(scope, message)
+
+
+async def test_clients_that_came_and_left_while_the_loop_was_blocked(
+    server: Server, connect: Connect, leave: Leave, key: str, tmp_path: Any
+) -> None:
+    path = tmp_path / "gate"
+    blocking = await (await connect(server)).start("GET", "/blocks", headers=[(b"x-gate", str(path).encode())])
+    await blocking.head()
+    assert await blocking.chunk() == b"about to block"
+    staying = [await (await connect(server)).start("GET", "/plain") for _ in range(5)]
+    for _ in range(10):
+        connection = await connect(server)
+        exchange = await connection.start("GET", f"/notes_the_end?{key}")
+        await leave(connection, exchange)
+    path.touch()
+    assert await blocking.rest() == b""
+    assert [(await exchange.response()).body for exchange in staying] == [b"plain"] * 5
+
+    async def all_told() -> bool:
+        # Those whose request had not been read when they left need not reach the application.
+        noted = await server.notes(key)
+        return bool(noted.count(DISCONNECT) == noted.count("waiting"))
+
+    await eventually(all_told)
+    assert "Traceback" not in server.fresh_log
+
+
 async def tasks(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, len(asyncio.all_tasks()))
 
@@ -381,9 +409,7 @@ async def every_point(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
 
 
-async def test_clients_that_leave_at_any_point_leave_no_task(
-    server: Server, connect: Connect, leave: Leave
-) -> None:
+async def test_clients_that_leave_at_any_point_leave_no_task(server: Server, connect: Connect, leave: Leave) -> None:
     """Leaves after each number of turns of this test's loop, so before and at every await."""
     before = (await server.get("/tasks")).json()
     for turns in range(60):
@@ -424,6 +450,8 @@ app = routes(
     raises_its_own,
     plain,
     waits,
+    blocks,
+    notes_the_end,
     tasks,
     every_point,
 )

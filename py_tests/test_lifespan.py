@@ -65,9 +65,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, seen)
 
 
-async def test_state_of_startup_is_copied_into_every_request(
-    server: Server, connect: Connect
-) -> None:
+async def test_state_of_startup_is_copied_into_every_request(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     first, second = [(await connection.get("/")).json() for _ in range(2)]
     for seen in (first, second):
@@ -198,9 +196,7 @@ async def test_startup_that_raises_ends_the_server_in_mode_on() -> None:
     assert "running on" not in log
 
 
-@pytest.mark.parametrize(
-    "app", [startup_raises, does_not_know_lifespan, returns_from_lifespan, startup_says_nonsense]
-)
+@pytest.mark.parametrize("app", [startup_raises, does_not_know_lifespan, returns_from_lifespan, startup_says_nonsense])
 async def test_startup_that_raises_or_returns_is_no_lifespan_in_mode_auto(
     serve: Serve, connect: Connect, app: Any
 ) -> None:

@@ -117,11 +117,22 @@ fn default_graceful_shutdown() -> Duration {
     Duration::from_secs(30)
 }
 
-/// A number of seconds, not negative. A `google.protobuf.Struct` has only floating-point numbers.
+/// A number of seconds, not negative. Envoy's YAML reader gives a `google.protobuf.Struct` its
+/// whole numbers as numbers and all others as strings.
 fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let seconds = f64::deserialize(deserializer)?;
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| serde::de::Error::custom(format!("`{seconds}` is not a number of seconds")))
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Number(f64),
+        Text(String),
+    }
+    let (seconds, written) = match Number::deserialize(deserializer)? {
+        Number::Number(seconds) => (Some(seconds), seconds.to_string()),
+        Number::Text(text) => (text.parse().ok(), text),
+    };
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| serde::de::Error::custom(format!("`{written}` is not a number of seconds")))
 }
 
 #[cfg(test)]
@@ -135,6 +146,20 @@ mod tests {
         assert_eq!(config.event_loop, EventLoop::Uvloop);
         assert_eq!(config.lifespan, Lifespan::Auto);
         assert_eq!(config.timeout_graceful_shutdown, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn seconds_come_as_numbers_and_as_strings() {
+        for (json, millis) in [
+            ("2", 2000),
+            ("0.5", 500),
+            (r#""0.5""#, 500),
+            (r#""1.0""#, 1000),
+        ] {
+            let json = format!(r#"{{"app": "main:app", "timeout_graceful_shutdown": {json}}}"#);
+            let config = Config::parse(json.as_bytes()).expect(&json);
+            assert_eq!(config.timeout_graceful_shutdown.as_millis(), millis);
+        }
     }
 
     #[test]

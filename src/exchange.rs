@@ -134,11 +134,14 @@ pub(crate) struct Request {
     pub complete: bool,
 }
 
+/// Bytes that are few as a rule, such as an address, without an allocation.
+pub(crate) type Short = SmallVec<[u8; 24]>;
+
 /// The head of a request, owned.
 #[derive(Debug, Default)]
 pub(crate) struct RequestHead {
     /// The method as sent.
-    pub method: Vec<u8>,
+    pub method: Short,
     /// Path and query, as in `:path`.
     pub target: Vec<u8>,
     /// Whether the connection is encrypted.
@@ -146,9 +149,9 @@ pub(crate) struct RequestHead {
     /// The protocol version.
     pub version: HttpVersion,
     /// `ip:port` of the connection's other end.
-    pub client: Vec<u8>,
+    pub client: Short,
     /// `ip:port` of our end, or the path of a Unix domain socket.
-    pub server: Vec<u8>,
+    pub server: Short,
     /// The fields in wire order, `host` first.
     pub fields: Fields,
 }

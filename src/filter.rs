@@ -33,7 +33,7 @@ impl FilterConfig {
 }
 
 impl HttpFilterConfig for FilterConfig {
-    fn new_filter(&self, envoy: &mut EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
+    fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
         let streams = Streams::of_thread(|| self.process.worker(envoy.worker_index()));
         let (process, envoy) = (self.process.clone(), envoy.filter_ref());
         Some(streams.clone().add(|id| {
@@ -94,6 +94,8 @@ impl HttpFilter for Filter {
         end_of_stream: bool,
     ) -> HeadersStatus {
         self.posted.set(true);
+        // Once for the stream, once for the call that the loop will leave.
+        self.process.in_flight.enter();
         self.process.in_flight.enter();
         self.request.set(RequestBody {
             ended: end_of_stream,
@@ -161,13 +163,13 @@ impl HttpFilter for Filter {
         self.streams.turn(envoy);
     }
 
-    fn on_downstream_above_write_buffer_high_watermark(&self, _: &mut EnvoyFilter<'_>) {
+    fn on_downstream_above_write_buffer_high_watermark(&self, _: &EnvoyFilter<'_>) {
         let mut response = self.response.get();
         response.above_watermark += 1;
         self.response.set(response);
     }
 
-    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &mut EnvoyFilter<'_>) {
+    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &EnvoyFilter<'_>) {
         let mut response = self.response.get();
         response.above_watermark = response.above_watermark.saturating_sub(1);
         self.response.set(response);
@@ -176,28 +178,28 @@ impl HttpFilter for Filter {
 
     /// Without our own end of stream before it, this is how Envoy says that the client has gone,
     /// or that it has itself answered or reset the stream.
-    fn on_stream_complete(&self, envoy: &mut EnvoyFilter<'_>) {
-        let unseen = self.waiting.borrow_mut().take().is_some();
-        let over = self.response.get().ended || unseen || !self.posted.get();
-        self.streams.remove(
-            envoy,
-            self.id,
-            (!over).then_some(Inbound::Disconnect(self.id)),
-        );
-        if self.posted.replace(false) {
-            self.process.in_flight.leave();
+    fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
+        if !self.posted.replace(false) {
+            // A filter before ours ended the request before we saw it.
+            self.streams.remove(envoy, self.id, []);
+            return;
         }
+        // A request that came is a call of the application, also if its client is gone already.
+        let request = self.take_request();
+        let request = request.map(|request| Inbound::Start(self.id, request));
+        let cut = !self.response.get().ended;
+        let disconnect = cut.then_some(Inbound::Disconnect(self.id));
+        self.streams
+            .remove(envoy, self.id, request.into_iter().chain(disconnect));
+        self.process.in_flight.leave();
     }
 }
 
 impl Filter {
     /// A new scheduler for this stream; `None` if it is over.
-    pub(crate) fn scheduler(
-        &self,
-        current: &mut EnvoyFilter<'_>,
-    ) -> Option<(ExchangeId, Scheduler)> {
+    pub(crate) fn scheduler(&self, current: &EnvoyFilter<'_>) -> Option<(ExchangeId, Scheduler)> {
         self.envoy
-            .with(current, |envoy| (self.id, envoy.new_scheduler()))
+            .read(current, |envoy| (self.id, envoy.new_scheduler()))
     }
 
     /// The request, if the loop has not got it yet.
@@ -207,6 +209,7 @@ impl Filter {
 
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
+        self.process.in_flight.leave();
         self.envoy.with(current, |envoy| {
             self.end_response();
             envoy.send_go_away_and_close(true);
@@ -283,7 +286,7 @@ impl Filter {
     }
 
     /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
-    fn report_room(&self, envoy: &mut EnvoyFilter<'_>) {
+    fn report_room(&self, envoy: &EnvoyFilter<'_>) {
         let mut response = self.response.get();
         if response.ended || response.above_watermark > 0 || response.unreported < WINDOW_STEP {
             return;

@@ -35,8 +35,7 @@ impl Process {
 }
 
 /// Counts what a graceful shutdown waits for: streams until Envoy has completed them, and
-/// application calls until they have returned. Each request is both, and one of the two from
-/// its first moment to its last.
+/// application calls until they have returned. Each request enters as both when it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     count: AtomicUsize,

@@ -4,7 +4,7 @@
 
 use envoy::{AttributeId, EnvoyFilter, Headers};
 
-use crate::exchange::{Fields, HttpVersion, RequestHead};
+use crate::exchange::{Fields, HttpVersion, RequestHead, Short};
 
 /// Copies the head of the request.
 pub(crate) fn read_head(envoy: &EnvoyFilter<'_>) -> RequestHead {
@@ -39,7 +39,7 @@ fn read_fields(headers: &Headers<'_>, head: &mut RequestHead) {
     for (name, value) in headers.iter() {
         match name {
             b":authority" => head.fields.push(b"host", value),
-            b":method" => head.method = value.to_vec(),
+            b":method" => head.method = value.into(),
             b":path" => head.target = value.to_vec(),
             // Envoy appends this field if the client sent none. The client's own in last place
             // with this very value says nothing that `scheme` does not.
@@ -70,6 +70,6 @@ fn version(protocol: Option<&[u8]>) -> HttpVersion {
     }
 }
 
-fn owned(bytes: Option<&[u8]>) -> Vec<u8> {
-    bytes.unwrap_or_default().to_vec()
+fn owned(bytes: Option<&[u8]>) -> Short {
+    bytes.unwrap_or_default().into()
 }

@@ -43,6 +43,8 @@ use crate::{admin, runtime};
 
 /// Exit code when the application does not start, as uvicorn's.
 const STARTUP_FAILED: i32 = 3;
+/// Exit code when Envoy itself does not start, as its own.
+const ENVOY_FAILED: i32 = 1;
 /// Exit code when a second signal ends the server at once.
 const ABORTED: i32 = 1;
 
@@ -185,6 +187,11 @@ impl BootstrapExtension for Server {
     }
 
     fn on_destroy(&self) {
+        if !self.shared.stop.is_complete() {
+            // Envoy could not start for a reason of its own, which it has told, and unwinds under
+            // loops that run.
+            envoy::exit_now(ENVOY_FAILED);
+        }
         if let Some(interpreter) = self.interpreter.take() {
             interpreter.finalize();
         }
@@ -364,6 +371,11 @@ impl Stop {
     fn request(&self) {
         self.state.lock().requested = true;
         self.notify.notify_one();
+    }
+
+    /// Whether the loops have ended, and Python may.
+    fn is_complete(&self) -> bool {
+        self.state.lock().complete
     }
 
     async fn requested(&self) {

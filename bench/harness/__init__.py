@@ -3,7 +3,8 @@
 - `cases`: what is asked of a server, and what it must answer
 - `servers`: which servers there are and how each is started
 - `environments`: the virtual environment each of them lives in
-- `process`: a server while it runs: start-up time, processor time, memory
+- `process`: a server while it runs: start-up time, processor time, its end
+- `memory`: the memory of its processes
 - `client`: single requests, to see that a server is up and answers rightly
 - `load`: wrk and h2load, and what they print
 - `options`: the command line

@@ -77,7 +77,8 @@ def run(command: list[str]) -> None:
 
 def versions(root: Path) -> dict[str, str]:
     """The versions of Python and of the packages of interest in the environment at `root`."""
-    command = [str(root / "bin/python"), "-c", PRINT_VERSIONS, *REPORTED]
+    # Isolated: what lies in the working directory is not installed in the environment.
+    command = [str(root / "bin/python"), "-I", "-c", PRINT_VERSIONS, *REPORTED]
     output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     found: dict[str, str] = json.loads(output)
     return found

@@ -1,4 +1,4 @@
-"""A server while it runs: start-up time, processor time, memory. All from `/proc`."""
+"""A server while it runs: start-up time, processor time, and its end. From `/proc`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.client import answers
+from harness.memory import resident_bytes
 from harness.servers import APPS, Place, Server, ServerUnavailableError
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -71,15 +72,6 @@ def tree(root: int, among: Mapping[int, Process]) -> list[Process]:
         members |= more
         grown = bool(more)
     return [among[pid] for pid in sorted(members)]
-
-
-def proportional_set_size(pid: int) -> int:
-    """PSS of one process in bytes; 0 if it has ended."""
-    try:
-        lines = Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def machine_busy_seconds() -> float:
@@ -144,7 +136,7 @@ class RunningServer:
 
     def memory_bytes(self) -> int:
         members = tree(self.process.pid, processes())
-        return sum(proportional_set_size(process.pid) for process in members)
+        return resident_bytes(process.pid for process in members)
 
     def stop(self) -> None:
         """Asks the server to end, then ends whatever of it is left."""

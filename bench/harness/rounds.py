@@ -1,22 +1,20 @@
 """The order in which everything is measured.
 
-A round has two parts for each application.
+In a round, for each application, all servers are started one after the other; the start-up time
+and the memory of each are taken, and its memory again after some requests. Then each case is
+measured on one server after the other, in an order that moves on from case to case and from round
+to round.
 
-First every server is started alone: its start-up time is taken, its memory, and its memory again
-after some requests. Alone, because pages that two servers share (the same libpython, the same
-Envoy) count half for each while both run.
-
-Then all servers are up together, and each case is measured on one server after the other, in an
-order that moves on from case to case and from round to round. The servers that are not measured
-idle; what they take meanwhile is recorded and is next to nothing. Starting one server at a time
-for all its cases would avoid even that, but would put minutes between two figures that are to be
-compared, and on a shared machine minutes matter more.
+All servers are up together, then, and those that are not measured idle. What they take meanwhile
+is recorded: it is next to nothing. To have only one up at a time would avoid even that, but would
+put minutes between two figures that are to be compared, and what else a machine does changes by
+the minute.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -61,13 +59,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Start:
-    """One start of a server by itself."""
+    """One start of a server."""
 
     round: int
     server: str
     app: str
     seconds: float
-    # PSS in bytes after the first answer, and after `MEMORY_REQUESTS` more.
+    # In bytes, after the first answer, and after `MEMORY_REQUESTS` more.
     memory: int
     memory_used: int
 
@@ -119,49 +117,44 @@ class Rounds:
 
     def round(self, number: int) -> None:
         for app in self.apps:
-            for server in rotated(self.servers(app), number):
-                self.start_alone(number, server, app)
-            self.load(number, app)
+            with ExitStack() as stack:
+                up: dict[str, RunningServer] = {}
+                for server in rotated(self.servers(app), number):
+                    running = self.start(server, app)
+                    if running is not None:
+                        up[server.name] = stack.enter_context(running)
+                        self.look_at_start(number, server, app, running)
+                self.load(number, app, up)
 
-    def start_alone(self, number: int, server: Server, app: str) -> None:
-        running = self.start(server, app)
-        if running is None:
+    def look_at_start(self, number: int, server: Server, app: str, running: RunningServer) -> None:
+        memory = running.memory_bytes()
+        case, protocol = self.cases(server, app)[0]
+        try:
+            prime(running.port, case, protocol, MEMORY_REQUESTS)
+        except LoadFailedError as error:
+            self.fail(server, case, protocol, str(error))
             return
-        with running:
-            memory = running.memory_bytes()
-            case, protocol = self.cases(server, app)[0]
-            try:
-                prime(running.port, case, protocol, MEMORY_REQUESTS)
-            except LoadFailedError as error:
-                self.fail(server, case, protocol, str(error))
-                return
-            used = running.memory_bytes()
-            seconds = running.startup_seconds
-            self.starts.append(Start(number, server.name, app, seconds, memory, used))
-            report(f"{server.name}: {app} up in {seconds:.2f} s, {used / 2**20:.0f} MiB")
+        used = running.memory_bytes()
+        seconds = running.startup_seconds
+        self.starts.append(Start(number, server.name, app, seconds, memory, used))
+        report(f"{server.name}: {app} up in {seconds:.2f} s, {used / 2**20:.0f} MiB")
 
-    def load(self, number: int, app: str) -> None:
-        with ExitStack() as stack:
-            up: dict[str, RunningServer] = {}
-            for server in self.servers(app):
-                running = self.start(server, app)
-                if running is not None:
-                    up[server.name] = stack.enter_context(running)
-            pairs = dict.fromkeys((c, p) for _, c, p in self.plan if c.app == app)
-            for turn, (case, protocol) in enumerate(pairs):
-                planned = [s for s, c, p in self.plan if (c, p) == (case, protocol)]
-                for server in rotated(planned, number + turn):
-                    others = [other for name, other in up.items() if name != server.name]
-                    try:
-                        taken = self.measure(number, up[server.name], others, case, protocol)
-                    except (LoadFailedError, ServerUnavailableError) as error:
-                        self.fail(server, case, protocol, str(error))
-                        continue
-                    self.measurements.append(taken)
-                    report(
-                        f"round {number + 1}: {server.name}, {case.title}, {PROTOCOLS[protocol]}: "
-                        f"{taken.rate:,.0f} requests/s, {taken.cpu_us:.1f} µs each"
-                    )
+    def load(self, number: int, app: str, up: Mapping[str, RunningServer]) -> None:
+        pairs = dict.fromkeys((c, p) for _, c, p in self.plan if c.app == app)
+        for turn, (case, protocol) in enumerate(pairs):
+            planned = [s for s, c, p in self.plan if (c, p) == (case, protocol)]
+            for server in rotated(planned, number + turn):
+                others = [other for name, other in up.items() if name != server.name]
+                try:
+                    taken = self.measure(number, up[server.name], others, case, protocol)
+                except (LoadFailedError, ServerUnavailableError) as error:
+                    self.fail(server, case, protocol, str(error))
+                    continue
+                self.measurements.append(taken)
+                report(
+                    f"round {number + 1}: {server.name}, {case.title}, {PROTOCOLS[protocol]}: "
+                    f"{taken.rate:,.0f} requests/s, {taken.cpu_us:.1f} µs each"
+                )
 
     def measure(
         self,

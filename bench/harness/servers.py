@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import string
 import sys
@@ -168,7 +169,9 @@ def split_option(option: str, what: str) -> tuple[str, str]:
 
 def template(command: str) -> Callable[[Place], list[str]]:
     """A command line with `{port}`, `{app}` and `{app_dir}` in it."""
-    words = shlex.split(command)
+    program, *rest = shlex.split(command)
+    # Servers are started in another folder than that in which a relative path was written.
+    words = [os.path.abspath(program) if "/" in program else program, *rest]
 
     def fill(place: Place) -> list[str]:
         values = {"{port}": str(place.port), "{app}": place.app, "{app_dir}": str(APPS)}

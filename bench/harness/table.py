@@ -28,7 +28,7 @@ def render(
         rows = [load for load in loads if (load.case, load.protocol) == (case, protocol)]
         rows.sort(key=lambda load: place[load.server])
         title = f"{CASES[case].title}, {PROTOCOLS[protocol]}"
-        blocks.append(f"{title}\n{load_table(rows, references)}")
+        blocks.append(f"{title}\n{load_table(rows)}{ratio_table(rows, references)}")
     for app in dict.fromkeys(start.app for start in starts):
         summaries = [start for start in starts if start.app == app]
         summaries.sort(key=lambda start: place[start.server])
@@ -40,20 +40,25 @@ def render(
     return "\n\n".join(block for block in blocks if block)
 
 
-def load_table(rows: Sequence[LoadSummary], references: Sequence[str]) -> str:
-    columns = [name for name in references if any(name in row.ratios for row in rows)]
-    head = ["server", "requests/s", "CPU µs/request", "p50 ms", "p99 ms"]
-    head += [f"CPU : {name}" for name in columns] + [f"req/s : {name}" for name in columns]
-    lines = [head]
+def load_table(rows: Sequence[LoadSummary]) -> str:
+    lines = [["server", "requests/s", "CPU µs/request", "p50 ms", "p99 ms"]]
     for row in rows:
         mark = "*" if row.generator_bound else ""
         cells = [row.server, spread(row.rate, 0) + mark, spread(row.cpu_us, 1)]
-        cells += [spread(row.p50_ms, 2), spread(row.p99_ms, 2)]
-        ratios = [row.ratios.get(name) for name in columns]
-        cells += ["" if ratio is None else spread(ratio.cpu, 2) for ratio in ratios]
-        cells += ["" if ratio is None else spread(ratio.rate, 2) for ratio in ratios]
-        lines.append(cells)
+        lines.append([*cells, spread(row.p50_ms, 2), spread(row.p99_ms, 2)])
     return align(lines)
+
+
+def ratio_table(rows: Sequence[LoadSummary], references: Sequence[str]) -> str:
+    """Empty where none of the `references` was measured."""
+    columns = [name for name in references if any(name in row.ratios for row in rows)]
+    lines = [["server", *(f"{what} : {name}" for what in ("CPU", "requests") for name in columns)]]
+    for row in rows:
+        ratios = [row.ratios.get(name) for name in columns]
+        cpu = ["" if ratio is None else spread(ratio.cpu, 2) for ratio in ratios]
+        rate = ["" if ratio is None else spread(ratio.rate, 2) for ratio in ratios]
+        lines.append([row.server, *cpu, *rate])
+    return f"\n{align(lines)}" if columns else ""
 
 
 def start_table(rows: Sequence[StartSummary]) -> str:

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use crate::bootstrap::{BootstrapExtension, EnvoyBootstrap, ShutdownCompletion};
 use crate::http::{
     DataStatus, EnvoyFilter, EnvoyFilterConfig, HeadersStatus, HttpFilter, HttpFilterConfig,
-    LocalReply, LocalReplyStatus, Progress, ResetReason, Stream, TrailersStatus,
+    LocalReply, LocalReplyStatus, Progress, Stream, TrailersStatus,
 };
 use crate::module;
 use crate::sys::{self, EnvoyBuffer, EnvoyHttpHeader};
@@ -41,12 +41,13 @@ macro_rules! hooks {
     )*};
 }
 
-/// Exports hooks of one stream, which differ in the method they call and its status.
+/// Exports hooks of one stream, which differ in the method they call, its status, and what follows
+/// a panic: one of the `catch_…` functions below.
 macro_rules! stream_hooks {
     ($(
         $(#[$doc:meta])*
         fn $name:ident($filter:ident, $envoy:ident $(, $arg:ident: $type:ty)*) -> $status:ty
-        $body:block
+        $body:block $catch:ident;
     )*) => {hooks! {$(
         $(#[$doc])*
         fn $name(
@@ -64,7 +65,7 @@ macro_rules! stream_hooks {
             // SAFETY: Envoy's filter is live during its hook. Hooks further out, if any, wait in
             // a callback that took `&mut` of their `EnvoyFilter`.
             let mut lent = unsafe { EnvoyFilter::new(envoy, &stream) };
-            catch_closing(stringify!($name), &mut lent, |$envoy| {
+            $catch(stringify!($name), &mut lent, |$envoy| {
                 let $filter = &*filter;
                 $body
             })
@@ -141,8 +142,8 @@ hooks! {
         };
         let stream = Stream::new(envoy);
         // SAFETY: as in `stream_hooks!`.
-        let mut lent = unsafe { EnvoyFilter::new(envoy, &stream) };
-        match catch("new_filter", || config.new_filter(&mut lent)).flatten() {
+        let lent = unsafe { EnvoyFilter::new(envoy, &stream) };
+        match catch("new_filter", || config.new_filter(&lent)).flatten() {
             Some(filter) => Box::into_raw(Box::new(Filter { filter, stream })),
             None => {
                 // There will be no destroy hook to do it.
@@ -167,66 +168,73 @@ stream_hooks! {
         filter, envoy, end_of_stream: bool
     ) -> HeadersStatus {
         filter.on_request_headers(envoy, end_of_stream)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_request_body(
         filter, envoy, end_of_stream: bool
     ) -> DataStatus {
         filter.on_request_body(envoy, end_of_stream)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_request_trailers(filter, envoy) -> TrailersStatus {
         filter.on_request_trailers(envoy)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_response_headers(
         filter, envoy, end_of_stream: bool
     ) -> HeadersStatus {
-        envoy.stream().response_begins();
+        if envoy.stream().progress() == Progress::Idle {
+            envoy.stream().set_progress(Progress::Passing);
+        }
         filter.on_response_headers(envoy, end_of_stream)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_response_body(
         filter, envoy, end_of_stream: bool
     ) -> DataStatus {
         filter.on_response_body(envoy, end_of_stream)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_response_trailers(filter, envoy) -> TrailersStatus {
         filter.on_response_trailers(envoy)
-    }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_scheduled(filter, envoy, event: u64) -> () {
-        filter.on_scheduled(envoy, event)
-    }
+        match envoy.stream().progress() {
+            Progress::Failing(_) => envoy.end_broken(PANICKED),
+            _ => filter.on_scheduled(envoy, event),
+        }
+    } catch_ending;
 
     fn envoy_dynamic_module_on_http_filter_downstream_above_write_buffer_high_watermark(
         filter, envoy
     ) -> () {
-        filter.on_downstream_above_write_buffer_high_watermark(envoy)
-    }
+        filter.on_downstream_above_write_buffer_high_watermark(envoy);
+    } catch_failing;
 
     fn envoy_dynamic_module_on_http_filter_downstream_below_write_buffer_low_watermark(
         filter, envoy
     ) -> () {
-        filter.on_downstream_below_write_buffer_low_watermark(envoy)
-    }
+        filter.on_downstream_below_write_buffer_low_watermark(envoy);
+    } catch_failing;
 
-    /// The reply that is about to be sent ends the stream, so a panic needs no answer of its own.
+    /// After a panic Envoy resets the stream, as the status says.
     fn envoy_dynamic_module_on_http_filter_local_reply(
         filter, envoy, status: u32, details: EnvoyBuffer, reset_imminent: bool
     ) -> LocalReplyStatus {
+        if let Progress::Interim | Progress::Sending = envoy.stream().progress() {
+            // Envoy has found fault with what this filter sends, and ends the stream itself.
+            envoy.stream().set_progress(Progress::Over);
+        }
         // SAFETY: live during the call; see `hooks!`.
         let details = unsafe { details.as_bytes() };
-        let reply = LocalReply { status, details, reset_imminent };
-        catch("on_local_reply", || filter.on_local_reply(envoy, reply))
-            .unwrap_or(LocalReplyStatus::CLOSED)
-    }
+        filter.on_local_reply(envoy, LocalReply { status, details, reset_imminent })
+    } catch_only;
 
     fn envoy_dynamic_module_on_http_filter_stream_complete(filter, envoy) -> () {
-        envoy.stream().is_over();
-        filter.on_stream_complete(envoy)
-    }
+        envoy.stream().set_progress(Progress::Over);
+        filter.on_stream_complete(envoy);
+    } catch_only;
 }
 
 // Mandatory, but this SDK starts no HTTP callouts and no HTTP streams, so Envoy has nothing to tell.
@@ -530,24 +538,42 @@ fn utf8<'a>(field: &str, bytes: &'a [u8]) -> Result<&'a str, String> {
     str::from_utf8(bytes).map_err(|error| format!("`{field}` is not UTF-8: {error}"))
 }
 
-/// Runs `hook` for the stream of `envoy`; after a panic ends that stream.
-pub(crate) fn catch_closing<'a, R>(
+/// Runs `hook`, after whose panic the stream is ended.
+pub(crate) fn catch_ending<'a, R>(
     name: &str,
     envoy: &mut EnvoyFilter<'a>,
     hook: impl FnOnce(&mut EnvoyFilter<'a>) -> R,
 ) -> Option<R> {
     let done = catch(name, || hook(envoy));
     if done.is_none() {
-        let progress = envoy.stream().progress();
-        // Before the call, whose hooks may panic in turn.
-        envoy.stream().is_over();
-        match progress {
-            Progress::Idle => envoy.send_response(500, &[], b"", PANICKED),
-            Progress::Responding => envoy.reset_stream(ResetReason::LocalReset, PANICKED),
-            Progress::Over => {}
-        }
+        envoy.end_broken(PANICKED);
     }
     done
+}
+
+/// Runs `hook`, during which no stream must be ended. After its panic the next event ends this one.
+fn catch_failing<'a>(
+    name: &str,
+    envoy: &mut EnvoyFilter<'a>,
+    hook: impl FnOnce(&mut EnvoyFilter<'a>),
+) -> Option<()> {
+    let done = catch(name, || hook(envoy));
+    if done.is_none()
+        && let Some(broken) = envoy.stream().progress().broken()
+    {
+        envoy.stream().set_progress(Progress::Failing(broken));
+        envoy.new_scheduler().commit(0);
+    }
+    done
+}
+
+/// Runs `hook` of a stream that ends in any case.
+fn catch_only<'a, R>(
+    name: &str,
+    envoy: &mut EnvoyFilter<'a>,
+    hook: impl FnOnce(&mut EnvoyFilter<'a>) -> R,
+) -> Option<R> {
+    catch(name, || hook(envoy))
 }
 
 /// Response code details of a stream that a panic ended.
@@ -579,5 +605,56 @@ fn message(payload: Box<dyn Any + Send>) -> String {
             std::mem::forget(payload);
             "unknown".to_owned()
         }
+    }
+}
+
+#[cfg(all(test, feature = "fake"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn per_route_configuration_is_refused() {
+        let name = EnvoyBuffer::lend(b"per_route");
+        // SAFETY: the buffers outlive the call.
+        let config = unsafe {
+            envoy_dynamic_module_on_http_filter_per_route_config_new(name, EnvoyBuffer::EMPTY)
+        };
+        assert!(config.is_null());
+    }
+
+    #[test]
+    fn stream_without_a_filter_passes() {
+        let (envoy, filter) = (ptr::null_mut(), ptr::null());
+        // SAFETY: null is what Envoy has before there is a filter.
+        let headers =
+            unsafe { envoy_dynamic_module_on_http_filter_request_headers(envoy, filter, true) };
+        assert_eq!(headers, HeadersStatus::Continue as u32);
+        // SAFETY: as above.
+        unsafe { envoy_dynamic_module_on_http_filter_stream_complete(envoy, filter) };
+        // SAFETY: as above.
+        unsafe { envoy_dynamic_module_on_http_filter_destroy(filter) };
+    }
+
+    #[test]
+    fn name_that_is_not_text_is_refused() {
+        assert_eq!(utf8("filter_name", b"bridge"), Ok("bridge"));
+        let refused = "`filter_name` is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0";
+        assert_eq!(utf8("filter_name", b"\xff"), Err(refused.to_owned()));
+    }
+
+    #[test]
+    fn admin_requests_are_nobodys() {
+        let none = EnvoyBuffer::EMPTY;
+        // SAFETY: no pointer is followed.
+        let status = unsafe {
+            envoy_dynamic_module_on_bootstrap_extension_admin_request(
+                ptr::null_mut(),
+                ptr::null(),
+                none,
+                none,
+                none,
+            )
+        };
+        assert_eq!(status, NOT_FOUND);
     }
 }

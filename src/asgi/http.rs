@@ -9,8 +9,9 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::message;
+use super::outcome::{Outcome, Progress};
 use super::state::{Response, Step, Violation};
-use super::{message, outcome};
 use crate::exchange::{ExchangeId, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP};
 use crate::python::awaitable::{Awaitable, Poll, Source};
 use crate::worker::Dispatcher;
@@ -34,6 +35,8 @@ pub(crate) struct HttpCycle {
 struct State {
     /// The task that runs the application; asyncio itself refers to tasks only weakly.
     task: Option<Py<PyAny>>,
+    /// The application's call has ended.
+    ended: bool,
     disconnected: bool,
     // Request body
     pieces: VecDeque<Vec<u8>>,
@@ -75,13 +78,14 @@ impl HttpCycle {
         };
         let state = State {
             task: None,
+            ended: false,
             disconnected: false,
             pieces,
             body_complete: complete,
             body_received: false,
             unreported: 0,
             receivers: Vec::new(),
-            response: Response::new(head.method == b"HEAD"),
+            response: Response::new(head.method.as_slice() == b"HEAD"),
             outstanding: 0,
             senders: Vec::new(),
         };
@@ -92,9 +96,12 @@ impl HttpCycle {
         }
     }
 
-    /// Keeps the task that runs the application.
+    /// Keeps the task that runs the application, unless that has ended already.
     pub(crate) fn set_task(&self, task: Py<PyAny>) {
-        self.state.lock().task = Some(task);
+        let mut state = self.state.lock();
+        if !state.ended {
+            state.task = Some(task);
+        }
     }
 
     /// The task that runs the application.
@@ -140,36 +147,27 @@ impl HttpCycle {
     }
 
     /// The application has ended: logs what there is to log and ends the exchange.
-    fn end(&self, py: Python<'_>, outcome: outcome::Outcome) {
-        let (begun, complete, disconnected) = {
+    pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
+        let (task, progress) = {
             let mut state = self.state.lock();
-            (
-                state.response.is_begun(),
-                state.response.is_complete(),
-                std::mem::replace(&mut state.disconnected, true),
-            )
+            let progress = Progress {
+                begun: state.response.is_begun(),
+                complete: state.response.is_complete(),
+                disconnected: state.disconnected,
+            };
+            state.ended = true;
+            // For whoever still holds `send`: its messages have nowhere to go.
+            state.disconnected = true;
+            (state.task.take(), progress)
         };
-        outcome.log(
-            py,
-            outcome::Progress {
-                begun,
-                complete,
-                disconnected,
-            },
-        );
+        outcome.log(py, progress);
         let dispatcher = self.dispatcher.get();
-        if !complete && !disconnected {
+        if !progress.complete && !progress.disconnected {
             dispatcher.post(Outbound::Fail(self.id));
         }
         dispatcher.forget(self.id);
         // Breaks the circle of task, coroutine, `receive` and this object.
-        let task = self.state.lock().task.take();
         drop(task);
-    }
-
-    /// The application could not even be called.
-    pub(crate) fn fail(&self, py: Python<'_>, error: PyErr) {
-        self.end(py, outcome::Outcome::Raised(error));
     }
 }
 
@@ -238,11 +236,6 @@ impl HttpCycle {
             return Ok(Py::new(py, Awaitable::new(Room(slf.clone().unbind())))?.into_any());
         }
         Ok(dispatcher.done(py).into_any())
-    }
-
-    /// The callback of the application's task.
-    fn ended(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
-        self.end(py, outcome::Outcome::of_task(task));
     }
 }
 

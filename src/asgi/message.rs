@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::state::{Head, Message};
 use crate::exchange::{Fields, ResponseHead};
@@ -101,15 +101,16 @@ fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
         })?;
     let mut reader = FieldReader::default();
     if let Some(headers) = message.get_item(intern!(py, "headers"))? {
-        let fields = headers.try_iter().map_err(|_| {
-            wrong_type(
-                "headers",
-                "an iterable of (name, value) pairs of bytes",
-                &headers,
-            )
-        })?;
-        for field in fields {
-            reader.read(&field?)?;
+        if let Ok(headers) = headers.cast_exact::<PyList>() {
+            headers.iter().try_for_each(|field| reader.read(&field))?;
+        } else {
+            let expected = "an iterable of (name, value) pairs of bytes";
+            let fields = headers
+                .try_iter()
+                .map_err(|_| wrong_type("headers", expected, &headers))?;
+            fields
+                .into_iter()
+                .try_for_each(|field| reader.read(&field?))?;
         }
     }
     let response = ResponseHead {
@@ -134,12 +135,20 @@ struct FieldReader {
 impl FieldReader {
     fn read(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
         let pair = || wrong_type("headers", "(name, value) pairs of bytes", field);
-        let mut parts = field.try_iter().map_err(|_| pair())?;
-        let name = parts.next().ok_or_else(pair)??;
-        let value = parts.next().ok_or_else(pair)??;
-        if parts.next().is_some() {
-            return Err(pair());
-        }
+        let (name, value) = if let Ok(tuple) = field.cast_exact::<PyTuple>() {
+            if tuple.len() != 2 {
+                return Err(pair());
+            }
+            (tuple.get_item(0)?, tuple.get_item(1)?)
+        } else {
+            let mut parts = field.try_iter().map_err(|_| pair())?;
+            let name = parts.next().ok_or_else(pair)??;
+            let value = parts.next().ok_or_else(pair)??;
+            if parts.next().is_some() {
+                return Err(pair());
+            }
+            (name, value)
+        };
         let name = name
             .cast::<PyBytes>()
             .map_err(|_| wrong_type("header name", "bytes", &name))?;

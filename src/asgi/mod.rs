@@ -2,9 +2,10 @@
 //!
 //! ASGI 3: what an application is called with, and what it answers.
 
+pub(crate) mod call;
 pub(crate) mod http;
 pub(crate) mod lifespan;
 pub(crate) mod message;
-mod outcome;
+pub(crate) mod outcome;
 pub(crate) mod scope;
 mod state;

@@ -24,16 +24,6 @@ pub(crate) struct Progress {
 }
 
 impl Outcome {
-    /// The outcome of a task that is done.
-    pub(crate) fn of_task(task: &Bound<'_, PyAny>) -> Self {
-        match task.call_method0(intern!(task.py(), "exception")) {
-            Ok(exception) if exception.is_none() => Self::Returned,
-            Ok(exception) => Self::Raised(PyErr::from_value(exception)),
-            // A cancelled task raises here.
-            Err(cancelled) => Self::Raised(cancelled),
-        }
-    }
-
     /// Logs an outcome that an operator or the application's author must know of.
     ///
     /// That the client has gone is neither's concern, in whichever way the application ended for

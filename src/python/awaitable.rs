@@ -14,6 +14,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use super::slots::{Resume, Resumed};
+
 /// What can be waited for.
 pub(crate) trait Source: Send + Sync {
     /// The result if it is here, else `None`; then `waiter` is resolved once it may be.
@@ -55,6 +57,23 @@ impl Awaitable {
     }
 }
 
+impl Resume for Awaitable {
+    fn resume<'py>(slf: &Bound<'py, Self>, _: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let resumed_for = this.waiter.lock().take();
+        drop(resumed_for);
+        match this.source.poll(py)? {
+            Poll::Ready(result) => Ok(Resumed::Returned(result)),
+            Poll::Pending(future) => {
+                // What `Future.__await__` does before it yields itself to the task.
+                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+                *this.waiter.lock() = Some(future.clone().unbind());
+                Ok(Resumed::Yielded(future))
+            }
+        }
+    }
+}
+
 #[pymethods]
 impl Awaitable {
     fn __await__(slf: Py<Self>) -> Py<Self> {
@@ -65,26 +84,17 @@ impl Awaitable {
         slf
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.waiter.lock().take();
-        match self.source.poll(py)? {
-            // A tuple, or an exception class would take a tuple result for its arguments.
-            Poll::Ready(result) => Err(PyStopIteration::new_err((result.unbind(),))),
-            Poll::Pending(future) => {
-                // What `Future.__await__` does before it yields itself to the task.
-                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                *self.waiter.lock() = Some(future.clone().unbind());
-                Ok(future)
-            }
-        }
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let none = slf.py().None();
+        Self::send(slf, none.bind(slf.py()))
     }
 
-    fn send<'py>(
-        &self,
-        py: Python<'py>,
-        _value: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.__next__(py)
+    fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match Self::resume(slf, value)? {
+            Resumed::Yielded(future) => Ok(future),
+            // A tuple, or `StopIteration` would take a tuple for its arguments.
+            Resumed::Returned(result) => Err(PyStopIteration::new_err((result.unbind(),))),
+        }
     }
 
     #[pyo3(signature = (kind, value = None, traceback = None))]
@@ -112,6 +122,12 @@ impl Drop for Awaitable {
 /// A coroutine that is done and returns `None`; one serves all.
 #[pyclass(frozen, module = "aiovoy")]
 pub(crate) struct Done;
+
+impl Resume for Done {
+    fn resume<'py>(slf: &Bound<'py, Self>, _: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
+        Ok(Resumed::Returned(slf.py().None().into_bound(slf.py())))
+    }
+}
 
 #[pymethods]
 impl Done {

@@ -5,4 +5,5 @@
 pub(crate) mod app;
 pub(crate) mod awaitable;
 pub(crate) mod interpreter;
+pub(crate) mod slots;
 pub(crate) mod traceback;

@@ -11,11 +11,14 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 
 use super::Worker;
+use crate::asgi::call::Call;
 use crate::asgi::http::{Event, HttpCycle};
+use crate::asgi::outcome::Outcome;
 use crate::asgi::scope::ScopeTemplate;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Request};
 use crate::process::Process;
-use crate::python::awaitable::Done;
+use crate::python::awaitable::{Awaitable, Done};
+use crate::python::slots;
 use crate::python::traceback;
 
 /// The loop's side of a worker.
@@ -44,6 +47,9 @@ impl Dispatcher {
         app: Py<PyAny>,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
+        slots::install::<Awaitable>(py)?;
+        slots::install::<Call>(py)?;
+        slots::install::<Done>(py)?;
         let descriptor = worker.inbox.waker.descriptor();
         let dispatcher = Self {
             worker,
@@ -100,6 +106,7 @@ impl Dispatcher {
         for message in left {
             if let Inbound::Start(id, _) = message {
                 self.post(Outbound::Fail(id));
+                self.process.in_flight.leave();
             }
         }
     }
@@ -127,22 +134,16 @@ impl Dispatcher {
         let template = this.scope.lock().clone();
         let scope = template.build(py, &request.head)?;
         let cycle = Bound::new(py, HttpCycle::new(id, slf.clone().unbind(), request))?;
-        this.process.in_flight.enter();
         this.running.lock().insert(id, cycle.clone().unbind());
         let receive = cycle.getattr(intern!(py, "receive"))?;
         let send = cycle.getattr(intern!(py, "send"))?;
-        let task = this
-            .app
-            .bind(py)
-            .call1((scope, receive, send))
-            .and_then(|coroutine| this.create_task.bind(py).call1((coroutine,)));
+        let application = this.app.bind(py).call1((scope, receive, send));
+        let task = application
+            .and_then(|awaitable| Call::new(cycle.clone().unbind(), awaitable))
+            .and_then(|call| this.create_task.bind(py).call1((call,)));
         match task {
-            Ok(task) => {
-                cycle.get().set_task(task.clone().unbind());
-                let ended = cycle.getattr(intern!(py, "ended"))?;
-                task.call_method1(intern!(py, "add_done_callback"), (ended,))?;
-            }
-            Err(error) => cycle.get().fail(py, error),
+            Ok(task) => cycle.get().set_task(task.unbind()),
+            Err(error) => cycle.get().end(py, &Outcome::Raised(error)),
         }
         Ok(())
     }
@@ -184,7 +185,9 @@ impl Dispatcher {
                 );
                 if let Some(id) = id {
                     this.post(Outbound::Fail(id));
-                    this.forget(id);
+                    let cycle = this.running.lock().remove(&id);
+                    drop(cycle);
+                    this.process.in_flight.leave();
                 }
             }
         }

@@ -13,8 +13,9 @@
 //! Invariants:
 //! - There is a leader whenever there is a live stream that has posted, and it is live.
 //! - While `gathered` is not empty, or messages lie in the outbox, an event is on its way to a
-//!   live leader. When the leader ends, another stream takes the lead and the event is committed
-//!   anew; if there is none, `turn` runs at once.
+//!   live leader, or `turn` is running. When the leader ends, another stream takes the lead and
+//!   the event is committed anew. If there is none, what was gathered goes to the loop at once;
+//!   what lies in the outbox is for streams that have ended, and waits for the next leader.
 //! - No borrow of this module's cells is held across a call into Envoy or into a filter.
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -82,34 +83,32 @@ impl Streams {
     }
 
     /// Posts the request that waits in the filter of `id`.
-    pub(crate) fn post_request(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId) {
+    pub(crate) fn post_request(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
         self.gather(envoy, id, Gathered::Request(id));
     }
 
     /// Posts `message` of exchange `id`.
-    pub(crate) fn post(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
+    pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
         self.gather(envoy, id, Gathered::Message(message));
     }
 
-    /// Forgets the stream of `id`, with `last` as its last message.
+    /// Forgets the stream of `id`, with `last` as its last messages.
     pub(crate) fn remove(
         &self,
-        envoy: &mut EnvoyFilter<'_>,
+        envoy: &EnvoyFilter<'_>,
         id: ExchangeId,
-        last: Option<Inbound>,
+        last: impl IntoIterator<Item = Inbound>,
     ) {
         // Dropped outside the borrow.
         let removed = self.live.borrow_mut().remove(id);
         drop(removed);
-        if let Some(message) = last {
-            self.gathered.borrow_mut().push(Gathered::Message(message));
-        }
-        let led = matches!(*self.leader.borrow(), Some((leader, _)) if leader == id);
-        if led {
+        self.gathered
+            .borrow_mut()
+            .extend(last.into_iter().map(Gathered::Message));
+        if matches!(*self.leader.borrow(), Some((leader, _)) if leader == id) {
             self.hand_over_lead(envoy);
-        } else {
-            self.ensure_turn(envoy);
         }
+        self.ensure_turn();
     }
 
     /// A leader's event: takes what the loop has posted to its streams and gives the loop what
@@ -119,61 +118,66 @@ impl Streams {
         self.in_turn.set(true);
         self.take_outbound(envoy);
         self.in_turn.set(false);
-        self.give_inbound(envoy);
+        for id in self.give_inbound() {
+            let filter = self.live.borrow().get(id).cloned();
+            if let Some(filter) = filter {
+                filter.refuse(envoy);
+            }
+        }
     }
 
-    fn gather(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
+    fn gather(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
         self.gathered.borrow_mut().push(gathered);
         if self.leader.borrow().is_none() {
-            let scheduler = envoy.new_scheduler();
-            self.lead(envoy, id, scheduler);
+            self.lead(id, envoy.new_scheduler());
         }
-        self.ensure_turn(envoy);
-    }
-
-    /// Sees to it that what lies in `gathered` gets a turn.
-    fn ensure_turn(&self, envoy: &mut EnvoyFilter<'_>) {
-        let pending = !self.gathered.borrow().is_empty();
-        if pending && !self.turn_due.get() && !self.in_turn.get() {
-            self.commit_or_take_turn(envoy);
-        }
+        self.ensure_turn();
     }
 
     /// Makes `id` the leader. The outbox must learn of it before it is looked at: a poster that
     /// still found the old leader, or none, has then put its message where we see it.
-    fn lead(&self, envoy: &mut EnvoyFilter<'_>, id: ExchangeId, scheduler: Scheduler) {
+    fn lead(&self, id: ExchangeId, scheduler: Scheduler) {
         let scheduler = Arc::new(scheduler);
         self.worker.outbox.set_leader(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
         if self.worker.outbox.has_messages() {
-            self.commit_or_take_turn(envoy);
+            self.commit();
         }
     }
 
-    fn hand_over_lead(&self, envoy: &mut EnvoyFilter<'_>) {
+    fn hand_over_lead(&self, envoy: &EnvoyFilter<'_>) {
         *self.leader.borrow_mut() = None;
         self.worker.outbox.set_leader(None);
         // The event that the old leader was to get is lost.
         self.turn_due.set(false);
         let heir = self.live.borrow().any().cloned();
         if let Some((id, scheduler)) = heir.and_then(|heir| heir.scheduler(envoy)) {
-            self.lead(envoy, id, scheduler);
+            self.lead(id, scheduler);
         }
-        self.ensure_turn(envoy);
     }
 
-    fn commit_or_take_turn(&self, envoy: &mut EnvoyFilter<'_>) {
+    /// Sees to it that what lies in `gathered` gets to the loop.
+    fn ensure_turn(&self) {
+        if self.in_turn.get() || self.turn_due.get() || self.gathered.borrow().is_empty() {
+            return;
+        }
+        if self.leader.borrow().is_some() {
+            self.commit();
+        } else {
+            // The last stream has ended: nothing is left to gather from, and nobody to refuse.
+            self.give_inbound();
+        }
+    }
+
+    fn commit(&self) {
         let scheduler = self
             .leader
             .borrow()
             .as_ref()
             .map(|(_, scheduler)| scheduler.clone());
-        match scheduler {
-            Some(scheduler) => {
-                self.turn_due.set(true);
-                scheduler.commit(TURN);
-            }
-            None => self.turn(envoy),
+        if let Some(scheduler) = scheduler {
+            self.turn_due.set(true);
+            scheduler.commit(TURN);
         }
     }
 
@@ -190,7 +194,9 @@ impl Streams {
         self.outbound.replace(batch);
     }
 
-    fn give_inbound(&self, envoy: &mut EnvoyFilter<'_>) {
+    /// Gives the loop what was gathered. Returns whose requests it can't take, because it has
+    /// ended.
+    fn give_inbound(&self) -> Vec<ExchangeId> {
         let mut gathered = self.gathered.take();
         let mut batch = self.inbound.take();
         for item in gathered.drain(..) {
@@ -204,23 +210,14 @@ impl Streams {
             }
         }
         self.gathered.replace(gathered);
+        let mut refused = Vec::new();
         if self.worker.inbox.post_all(&mut batch).is_err() {
-            self.refuse(envoy, &batch);
-            batch.clear();
+            refused.extend(batch.drain(..).filter_map(|message| match message {
+                Inbound::Start(id, _) => Some(id),
+                _ => None,
+            }));
         }
         self.inbound.replace(batch);
-    }
-
-    /// Answers the requests in `batch`: the loop has ended.
-    fn refuse(&self, envoy: &mut EnvoyFilter<'_>, batch: &[Inbound]) {
-        for message in batch {
-            let Inbound::Start(id, _) = message else {
-                continue;
-            };
-            let filter = self.live.borrow().get(*id).cloned();
-            if let Some(filter) = filter {
-                filter.refuse(envoy);
-            }
-        }
+        refused
     }
 }

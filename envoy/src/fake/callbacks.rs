@@ -8,8 +8,8 @@ use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::http::{Attribute, Fields};
 use super::queue::{Event, Queue};
+use super::request::{Attribute, Fields};
 use super::{LogRecord, World};
 use crate::buffer;
 use crate::http::ResetReason;

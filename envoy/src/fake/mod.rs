@@ -28,7 +28,7 @@
 //! # }
 //! # struct HelloConfig;
 //! # impl HttpFilterConfig for HelloConfig {
-//! #     fn new_filter(&self, _: &mut EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
+//! #     fn new_filter(&self, _: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
 //! #         Some(Rc::new(HelloFilter))
 //! #     }
 //! # }
@@ -56,13 +56,16 @@
 //! or none. Only schedulers and completions cross threads, as they do in Envoy, and what they post
 //! waits for [`Envoy::run_events`].
 //!
-//! A callback that Envoy does not allow (from a foreign thread, on a destroyed stream) aborts the
-//! test with a message.
+//! A callback that Envoy would not survive (from a foreign thread, on a destroyed stream, sending from
+//! a watermark hook) aborts the test with a message.
 
 mod bootstrap;
 mod callbacks;
-mod http;
+mod config;
 mod queue;
+mod request;
+mod stream;
+mod stream_state;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -70,7 +73,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use bootstrap::{Bootstrap, Shutdown};
-pub use http::{Attribute, FilterConfig, Request, Response, Stream};
+pub use config::FilterConfig;
+pub use request::{Attribute, Request};
+pub use stream::{Response, Stream};
 
 use crate::module::{self, Module};
 use queue::{Event, Queue};
@@ -131,6 +136,7 @@ impl Builder {
             bootstraps: RefCell::default(),
             queue: Arc::new(Queue::default()),
             next_id: Cell::new(1),
+            reading_only: Cell::new(0),
         });
         WORLD.set(Some(Rc::clone(&world)));
         let version = module::program_init(module);
@@ -169,11 +175,11 @@ impl Envoy {
         while let Some(event) = self.world.queue.pop() {
             delivered += 1;
             match event {
-                Event::Stream { id, event } => http::deliver(&self.world, id, event),
+                Event::Stream { id, event } => stream_state::deliver(&self.world, id, event),
                 Event::Bootstrap { id, event } => bootstrap::deliver(&self.world, id, event),
             }
         }
-        http::destroy_complete(&self.world);
+        stream_state::destroy_complete(&self.world);
         delivered
     }
 
@@ -231,11 +237,13 @@ struct World {
     settings: Builder,
     module: &'static dyn Module,
     logs: RefCell<Vec<LogRecord>>,
-    configs: RefCell<HashMap<usize, Rc<http::ConfigState>>>,
-    streams: RefCell<HashMap<usize, Rc<http::StreamState>>>,
+    configs: RefCell<HashMap<usize, Rc<config::ConfigState>>>,
+    streams: RefCell<HashMap<usize, Rc<stream_state::StreamState>>>,
     bootstraps: RefCell<HashMap<usize, Rc<bootstrap::BootstrapState>>>,
     queue: Arc<Queue>,
     next_id: Cell<usize>,
+    /// How many hooks are running in which no stream must be ended.
+    reading_only: Cell<u32>,
 }
 
 thread_local! {

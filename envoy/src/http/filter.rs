@@ -81,7 +81,12 @@ impl EnvoyFilter<'_> {
     }
 }
 
-/// A stream, from inside the hooks of others on the same Envoy worker thread.
+/// A stream, from inside the hooks of others on the same Envoy worker thread. Not `Send`:
+///
+/// ```compile_fail
+/// fn is_send<T: Send>() {}
+/// is_send::<envoy::FilterRef>();
+/// ```
 #[derive(Clone)]
 pub struct FilterRef {
     stream: Rc<Stream>,
@@ -92,6 +97,14 @@ impl FilterRef {
     ///
     /// `current` is what the running hook was lent, of whichever stream, this one too. Giving it up
     /// for the length of `act` is what proves that the hook holds no bytes that `act` could free.
+    ///
+    /// ```compile_fail
+    /// # fn hook(envoy: &mut envoy::EnvoyFilter<'_>, other: &envoy::FilterRef) {
+    /// let path = envoy.request_header(":path"); // borrows `envoy`
+    /// other.with(envoy, |other| other.drain_buffered_request_body(1)); // cannot borrow it again
+    /// drop(path);
+    /// # }
+    /// ```
     ///
     /// If `act` panics, this stream fails as if its own hook had, the running hook goes on, and the
     /// answer is `None`.
@@ -111,7 +124,27 @@ impl FilterRef {
         // calls that from its event loop, never inside another hook. The thread is right, as `Rc`
         // is not `Send`. `current` is borrowed until `act` has returned.
         let mut envoy = unsafe { EnvoyFilter::new(raw, &stream) };
-        hooks::catch_closing("FilterRef::with", &mut envoy, act)
+        hooks::catch_ending("FilterRef::with", &mut envoy, act)
+    }
+
+    /// Lends the stream's filter to `act` for reading, from any hook; `None` if the stream was
+    /// destroyed.
+    ///
+    /// `current` is what the running hook was lent: while it is borrowed, nothing can change.
+    pub fn read<R>(
+        &self,
+        current: &EnvoyFilter<'_>,
+        act: impl FnOnce(&EnvoyFilter<'_>) -> R,
+    ) -> Option<R> {
+        let _borrowed = current;
+        let stream = Rc::clone(&self.stream);
+        let raw = stream.raw.get();
+        if raw.is_null() {
+            return None;
+        }
+        // SAFETY: as in `with`. `current` stays borrowed and this one is not lent as `&mut`.
+        let envoy = unsafe { EnvoyFilter::new(raw, &stream) };
+        Some(act(&envoy))
     }
 }
 
@@ -122,15 +155,57 @@ pub(crate) struct Stream {
     progress: Cell<Progress>,
 }
 
-/// How far the response is: decides how a panic ends the stream.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How far the response is. Envoy sends what it is given, and crashes over some of it, so what may
+/// come next is decided here:
+///
+/// | now | interim head | final head | data, trailers | whole response | reset |
+/// | --- | --- | --- | --- | --- | --- |
+/// | `Idle` | `Interim` | `Sending` | out of turn | `Over` | `Over` |
+/// | `Interim` | `Interim` | `Sending` | out of turn | `Over`, by a reset | `Over` |
+/// | `Sending` | out of turn | out of turn | `Sending` | `Over`, by a reset | `Over` |
+/// | `Passing` | out of turn | out of turn | out of turn | `Over` | `Over` |
+/// | `Failing`, `Over` | nothing | nothing | nothing | nothing | nothing |
+///
+/// The end of the stream, with whatever it comes, leads to `Over`. What is out of turn ends the
+/// stream as a panic does. After the end nothing is said, since the client may have gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
     /// Nothing was sent.
     Idle,
-    /// A response has begun, so that only a reset can tell the client.
-    Responding,
-    /// The stream was ended after a panic, or is over.
+    /// This filter has sent interim heads only.
+    Interim,
+    /// This filter sends a response.
+    Sending,
+    /// A response that this filter did not send goes through it.
+    Passing,
+    /// A hook that must not end the stream panicked. The next event ends it.
+    Failing(Broken),
+    /// The response was ended, or the stream is complete.
     Over,
+}
+
+/// How a stream that failed can be ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Broken {
+    /// By a 500.
+    Untouched,
+    /// By a 500, although Envoy would reset it: for Envoy an interim head is a response begun.
+    Announced,
+    /// By a reset.
+    Begun,
+}
+
+impl Progress {
+    /// `None` if it is ended.
+    pub(crate) fn broken(self) -> Option<Broken> {
+        match self {
+            Self::Idle => Some(Broken::Untouched),
+            Self::Interim => Some(Broken::Announced),
+            Self::Sending | Self::Passing => Some(Broken::Begun),
+            Self::Failing(broken) => Some(broken),
+            Self::Over => None,
+        }
+    }
 }
 
 impl Stream {
@@ -152,13 +227,7 @@ impl Stream {
     }
 
     #[inline]
-    pub(crate) fn response_begins(&self) {
-        if self.progress.get() == Progress::Idle {
-            self.progress.set(Progress::Responding);
-        }
-    }
-
-    pub(crate) fn is_over(&self) {
-        self.progress.set(Progress::Over);
+    pub(crate) fn set_progress(&self, progress: Progress) {
+        self.progress.set(progress);
     }
 }

@@ -9,6 +9,7 @@ use std::ptr;
 use smallvec::SmallVec;
 
 use super::EnvoyFilter;
+use crate::buffer;
 use crate::sys::{self, EnvoyBuffer, EnvoyHttpHeader, HttpHeaderType, ModuleHttpHeader};
 
 /// How many headers need no allocation. Browsers send some 20, Envoy adds a few.
@@ -134,6 +135,20 @@ impl<'a> Header<'a> {
             raw,
             bytes: PhantomData,
         }
+    }
+
+    /// Its name.
+    #[inline]
+    pub fn name(&self) -> &'a [u8] {
+        // SAFETY: `new` took pointer and length from a slice that lives for `'a`.
+        unsafe { buffer::bytes(self.raw.key_ptr, self.raw.key_length) }
+    }
+
+    /// Its value.
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        // SAFETY: as in `name`.
+        unsafe { buffer::bytes(self.raw.value_ptr, self.raw.value_length) }
     }
 
     /// `headers` as C takes them. Envoy only reads the array, although C's type is `*mut`, and is

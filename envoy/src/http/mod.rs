@@ -37,7 +37,7 @@ use crate::sys;
 /// Made and dropped on Envoy's main thread, used on all its worker threads at once.
 pub trait HttpFilterConfig: Send + Sync {
     /// A stream begins; its request headers can be read already. `None` has Envoy answer 500.
-    fn new_filter(&self, envoy: &mut EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>>;
+    fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>>;
 }
 
 /// What a module does with one HTTP stream.
@@ -46,6 +46,10 @@ pub trait HttpFilterConfig: Send + Sync {
 /// callbacks re-enter: `send_response` runs `on_local_reply` before it returns, the streaming
 /// calls run `on_stream_complete` and the watermark hooks. Keep state in `Cell`s; let no `RefCell`
 /// borrow and no lock live across a callback.
+///
+/// Hooks that are lent a `&EnvoyFilter` run in the midst of Envoy's own work on the connection:
+/// ending a stream there, this one or another, would crash it. They can read, and
+/// [commit](Scheduler::commit) an event to act a moment later.
 ///
 /// A hook that panics ends its stream: with a 500 if no response had begun, else by a reset.
 ///
@@ -93,25 +97,21 @@ pub trait HttpFilter {
 
     /// The client does not keep up: what is sent from now on piles up in Envoy.
     ///
-    /// The two watermark hooks nest. Two `above` may come before a `below`, so count them.
-    fn on_downstream_above_write_buffer_high_watermark(&self, envoy: &mut EnvoyFilter<'_>) {}
+    /// Runs inside the call that sends. The two watermark hooks nest: two `above` may come before a `below`, so count them.
+    fn on_downstream_above_write_buffer_high_watermark(&self, envoy: &EnvoyFilter<'_>) {}
 
     /// Takes one `above` back.
-    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &mut EnvoyFilter<'_>) {}
+    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &EnvoyFilter<'_>) {}
 
     /// A local reply, Envoy's or the filter's own [`EnvoyFilter::send_response`], is about to be
     /// sent.
-    fn on_local_reply(
-        &self,
-        envoy: &mut EnvoyFilter<'_>,
-        reply: LocalReply<'_>,
-    ) -> LocalReplyStatus {
+    fn on_local_reply(&self, envoy: &EnvoyFilter<'_>, reply: LocalReply<'_>) -> LocalReplyStatus {
         LocalReplyStatus::Continue
     }
 
     /// The last hook of the stream; access logs are written after it. If the filter has not ended
     /// its response yet, this is how it learns that the client went away.
-    fn on_stream_complete(&self, envoy: &mut EnvoyFilter<'_>) {}
+    fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {}
 }
 
 /// Envoy's side of one filter configuration, lent while the module's side is made.
@@ -197,43 +197,4 @@ pub struct LocalReply<'hook> {
     pub details: &'hook [u8],
     /// Whether Envoy will reset the stream rather than send the reply.
     pub reset_imminent: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_have_the_numbers_of_the_abi() {
-        use HeadersStatus as H;
-        let headers = [
-            H::Continue,
-            H::StopIteration,
-            H::ContinueAndDontEndStream,
-            H::StopAllIterationAndBuffer,
-            H::StopAllIterationAndWatermark,
-        ];
-        assert_eq!(headers.map(|status| status as u32), [0, 1, 2, 3, 4]);
-
-        use DataStatus as D;
-        let data = [
-            D::Continue,
-            D::StopIterationAndBuffer,
-            D::StopIterationAndWatermark,
-            D::StopIterationNoBuffer,
-        ];
-        assert_eq!(data.map(|status| status as u32), [0, 1, 2, 3]);
-
-        use TrailersStatus as T;
-        assert_eq!(
-            [T::Continue, T::StopIteration].map(|status| status as u32),
-            [0, 1]
-        );
-
-        use LocalReplyStatus as L;
-        assert_eq!(
-            [L::Continue, L::ContinueAndResetStream].map(|status| status as u32),
-            [0, 1]
-        );
-    }
 }

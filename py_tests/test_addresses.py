@@ -1,0 +1,56 @@
+"""`--host`: where the server listens, and what scopes say of it."""
+
+import json
+import socket
+
+import pytest
+from apps import Receive, Scope, Send, answer
+from conftest import Serve
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, [scope["client"], scope["server"]])
+
+
+def ask(host: str, port: int) -> tuple[object, int]:
+    """The application's answer, and the port that it was asked from."""
+    with socket.create_connection((host, port), timeout=20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        answered = b"".join(iter(lambda: sock.recv(65536), b""))
+        return json.loads(answered.partition(b"\r\n\r\n")[2]), sock.getsockname()[1]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_ipv4(serve: Serve, host: str) -> None:
+    server = serve(app, host=host, lifespan="off")
+    seen, port = ask("localhost" if host == "localhost" else "127.0.0.1", server.port)
+    if host != "localhost":
+        assert seen == [["127.0.0.1", port], ["127.0.0.1", server.port]]
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_ipv6(serve: Serve, host: str) -> None:
+    server = serve(app, host=host, lifespan="off")
+    seen, port = ask("::1", server.port)
+    assert seen == [["::1", port], ["::1", server.port]]
+
+
+def test_other_addresses_are_not_listened_on(serve: Serve) -> None:
+    server = serve(app, host="127.0.0.2", lifespan="off")
+    seen, port = ask("127.0.0.2", server.port)
+    assert seen == [["127.0.0.2", port], ["127.0.0.2", server.port]] or seen == [
+        ["127.0.0.1", port],
+        ["127.0.0.2", server.port],
+    ]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=20)

@@ -1,0 +1,245 @@
+"""The bridge in an Envoy that is started by hand: examples/envoy.yaml under plain `envoy -c`."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
+from conftest import Connect, unlike_uvicorn
+from deadline import DEADLINE, eventually
+from http1 import Http1Connection
+from http2 import Http2Connection
+from serving import AIOVOY, RECENT, TESTS, Server, ServerEnded, clean_environment
+
+from aiovoy.binary import envoy_binary
+from aiovoy.environ import bridge_path, libpython_path
+
+pytestmark = unlike_uvicorn("this is about aiovoy")
+
+ROOT = TESTS.parent
+EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
+
+
+def environment() -> dict[str, str]:
+    """As the example says: an active environment, and the folder of its libpython."""
+    env = clean_environment()
+    env.pop("PYTHONHOME", None)
+    env["VIRTUAL_ENV"] = sys.prefix
+    env["PATH"] = f"{sys.prefix}/bin:{env['PATH']}"
+    env["LD_LIBRARY_PATH"] = str(libpython_path().parent)
+    return env
+
+
+def free_ports() -> tuple[int, int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(closing(socket.socket())) for _ in range(2)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        first, second = (sock.getsockname()[1] for sock in sockets)
+    return first, second
+
+
+def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
+    """The example on other ports, for this Python, and with `changes` made in its text."""
+    text = EXAMPLE
+    name = f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+    changes = {
+        **changes,
+        "aiovoy/bridge.cpython-311-x86_64-linux-gnu.so": f"aiovoy/{name}",
+        "port_value: 8000": f"port_value: {port}",
+        "port_value: 9901": f"port_value: {admin}",
+        "127.0.0.1:9901": f"127.0.0.1:{admin}",
+    }
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+class PlainEnvoy(Server):
+    """An Envoy with a configuration file."""
+
+    def __init__(self, path: Path, cwd: Path, env: dict[str, str], port: int) -> None:
+        arguments = ["-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
+        super().__init__([str(envoy_binary(None)), *arguments], AIOVOY, cwd, env)
+        self.port = port
+        RECENT.append(self)
+
+    async def accepts(self) -> None:
+        """Waits until it accepts connections."""
+
+        def accepts() -> bool:
+            if self.process.poll() is not None:
+                raise ServerEnded(self)
+            return listens(self.port)
+
+        await eventually(accepts)
+
+
+@contextmanager
+def envoy(
+    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None
+) -> Iterator[PlainEnvoy]:
+    """An Envoy with the example's configuration, in the repository's root as the example says."""
+    port, admin = free_ports()
+    path = folder / "envoy.yaml"
+    path.write_text(configuration(port, admin, changes or {}))
+    server = PlainEnvoy(path, ROOT, env or environment(), port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_example_answers_on_both_protocols(tmp_path: Path) -> None:
+    with envoy(tmp_path) as server:
+        await server.accepts()
+        async with (
+            await Http1Connection.open(server.port) as one,
+            await Http2Connection.open(server.port) as two,
+        ):
+            assert (await one.get("/")).body == b"Hello, world!"
+            assert (await two.get("/")).body == b"Hello, world!"
+
+
+async def test_example_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "envoy.yaml"
+    path.write_text(configuration(8000, 9901, {}))
+    done = subprocess.run(
+        [str(envoy_binary(None)), "-c", str(path), "--mode", "validate"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "OK" in done.stdout
+
+
+async def test_environment_is_the_active_one(tmp_path: Path) -> None:
+    changes = {"app: hello:app": f"app: {__name__}:app", "app_dir: examples": f"app_dir: {TESTS}"}
+    with envoy(tmp_path, changes) as server:
+        await server.accepts()
+        seen = (await server.get("/interpreter")).json()
+        assert seen == [sys.prefix, str(TESTS), str(ROOT)]
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    note(scope, "in flight")
+    await file_exists(gate(scope))
+    await answer(send, b"answered")
+
+
+async def interpreter(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, [sys.prefix, sys.path[0], os.getcwd()])
+
+
+app = routes(gated, interpreter)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_lets_requests_in_flight_finish(
+    connect: Connect, key: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    changes = {"app: hello:app": f"app: {__name__}:app", "app_dir: examples": f"app_dir: {TESTS}"}
+    path = tmp_path / "gate"
+    with envoy(tmp_path, changes) as server:
+        await server.accepts()
+        exchange = await (await connect(server)).start(
+            "GET", f"/gated?{key}", headers=[(b"x-gate", str(path).encode())]
+        )
+        await server.noted(key, "in flight")
+        server.signal(number)
+        await eventually(lambda: not listens(server.port))
+        assert server.process.poll() is None
+        path.touch()
+        assert (await exchange.response()).body == b"answered"
+        assert await server.exit_code() == 0
+
+
+def without_ld_library_path() -> dict[str, str]:
+    env = environment()
+    del env["LD_LIBRARY_PATH"]
+    return env
+
+
+BAD: dict[str, tuple[dict[str, str], list[str]]] = {
+    "missing module": ({"app: hello:app": "app: nowhere:app"}, ["nowhere", "examples"]),
+    "missing attribute": ({"app: hello:app": "app: hello:nothing"}, ["nothing", "hello.py"]),
+    "no attribute": ({"app: hello:app": "app: hello"}, ["hello", "module:attribute"]),
+    "missing folder": ({"app_dir: examples": "app_dir: /no/such/folder"}, ["/no/such/folder"]),
+    "unknown setting": ({"app_dir: examples": "ap_dir: examples"}, ["ap_dir"]),
+    "bad loop": ({"# loop: asyncio": "loop: trio"}, ["trio"]),
+    "missing python": (
+        {"# python: /srv/shop/.venv/bin/python": "python: /no/such/python"},
+        ["/no/such/python"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_setting_is_named_and_ends_envoy(tmp_path: Path, name: str) -> None:
+    changes, words = BAD[name]
+    with envoy(tmp_path, changes) as server:
+        assert await server.exit_code() > 0
+        for word in words:
+            assert word in server.log
+        assert not listens(server.port)
+
+
+async def test_filter_without_the_bootstrap_extension_is_refused(tmp_path: Path) -> None:
+    start, end = EXAMPLE.index("bootstrap_extensions:"), EXAMPLE.index("static_resources:")
+    module = EXAMPLE[EXAMPLE.index("dynamic_module_config: &bridge") : EXAMPLE.index("    extension_name: aiovoy")]
+    moved = textwrap.indent(module.replace(" &bridge", ""), " " * 10).strip()
+    changes = {EXAMPLE[start:end]: "", "dynamic_module_config: *bridge": moved}
+    with envoy(tmp_path, changes) as server:
+        assert await server.exit_code() > 0
+        assert "bootstrap_extensions" in server.log
+
+
+async def test_libpython_is_the_right_one_or_envoy_ends_with_a_hint(tmp_path: Path) -> None:
+    """Without LD_LIBRARY_PATH the loader may find none, or one of another installation."""
+    with envoy(tmp_path, env=without_ld_library_path()) as server:
+        await eventually(lambda: server.process.poll() is not None or listens(server.port))
+        if server.process.poll() is not None:
+            assert await server.exit_code() > 0
+            assert "libpython" in server.log
+        else:
+            assert (await server.get("/")).body == b"Hello, world!"
+
+
+async def test_module_path_is_printed_for_configurations() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aiovoy", "--print-module-path"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert Path(done.stdout.strip()) == bridge_path()
+
+
+async def test_printed_configuration_runs_under_plain_envoy(tmp_path: Path) -> None:
+    """What the command line would run can be written to a file, and be run by hand."""
+    port, _ = free_ports()
+    command = [sys.executable, "-m", "aiovoy", "hello:app", "--app-dir", str(ROOT / "examples"), "--port", str(port)]
+    done = subprocess.run([*command, "--print-envoy-config"], stdout=subprocess.PIPE, text=True, check=True)
+    path = tmp_path / "printed.yaml"
+    path.write_text(done.stdout)
+    server = PlainEnvoy(path, tmp_path, environment(), port)
+    try:
+        await server.accepts()
+        assert (await server.get("/")).body == b"Hello, world!"
+    finally:
+        server.stop()

@@ -1,0 +1,100 @@
+//! Runs on: loop thread.
+//!
+//! CPython's `am_send` slot for our awaitables, and its use on those of others. pyo3 knows
+//! neither, and without the slot each result of an `await` travels in a `StopIteration` that is
+//! made, raised and taken apart again.
+
+#![allow(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::{PyTypeInfo, ffi};
+
+/// What resuming a coroutine leads to.
+pub(crate) enum Resumed<'py> {
+    /// It waits for what it yields.
+    Yielded(Bound<'py, PyAny>),
+    /// It has ended.
+    Returned(Bound<'py, PyAny>),
+}
+
+/// A class whose instances are resumed like a coroutine.
+pub(crate) trait Resume: PyTypeInfo {
+    /// Sends `value` in: `None` at first, and from a task always.
+    fn resume<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>>;
+}
+
+/// Gives `T` the slot. Its pymethods must have `__await__`, which makes pyo3 give the type the
+/// structure that the slot is in.
+pub(crate) fn install<T: Resume>(py: Python<'_>) -> PyResult<()> {
+    let class = T::type_object_raw(py);
+    // SAFETY: `class` is a live type object: the one that pyo3 keeps for `T`.
+    let slots = unsafe { (*class).tp_as_async };
+    if slots.is_null() {
+        return Err(PyRuntimeError::new_err(
+            "a class without `__await__` can't be resumed",
+        ));
+    }
+    // SAFETY: `slots` lies in the heap type `class` and lives as long; we are attached, so nobody
+    // reads it meanwhile.
+    unsafe { (*slots).am_send = Some(am_send::<T>) };
+    // SAFETY: `class` is a type object, and we are attached.
+    unsafe { ffi::PyType_Modified(class) };
+    Ok(())
+}
+
+/// Resumes any iterator or coroutine with `value`.
+pub(crate) fn resume<'py>(
+    coroutine: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Resumed<'py>> {
+    let py = coroutine.py();
+    let mut result = ptr::null_mut();
+    // SAFETY: both objects are live and `result` is ours; the function takes any object, and
+    // raises `AttributeError` for one that can't be resumed.
+    let status = unsafe { ffi::PyIter_Send(coroutine.as_ptr(), value.as_ptr(), &raw mut result) };
+    if matches!(status, ffi::PySendResult::PYGEN_ERROR) {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: without an error, `result` is a new reference that is ours.
+    let result = unsafe { Bound::from_owned_ptr(py, result) };
+    Ok(match status {
+        ffi::PySendResult::PYGEN_NEXT => Resumed::Yielded(result),
+        _ => Resumed::Returned(result),
+    })
+}
+
+/// The slot: `PyAsyncMethods.am_send` of CPython's documentation.
+unsafe extern "C" fn am_send<T: Resume>(
+    slf: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: CPython calls slots on attached threads only.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: a slot's first argument is a live instance of its type.
+    let slf = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    // SAFETY: `install` puts this function for `T` into the type of `T`.
+    let slf = unsafe { slf.cast_unchecked::<T>() };
+    // SAFETY: a live object.
+    let value = unsafe { Bound::from_borrowed_ptr(py, value) };
+    let resumed = catch_unwind(AssertUnwindSafe(|| T::resume(&slf, &value))).unwrap_or_else(|_| {
+        Err(PyRuntimeError::new_err(
+            "aiovoy panicked; the log says where",
+        ))
+    });
+    let (object, status) = match resumed {
+        Ok(Resumed::Yielded(object)) => (object.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+        Ok(Resumed::Returned(object)) => (object.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+        Err(error) => {
+            error.restore(py);
+            (ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR)
+        }
+    };
+    // SAFETY: CPython gives a place for the result.
+    unsafe { *result = object };
+    status
+}
