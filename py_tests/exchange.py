@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from deadline import DEADLINE
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 # A body up to this size leaves with its head, so that a server can see both at once.
@@ -109,7 +111,7 @@ class Connection(ABC):
         """Sends a request; with `upload`, its body is left to `Exchange.send`."""
 
     @abstractmethod
-    async def ended(self) -> None:
+    async def ended(self, within: float = DEADLINE) -> None:
         """Waits for the server to close the connection."""
 
     @abstractmethod

@@ -77,8 +77,8 @@ class Http1Connection(Connection):
         await self.write(f"{method} {path} HTTP/1.1\r\n".encode() + head + b"\r\n" + body)
         return Http1Exchange(self, method, chunked)
 
-    async def ended(self) -> None:
-        async with asyncio.timeout(DEADLINE):
+    async def ended(self, within: float = DEADLINE) -> None:
+        async with asyncio.timeout(within):
             while await self.more():
                 self.buffer = b""
 

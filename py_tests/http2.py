@@ -150,8 +150,8 @@ class Http2Connection(Connection):
         await self.flush()
         return exchange
 
-    async def ended(self) -> None:
-        async with asyncio.timeout(DEADLINE):
+    async def ended(self, within: float = DEADLINE) -> None:
+        async with asyncio.timeout(within):
             await self.closed.wait()
 
     async def close(self) -> None:

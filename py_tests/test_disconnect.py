@@ -383,7 +383,7 @@ async def test_clients_that_came_and_left_while_the_loop_was_blocked(
     async def all_told() -> bool:
         # Those whose request had not been read when they left need not reach the application.
         noted = await server.notes(key)
-        return bool(noted.count(DISCONNECT) == noted.count("waiting"))
+        return noted.count(DISCONNECT) == noted.count("waiting")
 
     await eventually(all_told)
     assert "Traceback" not in server.fresh_log
@@ -411,7 +411,7 @@ async def every_point(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_clients_that_leave_at_any_point_leave_no_task(server: Server, connect: Connect, leave: Leave) -> None:
     """Leaves after each number of turns of this test's loop, so before and at every await."""
-    before = (await server.get("/tasks")).json()
+    before: int = (await server.get("/tasks")).json()
     for turns in range(60):
         connection = await connect(server)
         exchange = await connection.start("POST", "/every_point", upload=True)

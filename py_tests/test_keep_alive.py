@@ -45,13 +45,14 @@ async def slow_upload(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_idle_connection_is_closed(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     assert (await connection.get("/plain")).body == b"plain"
-    await connection.ended()
+    # A machine under load may be late, but not by a multiple of what was asked for.
+    await connection.ended(within=5)
 
 
 @unlike_uvicorn("it waits for a first request without limit")
 async def test_connection_that_never_asks_is_closed(server: Server) -> None:
     async with await Http1Connection.open(server.port) as connection:
-        await connection.ended()
+        await connection.ended(within=5)
 
 
 async def test_connection_in_use_is_kept(server: Server, connect: Connect) -> None:
@@ -76,7 +77,7 @@ async def test_http_1_connection_close_is_honoured(server: Server) -> None:
         response = await Http1Exchange(connection).response()
         assert response.header(b"connection") == b"close"
         assert response.body == b"plain"
-        await connection.ended()
+        await connection.ended(within=5)
 
 
 app = routes(plain, takes_long, long_pause, slow_upload)

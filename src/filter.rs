@@ -94,9 +94,7 @@ impl HttpFilter for Filter {
         end_of_stream: bool,
     ) -> HeadersStatus {
         self.posted.set(true);
-        // Once for the stream, once for the call that the loop will leave.
-        self.process.in_flight.enter();
-        self.process.in_flight.enter();
+        self.process.in_flight.arrive();
         self.request.set(RequestBody {
             ended: end_of_stream,
             end_posted: end_of_stream,
@@ -191,7 +189,7 @@ impl HttpFilter for Filter {
         let disconnect = cut.then_some(Inbound::Disconnect(self.id));
         self.streams
             .remove(envoy, self.id, request.into_iter().chain(disconnect));
-        self.process.in_flight.leave();
+        self.process.in_flight.complete_stream();
     }
 }
 
@@ -209,7 +207,7 @@ impl Filter {
 
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
-        self.process.in_flight.leave();
+        self.process.in_flight.return_call();
         self.envoy.with(current, |envoy| {
             self.end_response();
             envoy.send_go_away_and_close(true);

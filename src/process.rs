@@ -35,32 +35,58 @@ impl Process {
 }
 
 /// Counts what a graceful shutdown waits for: streams until Envoy has completed them, and
-/// application calls until they have returned. Each request enters as both when it arrives.
+/// application calls until they have returned. A request arrives as both.
+///
+/// Envoy's threads and the loops each write a counter of their own, so that no cache line goes to
+/// and fro between them with every request.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    count: AtomicUsize,
+    /// Streams and calls that have arrived, less streams that were completed.
+    by_envoy: OwnCacheLine,
+    /// Calls that have returned, or never came to a loop.
+    returned: OwnCacheLine,
     draining: AtomicBool,
     idle: Notify,
 }
 
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct OwnCacheLine(AtomicUsize);
+
 impl InFlight {
-    /// A stream or an application call begins.
-    pub(crate) fn enter(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// A request has arrived.
+    pub(crate) fn arrive(&self) {
+        self.by_envoy.0.fetch_add(2, Ordering::SeqCst);
     }
 
-    /// It has ended.
-    pub(crate) fn leave(&self) {
-        // Sequentially consistent with `drained`: either it sees the zero, or we see that it waits.
-        let before = self.count.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.draining.load(Ordering::SeqCst) {
+    /// Its stream is complete.
+    pub(crate) fn complete_stream(&self) {
+        self.by_envoy.0.fetch_sub(1, Ordering::SeqCst);
+        self.look_again();
+    }
+
+    /// Its call has returned, or will not be made.
+    pub(crate) fn return_call(&self) {
+        self.returned.0.fetch_add(1, Ordering::SeqCst);
+        self.look_again();
+    }
+
+    /// Sequentially consistent with `drained`: either that sees the new count, or this sees that
+    /// it waits.
+    fn look_again(&self) {
+        if self.draining.load(Ordering::SeqCst) {
             self.idle.notify_waiters();
         }
     }
 
-    /// How many are in flight.
+    /// How many are in flight, or more: never fewer, since what returns between the two reads
+    /// still counts.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
+        let returned = self.returned.0.load(Ordering::SeqCst);
+        self.by_envoy
+            .0
+            .load(Ordering::SeqCst)
+            .wrapping_sub(returned)
     }
 
     /// Whether the server is stopping: connections are then closed after their response.
@@ -93,20 +119,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn drained_waits_for_the_last_one() {
+    async fn drained_waits_for_stream_and_call() {
         let in_flight = Arc::new(InFlight::default());
-        in_flight.enter();
-        in_flight.enter();
+        in_flight.arrive();
+        assert_eq!(in_flight.count(), 2);
         in_flight.drain();
         let waiting = tokio::spawn({
             let in_flight = in_flight.clone();
             async move { in_flight.drained().await }
         });
         tokio::task::yield_now().await;
-        in_flight.leave();
+        in_flight.complete_stream();
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        in_flight.leave();
+        in_flight.return_call();
         waiting.await.expect("drained");
     }
 

@@ -92,9 +92,9 @@ hooks! {
         config: EnvoyBuffer,
     ) -> *const FilterConfig {
         // SAFETY: live during the call; see `hooks!`.
-        let (mut envoy, name) = (unsafe { EnvoyFilterConfig::new(envoy) }, name);
+        let mut envoy = unsafe { EnvoyFilterConfig::new(envoy) };
         // SAFETY: as above.
-        let (name, config) = (unsafe { name.as_bytes() }, config);
+        let name = unsafe { name.as_bytes() };
         // SAFETY: as above.
         let config = unsafe { config.as_bytes() };
         let made = utf8("filter_name", name).and_then(|name| {

@@ -73,3 +73,8 @@ pub use http::{
 };
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
 pub use stats::{CounterId, GaugeId, HistogramId};
+
+/// Has `cargo test` compile the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,6 @@
 //! Runs on: Envoy main thread, except [`exit_now`].
 //!
-//! The [`Module`] trait and [`export!`]; what holds for the whole process.
+//! The [`Module`] trait and [`export!`](crate::export!); what holds for the whole process.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -116,7 +116,7 @@ macro_rules! export {
     };
 }
 
-/// The body of `envoy_dynamic_module_on_program_init`; for [`export!`] only.
+/// The body of `envoy_dynamic_module_on_program_init`; for [`export!`](crate::export!) only.
 #[doc(hidden)]
 pub fn program_init(module: &'static dyn Module) -> *const c_char {
     crate::log::install();

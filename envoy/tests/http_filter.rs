@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use envoy::fake::Request;
+use envoy::fake::{Request, Response};
 use envoy::{
     AttributeId, BodyChunks, CounterId, DataStatus, EnvoyFilter, FilterRef, GaugeId, Header,
     HeadersStatus, HistogramId, HttpFilter, LocalReplyStatus, ResetReason, Scheduler,
@@ -566,6 +566,114 @@ mod response {
         assert_eq!(response.details, "too_late");
     }
 
+    /// The response to a request whose headers `send` answers.
+    fn response_of(send: impl Fn(&mut EnvoyFilter<'_>) + 'static) -> Response {
+        let (_envoy, config) = scripted(Script {
+            request_headers: Box::new(move |envoy, _| {
+                send(envoy);
+                HeadersStatus::StopIteration
+            }),
+            ..Script::default()
+        });
+        let stream = config.stream(Request::get("/"));
+        stream.request_headers(true);
+        assert!(stream.is_complete());
+        stream.response()
+    }
+
+    const OK: [Header<'_>; 1] = [Header::new(b":status", b"200")];
+    const EARLY_HINTS: [Header<'_>; 1] = [Header::new(b":status", b"103")];
+    const OUT_OF_TURN: &str = "dynamic_module_response_out_of_turn";
+
+    #[test]
+    fn out_of_turn_before_headers_is_500() {
+        let sends: [fn(&mut EnvoyFilter<'_>); 3] = [
+            |envoy| envoy.send_response_data(b"too early", true),
+            |envoy| envoy.send_response_trailers(&[]),
+            |envoy| {
+                envoy.send_response_data(b"too early", false);
+                // And what follows goes nowhere.
+                envoy.send_response_headers(&OK, false);
+                envoy.send_response_data(b"body", true);
+            },
+        ];
+        for send in sends {
+            let response = response_of(send);
+            assert_eq!(response.status(), Some(500));
+            assert_eq!(response.details, OUT_OF_TURN);
+            assert!(response.body.is_empty());
+        }
+    }
+
+    #[test]
+    fn out_of_turn_after_headers_is_a_reset() {
+        let response = response_of(|envoy| {
+            envoy.send_response_headers(&OK, false);
+            envoy.send_response_headers(&EARLY_HINTS, false);
+        });
+        assert_eq!(response.heads.len(), 1);
+        assert_eq!(response.reset, Some(ResetReason::LocalReset));
+        assert_eq!(response.details, OUT_OF_TURN);
+    }
+
+    #[test]
+    fn out_of_turn_after_an_interim_head_is_500() {
+        let sends: [fn(&mut EnvoyFilter<'_>); 2] = [
+            |envoy| envoy.send_response_data(b"too early", true),
+            |envoy| envoy.send_response_headers(&EARLY_HINTS, true),
+        ];
+        for send in sends {
+            let response = response_of(move |envoy| {
+                envoy.send_response_headers(&EARLY_HINTS, false);
+                send(envoy);
+            });
+            assert_eq!(response.heads.len(), 2);
+            assert_eq!(response.status(), Some(500));
+            assert!(response.end_of_stream);
+        }
+    }
+
+    #[test]
+    fn out_of_turn_in_another_response_is_a_reset() {
+        let sends: [fn(&mut EnvoyFilter<'_>); 3] = [
+            |envoy| envoy.send_response_headers(&OK, true),
+            |envoy| envoy.send_response_data(b"more", true),
+            |envoy| envoy.send_response_trailers(&[]),
+        ];
+        for send in sends {
+            let (_envoy, config) = scripted(Script {
+                response_headers: Box::new(move |envoy, _| {
+                    send(envoy);
+                    HeadersStatus::Continue
+                }),
+                ..Script::default()
+            });
+            let stream = config.stream(Request::get("/"));
+            stream.response_headers(false);
+            assert_eq!(stream.response().reset, Some(ResetReason::LocalReset));
+            assert_eq!(stream.response().details, OUT_OF_TURN);
+        }
+    }
+
+    #[test]
+    fn reply_of_envoy_in_its_midst_ends_it() {
+        let (envoy, config) = scripted(Script {
+            request_headers: Box::new(|envoy, _| {
+                envoy.send_response_headers(&OK, false);
+                envoy.new_scheduler().commit(0);
+                HeadersStatus::StopIteration
+            }),
+            scheduled: Box::new(|envoy, _| envoy.send_response_data(b"late", true)),
+            ..Script::default()
+        });
+        let stream = config.stream(Request::get("/"));
+        stream.request_headers(true);
+        stream.local_reply(504, "stream_idle_timeout");
+        envoy.run_events();
+        assert!(stream.response().body.is_empty());
+        assert_eq!(stream.response().reset, Some(ResetReason::LocalReset));
+    }
+
     #[test]
     fn reset_and_go_away() {
         let journal = Journal::default();
@@ -784,6 +892,47 @@ mod filter_ref {
     }
 
     #[test]
+    fn reads_from_hooks_that_cannot_act() {
+        let first = Rc::new(RefCell::new(None::<FilterRef>));
+        let keep = Rc::clone(&first);
+        let journal = Journal::default();
+        let seen = journal.clone();
+        let (envoy, config) = scripted(Script {
+            request_headers: Box::new(move |envoy, _| {
+                keep.borrow_mut().get_or_insert_with(|| envoy.filter_ref());
+                HeadersStatus::StopIteration
+            }),
+            scheduled: Box::new(|envoy, _| envoy.send_response(200, &[], b"", "")),
+            stream_complete: Box::new(move |envoy| {
+                let first = first.borrow();
+                let path = first.as_ref().and_then(|first| {
+                    first.read(envoy, |first| {
+                        first.new_scheduler().commit(0);
+                        first.request_header(":path").map(<[u8]>::to_vec)
+                    })
+                });
+                seen.add(format_args!("{path:?}"));
+            }),
+            ..Script::default()
+        });
+        let (first, second) = (
+            config.stream(Request::get("/1")),
+            config.stream(Request::get("/2")),
+        );
+        first.request_headers(true);
+        second.request_headers(true);
+        second.disconnect();
+        assert_eq!(journal.take(), [format!("{:?}", Some(Some(b"/1")))]);
+        assert!(!first.is_complete());
+        envoy.run_events();
+        assert!(first.is_complete());
+        drop(first);
+        journal.take();
+        drop(config.stream(Request::get("/3")));
+        assert_eq!(journal.take(), ["None"]);
+    }
+
+    #[test]
     fn panic_ends_the_stream_acted_on_and_no_other() {
         let journal = Journal::default();
         let (envoy, config) = leading(
@@ -873,6 +1022,60 @@ mod panics {
         let stream = config.stream(Request::get("/"));
         assert_eq!(stream.response_headers(false), HeadersStatus::StopIteration);
         assert_eq!(stream.response().reset, Some(ResetReason::LocalReset));
+    }
+
+    #[test]
+    fn after_an_interim_head_is_500() {
+        let (_envoy, config) = scripted(Script {
+            request_headers: Box::new(|envoy, _| {
+                envoy.send_response_headers(&[Header::new(b":status", b"100")], false);
+                panic!("broken")
+            }),
+            ..Script::default()
+        });
+        let stream = config.stream(Request::get("/"));
+        stream.request_headers(true);
+        assert_eq!(stream.response().heads.len(), 2);
+        assert_eq!(stream.response().status(), Some(500));
+        assert!(stream.response().end_of_stream);
+    }
+
+    #[test]
+    fn at_a_watermark_ends_the_stream_a_moment_later() {
+        let journal = Journal::default();
+        let (envoy, config) = scripted(Script {
+            journal: journal.clone(),
+            request_headers: Box::new(|envoy, _| {
+                if envoy.request_header(":path") == Some(b"/begun") {
+                    envoy.send_response_headers(&[Header::new(b":status", b"200")], false);
+                }
+                HeadersStatus::StopIteration
+            }),
+            above: Box::new(|_| panic!("broken")),
+            ..Script::default()
+        });
+        let (idle, begun) = (
+            config.stream(Request::get("/")),
+            config.stream(Request::get("/begun")),
+        );
+        idle.request_headers(true);
+        begun.request_headers(true);
+        idle.above_write_buffer_high_watermark();
+        begun.above_write_buffer_high_watermark();
+        begun.above_write_buffer_high_watermark();
+        assert!(!idle.is_complete() && !begun.is_complete());
+        journal.take();
+
+        envoy.run_events();
+        assert_eq!(idle.response().status(), Some(500));
+        assert_eq!(begun.response().reset, Some(ResetReason::LocalReset));
+        // The filter sees no event of this.
+        let ends = [
+            "local_reply 500 dynamic_module_panicked",
+            "stream_complete",
+            "stream_complete",
+        ];
+        assert_eq!(journal.take(), ends);
     }
 
     #[test]

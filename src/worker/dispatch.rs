@@ -96,7 +96,7 @@ impl Dispatcher {
     pub(crate) fn forget(&self, id: ExchangeId) {
         let cycle = self.running.lock().remove(&id);
         if cycle.is_some() {
-            self.process.in_flight.leave();
+            self.process.in_flight.return_call();
         }
     }
 
@@ -106,7 +106,7 @@ impl Dispatcher {
         for message in left {
             if let Inbound::Start(id, _) = message {
                 self.post(Outbound::Fail(id));
-                self.process.in_flight.leave();
+                self.process.in_flight.return_call();
             }
         }
     }
@@ -187,7 +187,7 @@ impl Dispatcher {
                     this.post(Outbound::Fail(id));
                     let cycle = this.running.lock().remove(&id);
                     drop(cycle);
-                    this.process.in_flight.leave();
+                    this.process.in_flight.return_call();
                 }
             }
         }

@@ -18,6 +18,9 @@ use crate::sys;
 /// suspended in a `&mut` borrow. So no bytes read from Envoy, of any stream of the thread, are held
 /// while a `&mut self` method changes something.
 ///
+/// A `&EnvoyFilter` can read, a `&mut EnvoyFilter` can also act. Hooks are lent the former where
+/// Envoy would not survive an action, see [`HttpFilter`](super::HttpFilter).
+///
 /// Once the stream is over, getters find nothing and the other methods do nothing.
 pub struct EnvoyFilter<'hook> {
     raw: *mut sys::HttpFilter,

@@ -97,7 +97,8 @@ pub trait HttpFilter {
 
     /// The client does not keep up: what is sent from now on piles up in Envoy.
     ///
-    /// Runs inside the call that sends. The two watermark hooks nest: two `above` may come before a `below`, so count them.
+    /// Runs inside the call that sends. The two watermark hooks nest: two `above` may come before a
+    /// `below`, so count them.
     fn on_downstream_above_write_buffer_high_watermark(&self, envoy: &EnvoyFilter<'_>) {}
 
     /// Takes one `above` back.
