@@ -5,14 +5,32 @@
     async with Server("main:app") as server:
         await server.wait()
 
-The command `aiovoy` does the same. `importer`, `lifespan` and `interpreter` are for the bridge and run inside Envoy;
-all the rest runs in the process that starts Envoy.
+The command `aiovoy` does the same. `importer`, `lifespan`, `interpreter` and `event_loop` are for the bridge and run
+inside Envoy; all the rest runs in the process that starts Envoy, and is imported when it is asked for.
 """
 
-from .config import Config
-from .errors import AiovoyError, ConfigError, StartupError
-from .server import Server
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .errors import AiovoyError, ConfigError, StartupError
+    from .server import Server
 
 __all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__version__"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AiovoyError": ".errors",
+    "Config": ".config",
+    "ConfigError": ".errors",
+    "Server": ".server",
+    "StartupError": ".errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

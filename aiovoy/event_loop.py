@@ -7,20 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import traceback
 from typing import Any
 
+from aiovoy.interpreter import warn_of_handler
 
-def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """A new loop of `kind`, `uvloop` or `asyncio`, set as the current thread's."""
+
+def new_event_loop(kind: str, thread_name: str) -> asyncio.AbstractEventLoop:
+    """A new loop of `kind`, `uvloop` or `asyncio`, set as the current thread's, which logs call `thread_name`."""
+    threading.current_thread().name = thread_name
+    loop_class: Any
     if kind == "uvloop":
         import uvloop
 
-        event_loop = uvloop.new_event_loop()
+        loop_class = uvloop.Loop
     else:
-        event_loop = asyncio.new_event_loop()
+        loop_class = asyncio.SelectorEventLoop
+    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_NoSignals, loop_class), {})()
     asyncio.set_event_loop(event_loop)
     return event_loop
+
+
+class _NoSignals:
+    """Warns where a loop outside Python's main thread, which is Envoy's, would raise."""
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        warn_of_handler(sig)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return False
 
 
 def run(event_loop: asyncio.AbstractEventLoop) -> None:

@@ -86,10 +86,7 @@ def _is_factory(app: Any) -> bool:
 def _is_asgi2(app: Any) -> bool:
     if inspect.isclass(app):
         return not hasattr(app, "__await__")
-    if inspect.isfunction(app) or inspect.ismethod(app):
-        function = app
-    else:
-        function = type(app).__call__
+    function: Any = app if inspect.isfunction(app) or inspect.ismethod(app) else type(app).__call__
     if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function):
         return False
     return _takes_one_argument(app)

@@ -26,7 +26,7 @@ def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     sys.argv = ["aiovoy", app]
     sys.path.insert(0, os.fspath(app_dir))
     _restore_environment()
-    signal.signal = _signal_outside_main_thread(signal.signal)  # type: ignore[assignment]
+    signal.signal = _signal_outside_main_thread(signal.signal)
 
 
 def check_libpython(loaded: str) -> None:
@@ -75,12 +75,16 @@ def _signal_outside_main_thread(signal_signal: Any) -> Any:
     def signal_(signalnum: Any, handler: Any, /) -> Any:
         if threading.current_thread() is threading.main_thread():
             return signal_signal(signalnum, handler)
-        name = signal.Signals(signalnum).name
-        print(
-            f"aiovoy: no handler installed for {name}: signals belong to Envoy; "
-            "use lifespan.shutdown to learn that the server stops",
-            file=sys.stderr,
-        )
+        warn_of_handler(signalnum)
         return signal.getsignal(signalnum)
 
     return signal_
+
+
+def warn_of_handler(signalnum: int) -> None:
+    """Says that no handler for this signal is installed, and what to do instead."""
+    print(
+        f"aiovoy: no handler installed for {signal.Signals(signalnum).name}: signals belong to Envoy\n"
+        "hint: `lifespan.shutdown` tells that the server stops",
+        file=sys.stderr,
+    )

@@ -42,7 +42,8 @@ class Lifespan:
         try:
             failure = await self._ask("startup")
         except _EndedError as ended:
-            return self._unsupported(ended.__cause__)
+            self._check_support(ended.__cause__)
+            return None
         if failure is not None:
             raise LifespanError(f"application start-up failed: {failure}" if failure else "application start-up failed")
         return self._state
@@ -63,8 +64,8 @@ class Lifespan:
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise LifespanError(_with_traceback("exception in application shutdown", error))
 
-    def _unsupported(self, error: BaseException | None) -> None:
-        """The application ended before it answered to `lifespan.startup`."""
+    def _check_support(self, error: BaseException | None) -> None:
+        """Raises if the application had to answer to `lifespan.startup`, which it ended without."""
         self._task = None
         if self._mode == "auto":
             return
@@ -90,7 +91,8 @@ class Lifespan:
         self._expected = event
         self._answer = asyncio.get_running_loop().create_future()
         self._received.put_nowait({"type": f"lifespan.{event}"})
-        await asyncio.wait([self._task, self._answer], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [self._task, self._answer]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._answer.done():
             return self._answer.result()
         if self._task.cancelled():

@@ -95,7 +95,10 @@ where
     A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
 {
     let module = py.import(intern!(py, "aiovoy.event_loop"))?;
-    let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
+    let thread_name = std::thread::current();
+    let thread_name = thread_name.name().unwrap_or_default();
+    let arguments = (start.kind.name(), thread_name);
+    let event_loop = module.call_method1(intern!(py, "new_event_loop"), arguments)?;
     let start = parking_lot::Mutex::new(Some(start));
     let of_loop = event_loop.clone().unbind();
     let boot = PyCFunction::new_closure(

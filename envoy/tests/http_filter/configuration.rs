@@ -1,6 +1,12 @@
 //! Filter configurations and their metrics.
 
-use super::*;
+use std::cell::Cell;
+use std::rc::Rc;
+
+use envoy::fake::Request;
+use envoy::{CounterId, GaugeId, HeadersStatus, HistogramId};
+
+use crate::support::{Script, on_new_config, scripted};
 
 #[test]
 fn gets_its_name_and_bytes_and_can_refuse() {

@@ -1,6 +1,12 @@
 //! Reaching one stream from the hooks of another.
 
-use super::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use envoy::fake::Request;
+use envoy::{EnvoyFilter, FilterRef, Header, HeadersStatus};
+
+use crate::support::{Journal, Script, scripted};
 
 /// Streams that leave a reference to themselves in `refs`; the one for `/lead` acts on the
 /// first of them when scheduled.

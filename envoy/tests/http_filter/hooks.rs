@@ -1,6 +1,14 @@
 //! Which hooks run when, and what they answer.
 
-use super::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use envoy::fake::Request;
+use envoy::{
+    DataStatus, EnvoyFilter, FilterRef, HeadersStatus, HttpFilter, ResetReason, TrailersStatus,
+};
+
+use crate::support::{Dropped, Journal, Script, envoy, scripted, scripted_once};
 
 #[test]
 fn come_in_order_and_the_filter_goes_last() {

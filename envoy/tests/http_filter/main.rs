@@ -5,10 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod configuration;
+mod filter_ref;
 mod hooks;
+mod panics;
 mod request;
 mod response;
 mod scheduler;
-mod filter_ref;
-mod panics;
-mod configuration;

@@ -1,6 +1,9 @@
 //! What a panic in a hook leads to.
 
-use super::*;
+use envoy::fake::Request;
+use envoy::{DataStatus, Header, HeadersStatus, ResetReason, TrailersStatus};
+
+use crate::support::{Dropped, Journal, Script, envoy, scripted, scripted_once};
 
 fn error(envoy: &envoy::fake::Envoy) -> String {
     let mut logs = envoy.logs();

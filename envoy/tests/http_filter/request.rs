@@ -1,6 +1,14 @@
 //! Reading the request: headers, attributes, body.
 
-use super::*;
+use envoy::fake::Request;
+use envoy::{AttributeId, BodyChunks, DataStatus, HeadersStatus, TrailersStatus};
+
+use crate::support::{Journal, Script, scripted};
+
+/// The pieces of a body as one.
+fn join(chunks: &BodyChunks<'_>) -> Vec<u8> {
+    chunks.iter().collect::<Vec<_>>().concat()
+}
 
 #[test]
 fn headers_are_read_in_order_with_repeats() {

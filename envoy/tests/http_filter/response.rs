@@ -1,6 +1,9 @@
 //! Sending the response, whole or in parts, in turn and out of turn.
 
-use super::*;
+use envoy::fake::{Request, Response};
+use envoy::{AttributeId, EnvoyFilter, Header, HeadersStatus, LocalReplyStatus, ResetReason};
+
+use crate::support::{Journal, Script, scripted};
 
 #[test]
 fn whole_one_re_enters_the_filter() {

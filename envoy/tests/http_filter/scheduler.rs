@@ -1,6 +1,14 @@
 //! Events from other threads.
 
-use super::*;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use envoy::fake::Request;
+use envoy::{HeadersStatus, Scheduler};
+
+use crate::support::{Journal, Script, scripted};
 
 #[test]
 fn commits_from_other_threads_arrive_in_order() {
