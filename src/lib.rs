@@ -3,19 +3,19 @@
 //!
 //! # Layout
 //!
-//! - [`server`]: the life of the process: start-up, readiness, drain, end
-//! - [`config`]: its settings
-//! - [`control`]: the channel to the launcher
-//! - [`admin`]: the one request to Envoy's admin interface
-//! - [`filter`]: one stream: Envoy's hooks in, messages out, and back
-//! - [`request`]: Envoy's request, copied out
-//! - [`exchange`]: the messages between the two sides, and their names
-//! - [`mailbox`]: the queue between threads
-//! - [`process`]: the workers, and the count of what is in flight
-//! - [`worker`]: mailboxes of a worker, its streams (Envoy's side) and its dispatch (loop's side)
-//! - [`asgi`]: scope, receive, send and lifespan of an application
-//! - [`python`]: the interpreter, awaitables, tracebacks
-//! - [`runtime`]: tokio
+//! - [`server`], the life of the process: start-up, readiness, drain, end
+//! - [`config`], its settings
+//! - [`control`], the channel to the launcher
+//! - [`admin`], the one request to Envoy's admin interface
+//! - [`filter`], one stream: Envoy's hooks in, messages out, and back
+//! - [`request`], Envoy's request, copied out
+//! - [`exchange`], the messages between the two sides, and their names
+//! - [`mailbox`], the queue between threads
+//! - [`process`], the workers, and the count of what is in flight
+//! - [`worker`], the mailboxes of a worker, its streams (Envoy's side), its dispatch (loop's side)
+//! - [`asgi`], scope, receive, send and lifespan of an application
+//! - [`python`], the interpreter, awaitables, tracebacks
+//! - [`runtime`], tokio
 //!
 //! # Threads
 //!

@@ -81,7 +81,7 @@ unsafe extern "C" fn am_send<T: Resume>(
     let slf = unsafe { slf.cast_unchecked::<T>() };
     // SAFETY: a live object.
     let value = unsafe { Bound::from_borrowed_ptr(py, value) };
-    let resumed = catch_unwind(AssertUnwindSafe(|| T::resume(&slf, &value))).unwrap_or_else(|_| {
+    let resumed = catch_unwind(AssertUnwindSafe(|| T::resume(slf, &value))).unwrap_or_else(|_| {
         Err(PyRuntimeError::new_err(
             "aiovoy panicked; the log says where",
         ))
