@@ -53,6 +53,7 @@ format: $(INSTALLED) ## Format all code
 	$(BIN)/ruff format
 
 check-abi: build ## Hold the bridge against the Envoy binary, and the example configuration too
+	cargo test --quiet --package envoy-proxy-dynamic-modules-rust-sdk --test abi
 	$(BIN)/python envoy/check_abi.py --module "$(BRIDGE)" --envoy "$(ENVOY)"
 	LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" "$(ENVOY)" -c examples/envoy.yaml --mode validate --log-level warning
 

@@ -24,7 +24,9 @@ def new_event_loop(kind: str, thread_name: str) -> asyncio.AbstractEventLoop:
         loop_class = uvloop.Loop
     else:
         loop_class = asyncio.SelectorEventLoop
-    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_NoSignals, loop_class), {})()
+    # In the name of the class that it extends, by which libraries tell loops apart.
+    names = {"__module__": loop_class.__module__, "__qualname__": loop_class.__qualname__}
+    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_NoSignals, loop_class), names)()
     asyncio.set_event_loop(event_loop)
     return event_loop
 

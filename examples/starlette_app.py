@@ -61,7 +61,7 @@ async def countdown(request: Request) -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
         for number in range(5, 0, -1):
             yield f"{number}\n"
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         yield "lift-off\n"
 
     return StreamingResponse(lines(), media_type="text/plain")
