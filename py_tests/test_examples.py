@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from conftest import Connect
@@ -25,8 +25,8 @@ def of(example: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-async def connection(server: Server, connect: Connect) -> AsyncIterator[Connection]:
-    yield await connect(server)
+async def connection(server: Server, connect: Connect) -> Connection:
+    return await connect(server)
 
 
 def http_version(protocol: str) -> str:

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use rustc_hash::FxHashMap;
 
 use super::Worker;
@@ -55,7 +56,7 @@ impl Dispatcher {
             worker,
             process,
             app,
-            create_task: event_loop.getattr(intern!(py, "create_task"))?.unbind(),
+            create_task: task_maker(event_loop)?.unbind(),
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             done: Py::new(py, Done)?,
             scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None))),
@@ -162,6 +163,21 @@ impl Dispatcher {
         }
         Ok(())
     }
+}
+
+/// What makes a task of a coroutine. From Python 3.12 on it runs the first step at once, which
+/// for many a request is the only one.
+fn task_maker<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    if py.version_info() < (3, 12) {
+        return event_loop.getattr(intern!(py, "create_task"));
+    }
+    let task = py.import("asyncio")?.getattr("Task")?;
+    let arguments = PyDict::new(py);
+    arguments.set_item("loop", event_loop)?;
+    arguments.set_item("eager_start", true)?;
+    let partial = py.import("functools")?.getattr("partial")?;
+    partial.call((task,), Some(&arguments))
 }
 
 #[pymethods]

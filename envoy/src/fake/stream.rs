@@ -48,22 +48,22 @@ impl Stream {
     /// The same with the piece in several slices.
     #[track_caller]
     pub fn request_body_chunks(&self, chunks: &[&[u8]], end_of_stream: bool) -> DataStatus {
+        self.pointers();
         let chunks = chunks.iter().filter(|chunk| !chunk.is_empty());
-        *self.state.received.borrow_mut() = chunks.map(|chunk| chunk.to_vec()).collect();
-        let status = self.decode(|envoy, filter| {
-            // SAFETY: `filter` is not destroyed as the stream is open.
-            unsafe {
-                hooks::envoy_dynamic_module_on_http_filter_request_body(
-                    envoy,
-                    filter,
-                    end_of_stream,
-                )
-            }
-        });
-        let status = data_status(status);
-        let received = self.state.received.take();
-        self.state.keep(status, received);
-        status
+        let received = chunks.map(|chunk| chunk.to_vec()).collect();
+        self.state.receive(received, end_of_stream)
+    }
+
+    /// The client has sent a piece of the request's body. Unlike
+    /// [`request_body`](Self::request_body) this lets Envoy choose when to hand it over: at once if
+    /// it [reads](Self::is_reading), else inside the call that drains the buffered body, which is
+    /// the earliest moment there could be and the hardest for a filter.
+    #[track_caller]
+    pub fn client_sends(&self, data: impl AsRef<[u8]>, end_of_stream: bool) {
+        self.pointers();
+        let piece = (data.as_ref().to_vec(), end_of_stream);
+        self.state.sent.borrow_mut().push_back(piece);
+        self.state.read();
     }
 
     /// The trailers of the request are there.
@@ -148,6 +148,12 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// From how many bytes on another filter finds the response too large and resets the stream,
+    /// inside the call that sends. Default: none.
+    pub fn set_response_limit(&self, bytes: usize) {
+        self.state.response_limit.set(bytes);
     }
 
     /// Envoy answers the request itself, for instance after a time-out.
@@ -268,7 +274,7 @@ fn headers_status(number: u32) -> HeadersStatus {
     all[number as usize]
 }
 
-fn data_status(number: u32) -> DataStatus {
+pub(super) fn data_status(number: u32) -> DataStatus {
     use DataStatus as S;
     let all = [
         S::Continue,

@@ -1,13 +1,14 @@
 //! Envoy's side of a stream: what the callbacks do, and what happens to it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::ptr;
 use std::rc::Rc;
 
 use super::World;
 use super::config::ConfigState;
 use super::request::{Attribute, Fields, Request};
-use super::stream::Response;
+use super::stream::{Response, data_status};
 use crate::hooks::{self, Filter};
 use crate::http::{DataStatus, LocalReplyStatus, ResetReason};
 use crate::sys::{self, EnvoyBuffer};
@@ -22,6 +23,8 @@ pub(super) struct StreamState {
     phase: Cell<Phase>,
     request: Request,
     pub(super) request_trailers: OnceCell<Fields>,
+    /// Pieces of the body that the client has sent and Envoy has not read.
+    pub(super) sent: RefCell<VecDeque<(Vec<u8>, bool)>>,
     pub(super) received: RefCell<Vec<Vec<u8>>>,
     pub(super) buffered: RefCell<Vec<Vec<u8>>>,
     pub(super) buffer_limit: Cell<u64>,
@@ -30,6 +33,7 @@ pub(super) struct StreamState {
     /// Whether a hook of the request's side is running.
     decoding: Cell<bool>,
     pub(super) response: RefCell<Response>,
+    pub(super) response_limit: Cell<usize>,
     pub(super) write_buffer_limit: Cell<usize>,
     /// How much of the response's body the client has not read.
     pub(super) unread: Cell<usize>,
@@ -49,12 +53,14 @@ impl StreamState {
             phase: Cell::new(Phase::Open),
             request,
             request_trailers: OnceCell::new(),
+            sent: RefCell::default(),
             received: RefCell::default(),
             buffered: RefCell::default(),
             buffer_limit: Cell::new(DEFAULT_BUFFER_LIMIT),
             reading: Cell::new(true),
             decoding: Cell::new(false),
             response: RefCell::default(),
+            response_limit: Cell::new(usize::MAX),
             write_buffer_limit: Cell::new(usize::MAX),
             unread: Cell::new(0),
             above: Cell::new(0),
@@ -146,8 +152,10 @@ impl StreamState {
             bytes -= body.remove(0).len();
         }
         let left = body.iter().map(Vec::len).sum::<usize>() as u64;
+        drop(body);
         if left < self.buffer_limit.get() / 2 {
             self.reading.set(true);
+            self.read();
         }
         had_some
     }
@@ -199,6 +207,10 @@ impl StreamState {
         self.assert_changeable();
         if self.is_sendable() {
             self.response.borrow_mut().body.extend_from_slice(data);
+            if self.response.borrow().body.len() > self.response_limit.get() {
+                let details = "response_payload_too_large".to_owned();
+                return self.reset(ResetReason::LocalReset, details);
+            }
             self.unread.set(self.unread.get() + data.len());
             if self.unread.get() > self.write_buffer_limit.get() {
                 self.above_write_buffer_high_watermark();
@@ -301,7 +313,41 @@ impl StreamState {
         ptr::without_provenance_mut(self.id)
     }
 
-    pub(super) fn keep(&self, status: DataStatus, received: Vec<Vec<u8>>) {
+    /// Has the filter told of what the client has sent, as far as Envoy reads.
+    pub(super) fn read(&self) {
+        // Inside a hook of the request's side Envoy hands over nothing more.
+        while self.reading.get() && self.is_open() && !self.decoding.get() {
+            let Some((data, end_of_stream)) = self.sent.borrow_mut().pop_front() else {
+                return;
+            };
+            let received = if data.is_empty() {
+                Vec::new()
+            } else {
+                vec![data]
+            };
+            self.receive(received, end_of_stream);
+        }
+    }
+
+    /// A piece of the body is there.
+    pub(super) fn receive(&self, received: Vec<Vec<u8>>, end_of_stream: bool) -> DataStatus {
+        self.received.replace(received);
+        let status = self.decode(|| {
+            // SAFETY: the filter is not destroyed before `destroy`.
+            unsafe {
+                hooks::envoy_dynamic_module_on_http_filter_request_body(
+                    self.pointer(),
+                    self.filter.get(),
+                    end_of_stream,
+                )
+            }
+        });
+        let status = data_status(status);
+        self.keep(status, self.received.take());
+        status
+    }
+
+    fn keep(&self, status: DataStatus, received: Vec<Vec<u8>>) {
         if !self.is_open() {
             return;
         }

@@ -212,6 +212,46 @@ fn draining_lets_envoy_read_again() {
 }
 
 #[test]
+fn what_the_client_has_sent_is_read_inside_the_draining_call() {
+    let journal = Journal::default();
+    let drained = journal.clone();
+    let (envoy, config) = scripted(Script {
+        journal: journal.clone(),
+        request_body: Box::new(|envoy, _| {
+            envoy.set_buffer_limit(4);
+            envoy.new_scheduler().commit(100);
+            DataStatus::StopIterationAndWatermark
+        }),
+        scheduled: Box::new(move |envoy, bytes| {
+            envoy.drain_buffered_request_body(bytes as usize);
+            drained.add(format_args!("{} left", envoy.buffered_request_body_len()));
+        }),
+        ..Script::default()
+    });
+    let stream = config.stream(Request::post("/"));
+    stream.request_headers(false);
+    stream.client_sends("01234", false);
+    stream.client_sends("56789", false);
+    stream.client_sends("", true);
+    envoy.run_events();
+    assert_eq!(
+        journal.take(),
+        [
+            "request_headers end=false",
+            "request_body end=false",
+            "scheduled 100",
+            "request_body end=false",
+            "5 left",
+            "scheduled 100",
+            "request_body end=true",
+            "0 left",
+            "scheduled 100",
+            "0 left",
+        ]
+    );
+}
+
+#[test]
 fn too_much_to_buffer_is_envoys_413() {
     let journal = Journal::default();
     let (_envoy, config) = scripted(Script {

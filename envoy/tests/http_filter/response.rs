@@ -147,6 +147,37 @@ fn slow_client_is_reported_inside_the_call() {
 }
 
 #[test]
+fn another_filters_reset_completes_it_inside_the_call() {
+    let journal = Journal::default();
+    let sent = journal.clone();
+    let (_envoy, config) = scripted(Script {
+        journal: journal.clone(),
+        request_headers: Box::new(move |envoy, _| {
+            envoy.send_response_headers(&[Header::new(b":status", b"200")], false);
+            envoy.send_response_data(b"01234", false);
+            sent.add("sent");
+            envoy.send_response_data(b"5", false);
+            sent.add("sent");
+            HeadersStatus::StopIteration
+        }),
+        ..Script::default()
+    });
+    let stream = config.stream(Request::get("/"));
+    stream.set_response_limit(5);
+    stream.request_headers(true);
+    assert_eq!(
+        journal.take(),
+        [
+            "request_headers end=true",
+            "sent",
+            "stream_complete",
+            "sent"
+        ]
+    );
+    assert_eq!(stream.response().reset, Some(ResetReason::LocalReset));
+}
+
+#[test]
 fn second_reply_after_a_beginning_resets() {
     let (_envoy, config) = scripted(Script {
         request_headers: Box::new(|envoy, _| {
