@@ -41,8 +41,8 @@ use crate::python::interpreter::Interpreter;
 use crate::worker::{LoopStart, LoopThread, Worker};
 use crate::{admin, runtime};
 
-/// Exit code when the application does not start, as uvicorn's.
-const STARTUP_FAILED: i32 = 3;
+/// Exit code when the application's lifespan fails, as uvicorn's.
+const LIFESPAN_FAILED: i32 = 3;
 /// Exit code when Envoy itself does not start, as its own.
 const ENVOY_FAILED: i32 = 1;
 /// Exit code when a second signal ends the server at once.
@@ -55,6 +55,9 @@ const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
 const IDLE_GRACE: Duration = Duration::from_millis(100);
 /// How long cancelled application calls get to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long the loops get to end, and then Python, before the process ends without them.
+const END_GRACE: Duration = Duration::from_secs(10);
 
 /// Events of the bootstrap scheduler.
 const STARTED: u64 = 1;
@@ -192,6 +195,14 @@ impl BootstrapExtension for Server {
             // loops that run.
             envoy::exit_now(ENVOY_FAILED);
         }
+        let watch = std::thread::Builder::new().name("aiovoy-end".into());
+        let watch = watch.spawn(|| {
+            std::thread::sleep(END_GRACE);
+            give_up("`atexit` functions or threads of the application do not end");
+        });
+        if let Err(error) = watch {
+            log::warn!("nothing bounds the end of Python: no thread for it: {error}");
+        }
         if let Some(interpreter) = self.interpreter.take() {
             interpreter.finalize();
         }
@@ -206,24 +217,32 @@ impl BootstrapExtension for Server {
 impl Shared {
     async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
         let loops: Vec<_> = loops.into_iter().map(Arc::new).collect();
-        let started = tokio::select! {
-            started = self.startup(&loops) => started,
-            // A signal during start-up: nothing is served yet, so nothing is drained.
-            () = self.stop.requested() => Ok(Vec::new()),
+        let startup = tokio::select! {
+            startup = self.startup(&loops) => Some(startup),
+            // A signal during start-up: nothing is served yet, so nothing is drained, and the
+            // end of the loops cancels what has begun.
+            () = self.stop.requested() => None,
         };
-        match started {
-            Ok(lifespans) => {
-                self.stop.requested().await;
+        match startup {
+            None => {}
+            Some(Ok(lifespans)) => {
+                self.scheduler.commit(STARTED);
+                tokio::select! {
+                    () = self.announce(loops.len()) => self.stop.requested().await,
+                    () = self.stop.requested() => {}
+                }
                 self.drain().await;
                 self.shutdown_lifespans(&loops, &lifespans).await;
             }
-            Err(message) => {
+            Some(Err(message)) => {
                 log::error!("{message}");
                 self.control.tell(&Event::Failed { message: &message });
-                self.exit_code.store(STARTUP_FAILED, Ordering::Relaxed);
+                self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
             }
         }
-        stop_loops(loops).await;
+        if timeout(END_GRACE, stop_loops(loops)).await.is_err() {
+            give_up("application code holds an event loop or its threads");
+        }
         self.stop.complete();
     }
 
@@ -231,22 +250,20 @@ impl Shared {
         let startups = loops
             .iter()
             .map(|thread| Lifespan::startup(self.config.clone(), thread.clone()));
-        let lifespans = try_join_all(startups).await?;
-        self.scheduler.commit(STARTED);
+        try_join_all(startups).await
+    }
+
+    /// Tells the launcher once Envoy accepts connections.
+    async fn announce(&self, workers: usize) {
         while !self.gauges().await.workers_started {
             tokio::time::sleep(GAUGE_INTERVAL).await;
         }
-        let python = Python::version_str()
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let python = Python::version_str();
         self.control.tell(&Event::Ready {
-            python: &python,
-            workers: loops.len(),
+            python: python.split_whitespace().next().unwrap_or_default(),
+            workers,
             event_loop: self.config.event_loop.name(),
         });
-        Ok(lifespans)
     }
 
     /// Lets what is in flight end, within the time that the configuration gives it.
@@ -265,10 +282,9 @@ impl Shared {
         if timeout_at(deadline, self.quiet()).await.is_ok() {
             return;
         }
-        let seconds = self.config.timeout_graceful_shutdown.as_secs_f64();
         log::error!(
-            "{} requests or their application calls still run after {seconds} s: cancelled",
-            in_flight.count()
+            "requests still run after {} s: cancelled",
+            self.config.timeout_graceful_shutdown.as_secs_f64()
         );
         for worker in self.process.workers() {
             // A loop that has ended has nothing to cancel.
@@ -307,7 +323,7 @@ impl Shared {
             Ok(outcomes) => {
                 for message in outcomes.into_iter().filter_map(Result::err) {
                     log::error!("{message}");
-                    self.exit_code.store(STARTUP_FAILED, Ordering::Relaxed);
+                    self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
                 }
             }
             Err(_) => log::error!(
@@ -433,6 +449,12 @@ async fn stop_loops(loops: Vec<Arc<LoopThread>>) {
             log::error!("an event loop did not stop: {error}");
         }
     }
+}
+
+/// Ends the process although something in it does not.
+fn give_up(what: &str) -> ! {
+    log::error!("{what}: ended after {} s", END_GRACE.as_secs());
+    envoy::exit_now(ABORTED);
 }
 
 /// Ends the process where it stands: a second signal means it.
