@@ -34,7 +34,7 @@ fn read_fields(headers: &Headers<'_>, head: &mut RequestHead) {
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum();
-    head.fields = Fields::with_capacity(bytes);
+    head.fields = Fields::with_capacity(headers.len(), bytes);
     // Envoy gives pseudo headers first, so `host` is pushed before any other field.
     for (name, value) in headers.iter() {
         match name {

@@ -99,7 +99,11 @@ fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
                 "`status` is {status} where 200 to 999 was expected"
             ))
         })?;
-    let mut reader = FieldReader::default();
+    let mut reader = FieldReader {
+        // What most responses need.
+        fields: Fields::with_capacity(4, 96),
+        ..FieldReader::default()
+    };
     if let Some(headers) = message.get_item(intern!(py, "headers"))? {
         if let Ok(headers) = headers.cast_exact::<PyList>() {
             headers.iter().try_for_each(|field| reader.read(&field))?;
