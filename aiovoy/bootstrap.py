@@ -17,7 +17,7 @@ from .environ import bridge_path
 from .errors import ConfigError
 
 
-def bootstrap(config: Config, *, host: str, port: int, admin: Path, python: str) -> str:
+def bootstrap(config: Config, *, host: str, port: int, admin: str | Path, python: str) -> str:
     """The bootstrap that serves `config` on `host` and `port`.
 
     `host` is an IP address, since Envoy resolves no names; `admin` is where its admin interface listens; `python` is
@@ -37,7 +37,7 @@ def bootstrap(config: Config, *, host: str, port: int, admin: Path, python: str)
     )
 
 
-def _settings(config: Config, admin: Path, python: str) -> dict[str, str | float | bool]:
+def _settings(config: Config, admin: str | Path, python: str) -> dict[str, str | float | bool]:
     """What the bridge is told. What is not set is left out: `src/config.rs` has the defaults."""
     app_dir = None if config.app_dir is None else os.path.abspath(config.app_dir)
     settings = {

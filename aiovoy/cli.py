@@ -3,7 +3,6 @@
 import functools
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -128,5 +127,5 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 
 def _envoy_config(config: Config) -> str:
     """The bootstrap for an Envoy started by hand; its admin socket is in the working directory then."""
-    admin = Path("aiovoy-admin.sock")
+    admin = "./aiovoy-admin.sock"
     return bootstrap(config, host=resolve(config.host), port=config.port, admin=admin, python=sys.executable)

@@ -9,14 +9,21 @@ import asyncio
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from aiovoy.interpreter import warn_of_handler
 
 
-def new_event_loop(kind: str, thread_name: str) -> asyncio.AbstractEventLoop:
-    """A new loop of `kind`, `uvloop` or `asyncio`, set as the current thread's, which logs call `thread_name`."""
-    threading.current_thread().name = thread_name
+def start_thread(name: str, main: Callable[[], None]) -> threading.Thread:
+    """Starts the thread that an event loop runs on."""
+    thread = threading.Thread(target=main, name=name, daemon=False)
+    thread.start()
+    return thread
+
+
+def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """A new loop of `kind`, `uvloop` or `asyncio`, set as the current thread's."""
     loop_class: Any
     if kind == "uvloop":
         import uvloop

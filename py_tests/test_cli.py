@@ -146,7 +146,7 @@ def test_usage_errors(arguments: list[str], message: str) -> None:
 def test_print_envoy_config() -> None:
     result = CliRunner().invoke(main, ["shop:app", "--host", "localhost", "--port", "80", "--print-envoy-config"])
     assert result.exit_code == 0
-    for line in ['app: "shop:app"', 'address: "127.0.0.1"', "port_value: 80", 'admin: "aiovoy-admin.sock"']:
+    for line in ['app: "shop:app"', 'address: "127.0.0.1"', "port_value: 80", 'admin: "./aiovoy-admin.sock"']:
         assert line in result.output
 
 

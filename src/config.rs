@@ -37,8 +37,8 @@ pub(crate) struct Config {
     #[serde(default = "default_graceful_shutdown", deserialize_with = "seconds")]
     pub timeout_graceful_shutdown: Duration,
     /// The address of this Envoy's admin interface (a path or `ip:port`), through which it is
-    /// told to stop accepting connections when the server stops. Without it, connections are
-    /// accepted, and refused with 503, until the requests in flight have ended.
+    /// told to stop accepting connections when the server stops. Without it, requests that come
+    /// meanwhile are served, until nothing is in flight or the time is over.
     #[serde(default)]
     pub admin: Option<String>,
 }

@@ -2,11 +2,11 @@
 //!
 //! The thread of one worker's event loop, from its start to its end.
 
-use std::io;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::{Builder, JoinHandle};
 
+use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
@@ -19,7 +19,7 @@ use crate::python::traceback;
 
 /// A running event loop on a thread of its own.
 pub(crate) struct LoopThread {
-    thread: JoinHandle<()>,
+    thread: Py<PyAny>,
     pub(crate) locals: TaskLocals,
     pub(crate) dispatcher: Py<Dispatcher>,
 }
@@ -45,19 +45,9 @@ impl LoopThread {
         A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
     {
         let (started, outcome) = mpsc::channel();
-        let name = format!("aiovoy-loop-{}", start.index);
-        let failed = started.clone();
-        let thread = Builder::new()
-            .name(name)
-            .spawn(move || {
-                if let Err(error) = Python::attach(|py| {
-                    run(py, start, started).map_err(|error| traceback::format(py, &error))
-                }) {
-                    // Nobody listens once the loop has run.
-                    let _ = failed.send(Err(error));
-                }
-            })
-            .map_err(|error: io::Error| format!("no thread for an event loop: {error}"))?;
+        let thread = Python::attach(|py| {
+            start_thread(py, start, started).map_err(|error| traceback::format(py, &error))
+        })?;
         match outcome.recv() {
             Ok(Ok((locals, dispatcher))) => Ok(Self {
                 thread,
@@ -65,7 +55,7 @@ impl LoopThread {
                 dispatcher,
             }),
             Ok(Err(error)) => {
-                join(thread);
+                join(&thread);
                 Err(error)
             }
             Err(_) => Err("the thread of an event loop has ended".into()),
@@ -83,11 +73,46 @@ impl LoopThread {
                 event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (stop,))
             });
         });
-        join(self.thread);
+        join(&self.thread);
     }
 }
 
 type Started = Result<(TaskLocals, Py<Dispatcher>), String>;
+
+/// Starts the thread as one of Python's own, so that Python knows its name and that threads which
+/// the application starts are no daemons.
+fn start_thread<A>(
+    py: Python<'_>,
+    start: LoopStart<A>,
+    started: mpsc::Sender<Started>,
+) -> PyResult<Py<PyAny>>
+where
+    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+{
+    let name = format!("aiovoy-loop-{}", start.index);
+    let os_name = CString::new(name.as_str()).unwrap_or_default();
+    let start = Mutex::new(Some(start));
+    let main = PyCFunction::new_closure(
+        py,
+        None,
+        None,
+        move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            let py = args.py();
+            // For `top` and `ps`; a thread without the name runs as well.
+            let _ = rustix::thread::set_name(&os_name);
+            let Some(start) = start.lock().take() else {
+                return;
+            };
+            if let Err(error) = run(py, start, started.clone()) {
+                // Nobody listens once the loop has run.
+                let _ = started.send(Err(traceback::format(py, &error)));
+            }
+        },
+    )?;
+    let module = py.import(intern!(py, "aiovoy.event_loop"))?;
+    let thread = module.call_method1(intern!(py, "start_thread"), (name, main))?;
+    Ok(thread.unbind())
+}
 
 /// The loop thread's life.
 fn run<A>(py: Python<'_>, start: LoopStart<A>, started: mpsc::Sender<Started>) -> PyResult<()>
@@ -95,11 +120,8 @@ where
     A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
 {
     let module = py.import(intern!(py, "aiovoy.event_loop"))?;
-    let thread_name = std::thread::current();
-    let thread_name = thread_name.name().unwrap_or_default();
-    let arguments = (start.kind.name(), thread_name);
-    let event_loop = module.call_method1(intern!(py, "new_event_loop"), arguments)?;
-    let start = parking_lot::Mutex::new(Some(start));
+    let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
+    let start = Mutex::new(Some(start));
     let of_loop = event_loop.clone().unbind();
     let boot = PyCFunction::new_closure(
         py,
@@ -139,8 +161,10 @@ where
     Ok((locals, dispatcher))
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
-        log::error!("the thread of an event loop panicked");
+/// Waits for the thread's end; the caller must not be attached to Python.
+fn join(thread: &Py<PyAny>) {
+    let joined = Python::attach(|py| thread.call_method0(py, intern!(py, "join")).map(drop));
+    if let Err(error) = joined {
+        log::error!("the thread of an event loop can't be waited for: {error}");
     }
 }
