@@ -33,34 +33,45 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
         loop_class = asyncio.SelectorEventLoop
     # In the name of the class that it extends, by which libraries tell loops apart.
     names = {"__module__": loop_class.__module__, "__qualname__": loop_class.__qualname__}
-    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_NoSignals, loop_class), names)()
+    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_ServerLoop, loop_class), names)()
     asyncio.set_event_loop(event_loop)
     return event_loop
 
 
-class _NoSignals:
-    """Warns where a loop outside Python's main thread, which is Envoy's, would raise."""
+def run(event_loop: Any) -> None:
+    """Runs `event_loop` until `end` is called on it, then closes it.
+
+    `SystemExit` and `KeyboardInterrupt` that a task raises end `run_forever`, as does the loop's `stop`, but not the
+    server: the loop goes on.
+    """
+    while not event_loop.ending:
+        try:
+            event_loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            traceback.print_exc(file=sys.stderr)
+        else:
+            if not event_loop.ending:
+                print("aiovoy: the application stopped the event loop, which is the server's: it goes on", file=sys.stderr)
+    _close(event_loop)
+
+
+def end(event_loop: Any) -> None:
+    """Makes `run` close the loop; called in the loop."""
+    event_loop.ending = True
+    event_loop.stop()
+
+
+class _ServerLoop:
+    """What a loop of the server adds to its class."""
+
+    ending = False
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Warns where a loop outside Python's main thread, which is Envoy's, would raise."""
         warn_of_handler(sig)
 
     def remove_signal_handler(self, sig: int) -> bool:
         return False
-
-
-def run(event_loop: asyncio.AbstractEventLoop) -> None:
-    """Runs `event_loop` until it is stopped, then closes it.
-
-    `SystemExit` and `KeyboardInterrupt` that a task raises end `run_forever`, but not the server:
-    the task has failed as by any other exception, and the loop goes on.
-    """
-    while True:
-        try:
-            event_loop.run_forever()
-            break
-        except (SystemExit, KeyboardInterrupt):
-            traceback.print_exc(file=sys.stderr)
-    _close(event_loop)
 
 
 def _close(event_loop: asyncio.AbstractEventLoop) -> None:

@@ -26,6 +26,8 @@ def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     sys.argv = ["aiovoy", app]
     sys.path.insert(0, os.fspath(app_dir))
     _restore_environment()
+    # The import of `signal` has given SIGINT to Python.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal = _signal_outside_main_thread(signal.signal)
 
 

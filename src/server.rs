@@ -19,16 +19,17 @@
 //! ```
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
 use futures::future::{join_all, try_join_all};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::asgi::lifespan::Lifespan;
@@ -43,8 +44,6 @@ use crate::{admin, runtime};
 
 /// Exit code when the application's lifespan fails, as uvicorn's.
 const LIFESPAN_FAILED: i32 = 3;
-/// Exit code when Envoy itself does not start, as its own.
-const ENVOY_FAILED: i32 = 1;
 /// Exit code when a second signal ends the server at once.
 const ABORTED: i32 = 1;
 
@@ -97,14 +96,16 @@ impl Server {
         config: Config,
     ) -> Result<(Self, Arc<Process>), String> {
         let control = Control::connect()?;
-        Self::start_with(envoy, config, control)
-    }
-
-    fn start_with(
-        envoy: &EnvoyBootstrap<'_>,
-        config: Config,
-        control: Control,
-    ) -> Result<(Self, Arc<Process>), String> {
+        let server = Arc::new(OnceLock::<Arc<Shared>>::new());
+        control.listen({
+            let server = server.clone();
+            move |command| match (command, server.get()) {
+                (Command::Shutdown, Some(shared)) => shared.stop.request(),
+                // The application is being imported: there is nothing to stop in good order.
+                (Command::Shutdown, None) => envoy::exit_now(0),
+                (Command::Abort, _) => abort(),
+            }
+        })?;
         let config = Arc::new(config);
         let started = Self::start_python(&config);
         let (interpreter, process, loops) =
@@ -118,18 +119,14 @@ impl Server {
             stop: Stop::default(),
             gauge_readers: Mutex::default(),
         });
-        shared.control.listen({
-            let shared = shared.clone();
-            move |command| match command {
-                Command::Shutdown => shared.stop.request(),
-                Command::Abort => abort(),
-            }
-        })?;
+        // The listener's only other use is to read it.
+        let _ = server.set(shared.clone());
         runtime::get().spawn(shared.clone().supervise(loops));
+        let interpreter = RefCell::new(Some(interpreter));
         Ok((
             Self {
                 shared,
-                interpreter: RefCell::new(Some(interpreter)),
+                interpreter,
             },
             process,
         ))
@@ -154,7 +151,7 @@ impl Server {
                 .first()
                 .map(|first| Python::attach(|py| first.dispatcher.get().app(py)));
             let (config, app_dir) = (config.clone(), app_dir.clone());
-            loops.push(LoopThread::start(LoopStart {
+            let started = LoopThread::start(LoopStart {
                 index,
                 kind: config.event_loop,
                 worker: worker.clone(),
@@ -162,7 +159,14 @@ impl Server {
                 app: move |py: Python<'_>| {
                     loaded.map_or_else(|| app::load(py, &config, &app_dir), Ok)
                 },
-            })?);
+            });
+            match started {
+                Ok(started) => loops.push(started),
+                Err(error) => {
+                    loops.into_iter().for_each(LoopThread::stop);
+                    return Err(error);
+                }
+            }
         }
         Ok((interpreter, process, loops))
     }
@@ -190,10 +194,10 @@ impl BootstrapExtension for Server {
     }
 
     fn on_destroy(&self) {
-        if !self.shared.stop.is_complete() {
-            // Envoy could not start for a reason of its own, which it has told, and unwinds under
-            // loops that run.
-            envoy::exit_now(ENVOY_FAILED);
+        // Without a shutdown before it, Envoy has not come up: it has failed, which it has told, or
+        // got a signal. What has started ends all the same.
+        if !self.shared.stop.destroyed() {
+            give_up("the server has not come up, and does not end");
         }
         let watch = std::thread::Builder::new().name("aiovoy-end".into());
         let watch = watch.spawn(|| {
@@ -240,6 +244,8 @@ impl Shared {
                 self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
             }
         }
+        // Before its main loop runs, which this waits for, Envoy handles no signal.
+        self.gauges().await;
         if timeout(END_GRACE, stop_loops(loops)).await.is_err() {
             give_up("application code holds an event loop or its threads");
         }
@@ -272,20 +278,20 @@ impl Shared {
         let deadline = Instant::now() + self.config.timeout_graceful_shutdown;
         in_flight.drain();
         if let Some(address) = &self.config.admin {
-            match timeout_at(deadline, admin::stop_listening(address)).await {
-                Ok(Ok(())) | Err(_) => {}
-                Ok(Err(error)) => {
-                    log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}")
-                }
+            let stopped = self.unless_destroyed(admin::stop_listening(address));
+            if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
+                log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
             }
         }
         if timeout_at(deadline, self.quiet()).await.is_ok() {
             return;
         }
-        log::error!(
-            "requests still run after {} s: cancelled",
-            self.config.timeout_graceful_shutdown.as_secs_f64()
-        );
+        let seconds = self.config.timeout_graceful_shutdown.as_secs_f64();
+        if in_flight.count() == 0 {
+            log::error!("clients have not taken their responses after {seconds} s: cut off");
+            return;
+        }
+        log::error!("requests still run after {seconds} s: cancelled");
         for worker in self.process.workers() {
             // A loop that has ended has nothing to cancel.
             let _ = worker.inbox.post_all(&mut vec![Inbound::CancelAll]);
@@ -319,7 +325,9 @@ impl Shared {
             .iter()
             .zip(lifespans)
             .map(|(thread, lifespan)| lifespan.shutdown(thread));
-        match timeout(self.config.timeout_graceful_shutdown, join_all(shutdowns)).await {
+        // A time-out that is meant to cut requests short still leaves the application its end.
+        let limit = self.config.timeout_graceful_shutdown.max(END_GRACE);
+        match timeout(limit, join_all(shutdowns)).await {
             Ok(outcomes) => {
                 for message in outcomes.into_iter().filter_map(Result::err) {
                     log::error!("{message}");
@@ -328,17 +336,28 @@ impl Shared {
             }
             Err(_) => log::error!(
                 "application shutdown has not ended after {} s: given up",
-                self.config.timeout_graceful_shutdown.as_secs_f64()
+                limit.as_secs_f64()
             ),
         }
     }
 
-    /// Envoy's gauges, read on its main thread.
+    /// Envoy's gauges, read on its main thread once its main loop runs; nothing is left of them
+    /// when Envoy ends.
     async fn gauges(&self) -> Gauges {
         let (sender, gauges) = oneshot::channel();
         self.gauge_readers.lock().push(sender);
         self.scheduler.commit(READ_GAUGES);
-        gauges.await.unwrap_or_default()
+        let gauges = self.unless_destroyed(gauges).await;
+        gauges.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// What `future` gives; `None` once Envoy's main thread waits for our end, and does nothing
+    /// else any more.
+    async fn unless_destroyed<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::select! {
+            output = future => Some(output),
+            () = until(&self.stop.destroyed) => None,
+        }
     }
 }
 
@@ -364,13 +383,15 @@ impl Gauges {
 /// The request to stop, from whichever side, and Envoy's wait for its completion.
 #[derive(Default)]
 struct Stop {
-    notify: Notify,
+    requested: watch::Sender<bool>,
+    /// Envoy is ending and its main thread waits for `completed`.
+    destroyed: watch::Sender<bool>,
     state: Mutex<StopState>,
+    completed: Condvar,
 }
 
 #[derive(Default)]
 struct StopState {
-    requested: bool,
     signals: usize,
     complete: bool,
     waiting: Vec<ShutdownCompletion>,
@@ -385,19 +406,11 @@ enum Signal {
 
 impl Stop {
     fn request(&self) {
-        self.state.lock().requested = true;
-        self.notify.notify_one();
-    }
-
-    /// Whether the loops have ended, and Python may.
-    fn is_complete(&self) -> bool {
-        self.state.lock().complete
+        self.requested.send_replace(true);
     }
 
     async fn requested(&self) {
-        while !self.state.lock().requested {
-            self.notify.notified().await;
-        }
+        until(&self.requested).await;
     }
 
     /// Envoy has got a signal and waits for `done`.
@@ -419,6 +432,19 @@ impl Stop {
         Signal::First
     }
 
+    /// Envoy ends. Returns whether everything else has ended, after waiting for it.
+    fn destroyed(&self) -> bool {
+        self.destroyed.send_replace(true);
+        self.request();
+        let mut state = self.state.lock();
+        // The loops have their own grace within this time.
+        let limit = 2 * END_GRACE;
+        let late = self
+            .completed
+            .wait_while_for(&mut state, |state| !state.complete, limit);
+        !late.timed_out()
+    }
+
     /// Everything has ended. Envoy goes on with its own end, or is told to begin it.
     fn complete(&self) {
         let waiting = {
@@ -426,17 +452,23 @@ impl Stop {
             state.complete = true;
             std::mem::take(&mut state.waiting)
         };
-        if waiting.is_empty() {
+        self.completed.notify_all();
+        if waiting.is_empty() && !*self.destroyed.borrow() {
             // Nothing but a signal begins an orderly end of Envoy.
             let process = rustix::process::getpid();
-            if let Err(error) =
-                rustix::process::kill_process(process, rustix::process::Signal::TERM)
-            {
+            let signal = rustix::process::Signal::TERM;
+            if let Err(error) = rustix::process::kill_process(process, signal) {
                 log::error!("Envoy could not be told to end: {error}");
             }
         }
         waiting.into_iter().for_each(ShutdownCompletion::complete);
     }
+}
+
+/// Waits until `flag` is set.
+async fn until(flag: &watch::Sender<bool>) {
+    // The sender outlives this future, which borrows it: waiting can't fail.
+    let _ = flag.subscribe().wait_for(|set| *set).await;
 }
 
 async fn stop_loops(loops: Vec<Arc<LoopThread>>) {

@@ -4,44 +4,50 @@
 //! so that the end of the call is seen where it happens, without a callback of the task, and so
 //! that no exception leaves the task: `SystemExit` would end the loop.
 
+use parking_lot::Mutex;
 use pyo3::exceptions::asyncio::CancelledError;
-use pyo3::exceptions::{PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple};
 
 use super::http::HttpCycle;
 use super::outcome::Outcome;
-use crate::python::slots::{Resume, Resumed, resume};
+use crate::python::slots::{Resume, Resumed, is_coroutine, resume};
 
-/// A running application call.
+/// An application call.
 #[pyclass(frozen, module = "aiovoy")]
 pub(crate) struct Call {
     cycle: Py<HttpCycle>,
-    coroutine: Py<PyAny>,
+    app: Py<PyAny>,
+    /// Until the first step: what the application is called with.
+    arguments: Mutex<Option<Py<PyTuple>>>,
+    /// From the first step on.
+    coroutine: PyOnceLock<Py<PyAny>>,
 }
 
 impl Call {
-    /// The call whose `awaitable` the application returned.
-    ///
-    /// Errors if it can't be awaited.
-    pub(crate) fn new(cycle: Py<HttpCycle>, awaitable: Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = awaitable.py();
-        // A coroutine is resumed itself, which keeps its frame where debuggers look for it.
-        let coroutine = if awaitable.hasattr(intern!(py, "send"))? {
-            awaitable
-        } else if awaitable.hasattr(intern!(py, "__await__"))? {
-            awaitable.call_method0(intern!(py, "__await__"))?
-        } else {
-            let class = awaitable.get_type();
-            return Err(PyTypeError::new_err(format!(
-                "the application returned {class} where an awaitable was expected"
-            )));
-        };
-        Ok(Self {
+    /// A call of `app` with `arguments`, made when the task takes its first step, so that all of
+    /// the application runs in its own task and context.
+    pub(crate) fn new(cycle: Py<HttpCycle>, app: Py<PyAny>, arguments: Py<PyTuple>) -> Self {
+        Self {
             cycle,
-            coroutine: coroutine.unbind(),
-        })
+            app,
+            arguments: Mutex::new(Some(arguments)),
+            coroutine: PyOnceLock::new(),
+        }
+    }
+
+    fn coroutine<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        if let Some(coroutine) = self.coroutine.get(py) {
+            return Ok(coroutine.bind(py));
+        }
+        let arguments = self.arguments.lock().take();
+        let arguments = arguments.ok_or_else(|| PyRuntimeError::new_err("the call has ended"))?;
+        let awaitable = self.app.bind(py).call1(arguments.bind(py))?;
+        let coroutine = iterator(awaitable)?.unbind();
+        Ok(self.coroutine.get_or_init(py, || coroutine).bind(py))
     }
 
     fn end<'py>(&self, py: Python<'py>, resumed: PyResult<Resumed<'py>>) -> PyResult<Resumed<'py>> {
@@ -66,7 +72,10 @@ impl Call {
 impl Resume for Call {
     fn resume<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
         let (py, call) = (slf.py(), slf.get());
-        call.end(py, resume(call.coroutine.bind(py), value))
+        let resumed = call
+            .coroutine(py)
+            .and_then(|coroutine| resume(coroutine, value));
+        call.end(py, resumed)
     }
 }
 
@@ -96,10 +105,17 @@ impl Call {
         exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, call) = (slf.py(), slf.get());
-        let thrown = call
-            .coroutine
-            .bind(py)
-            .call_method1(intern!(py, "throw"), exception);
+        let thrown = match call.coroutine.get(py) {
+            Some(coroutine) => coroutine
+                .bind(py)
+                .call_method1(intern!(py, "throw"), exception),
+            // Cancelled before its first step.
+            None => {
+                let arguments = call.arguments.lock().take();
+                drop(arguments);
+                Err(PyErr::from_value(exception.get_item(0)?))
+            }
+        };
         let resumed = match thrown {
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
                 Ok(Resumed::Returned(py.None().into_bound(py)))
@@ -110,21 +126,39 @@ impl Call {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.coroutine
-            .call_method0(py, intern!(py, "close"))
-            .map(drop)
+        match self.coroutine.get(py) {
+            Some(coroutine) => coroutine.call_method0(py, intern!(py, "close")).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The application's coroutine answers for its frame, its name and its state.
     fn __getattr__<'py>(
         &self,
         py: Python<'py>,
-        name: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.coroutine
-            .bind(py)
-            .getattr(name.cast::<pyo3::types::PyString>()?)
+        match self.coroutine.get(py) {
+            Some(coroutine) => coroutine.bind(py).getattr(name),
+            None => Err(PyAttributeError::new_err(name.clone().unbind())),
+        }
     }
+}
+
+/// What resumes `awaitable`: a coroutine itself, which keeps its frame where debuggers look for
+/// it, and else its iterator.
+fn iterator(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let py = awaitable.py();
+    if is_coroutine(&awaitable) {
+        return Ok(awaitable);
+    }
+    if awaitable.hasattr(intern!(py, "__await__"))? {
+        return awaitable.call_method0(intern!(py, "__await__"));
+    }
+    let class = awaitable.get_type();
+    Err(PyTypeError::new_err(format!(
+        "the application returned {class} where an awaitable was expected"
+    )))
 }
 
 /// A step in the language of iterators.

@@ -148,7 +148,7 @@ impl HttpCycle {
 
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
-        let (task, progress) = {
+        let (task, waiters, progress) = {
             let mut state = self.state.lock();
             let progress = Progress {
                 begun: state.response.is_begun(),
@@ -158,9 +158,17 @@ impl HttpCycle {
             state.ended = true;
             // For whoever still holds `send`: its messages have nowhere to go.
             state.disconnected = true;
-            (state.task.take(), progress)
+            let mut waiters = std::mem::take(&mut state.receivers);
+            waiters.append(&mut state.senders);
+            (state.task.take(), waiters, progress)
         };
         outcome.log(py, progress);
+        // Whoever still waits, in a task of the application's own, is told of the end too.
+        for waiter in waiters {
+            if let Err(error) = resolve(py, &waiter) {
+                log::error!("a waiting task was not told of the end of its request: {error}");
+            }
+        }
         let dispatcher = self.dispatcher.get();
         if !progress.complete && !progress.disconnected {
             dispatcher.post(Outbound::Fail(self.id));

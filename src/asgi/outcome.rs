@@ -5,6 +5,7 @@
 use pyo3::exceptions::PyBaseExceptionGroup;
 use pyo3::intern;
 use pyo3::prelude::*;
+use rustc_hash::FxHashSet;
 
 use super::http::ClientDisconnected;
 use crate::python::traceback;
@@ -52,22 +53,26 @@ impl Outcome {
 /// Whether `error` is what `send` raised for a client that has gone, or comes of it: frameworks
 /// raise their own exception in its place, and task groups put it in an exception group.
 fn is_disconnect(py: Python<'_>, error: &PyErr) -> bool {
-    let is_disconnect = |error: PyErr| is_disconnect(py, &error);
-    if error.is_instance_of::<ClientDisconnected>(py) {
-        return true;
+    // Each exception once, since causes can go in a circle.
+    let mut seen = FxHashSet::default();
+    let mut left = vec![error.clone_ref(py)];
+    while let Some(error) = left.pop() {
+        if error.is_instance_of::<ClientDisconnected>(py) {
+            continue;
+        }
+        if !seen.insert(error.value(py).as_ptr().addr()) {
+            return false;
+        }
+        if error.is_instance_of::<PyBaseExceptionGroup>(py) {
+            let members = error.value(py).getattr(intern!(py, "exceptions"));
+            let members = members.and_then(|members| members.extract::<Vec<Bound<'_, PyAny>>>());
+            left.extend(members.into_iter().flatten().map(PyErr::from_value));
+        } else {
+            match error.cause(py).or_else(|| error.context(py)) {
+                Some(origin) => left.push(origin),
+                None => return false,
+            }
+        }
     }
-    if error.is_instance_of::<PyBaseExceptionGroup>(py) {
-        let members = error.value(py).getattr(intern!(py, "exceptions"));
-        let members = members.and_then(|members| members.extract::<Vec<Bound<'_, PyAny>>>());
-        return members.is_ok_and(|members| {
-            members
-                .into_iter()
-                .map(PyErr::from_value)
-                .all(is_disconnect)
-        });
-    }
-    error
-        .cause(py)
-        .or_else(|| error.context(py))
-        .is_some_and(is_disconnect)
+    true
 }

@@ -18,7 +18,7 @@ use super::slots::{Resume, Resumed};
 
 /// What can be waited for.
 pub(crate) trait Source: Send + Sync {
-    /// The result if it is here, else `None`; then `waiter` is resolved once it may be.
+    /// The result, or a future of the loop that is done when it is time to look again.
     fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>>;
 
     /// Forgets a future that `poll` returned and nobody waits for any more.

@@ -67,6 +67,12 @@ pub(crate) fn resume<'py>(
     })
 }
 
+/// Whether `object` is what calling an `async def` function gives.
+pub(crate) fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object, whose type is compared.
+    unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 }
+}
+
 /// The slot: `PyAsyncMethods.am_send` of CPython's documentation.
 unsafe extern "C" fn am_send<T: Resume>(
     slf: *mut ffi::PyObject,

@@ -138,10 +138,9 @@ impl Dispatcher {
         this.running.lock().insert(id, cycle.clone().unbind());
         let receive = cycle.getattr(intern!(py, "receive"))?;
         let send = cycle.getattr(intern!(py, "send"))?;
-        let application = this.app.bind(py).call1((scope, receive, send));
-        let task = application
-            .and_then(|awaitable| Call::new(cycle.clone().unbind(), awaitable))
-            .and_then(|call| this.create_task.bind(py).call1((call,)));
+        let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
+        let call = Call::new(cycle.clone().unbind(), this.app.clone_ref(py), arguments);
+        let task = this.create_task.bind(py).call1((call,));
         match task {
             Ok(task) => cycle.get().set_task(task.unbind()),
             Err(error) => cycle.get().end(py, &Outcome::Raised(error)),

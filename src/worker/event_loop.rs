@@ -66,14 +66,20 @@ impl LoopThread {
     pub(crate) fn stop(self) {
         Python::attach(|py| {
             self.dispatcher.get().close();
-            let event_loop = self.locals.event_loop(py);
-            let stop = event_loop.getattr(intern!(py, "stop"));
-            // A loop that is closed already needs no stop.
-            let _ = stop.and_then(|stop| {
-                event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (stop,))
-            });
+            if let Err(error) = self.end(py) {
+                log::error!("an event loop was not stopped: {error}");
+            }
         });
         join(&self.thread);
+    }
+
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.locals.event_loop(py);
+        let end = py
+            .import(intern!(py, "aiovoy.event_loop"))?
+            .getattr(intern!(py, "end"))?;
+        let soon = intern!(py, "call_soon_threadsafe");
+        event_loop.call_method1(soon, (end, &event_loop)).map(drop)
     }
 }
 
@@ -123,6 +129,7 @@ where
     let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
     let start = Mutex::new(Some(start));
     let of_loop = event_loop.clone().unbind();
+    let end = module.getattr(intern!(py, "end"))?.unbind();
     let boot = PyCFunction::new_closure(
         py,
         None,
@@ -135,8 +142,8 @@ where
             let event_loop = of_loop.bind(py);
             let outcome = boot(event_loop, start);
             if outcome.is_err() {
-                // The loop ends with nothing to run; `run` below then returns.
-                let _ = event_loop.call_method0(intern!(py, "stop"));
+                // The thread then ends; an error here would be that of `outcome` again.
+                let _ = end.call1(py, (event_loop,));
             }
             let _ = started.send(outcome);
         },
