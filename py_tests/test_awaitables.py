@@ -535,6 +535,92 @@ async def test_receive_and_send_may_be_wrapped(server: Server, connect: Connect,
     assert await server.noted(key, types) == [types]
 
 
+# --- The call and what it leaves behind ---
+
+
+async def leaves_a_receive_behind(scope: Scope, receive: Receive, send: Send) -> None:
+    await read(receive)
+
+    async def waits() -> None:
+        note(scope, "waiting")
+        note(scope, (await receive())["type"])
+
+    left_behind.append(asyncio.create_task(waits()))
+    await asyncio.sleep(0)
+    raise LookupError("on purpose")
+
+
+async def leaves_a_send_behind(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+
+    async def fills() -> None:
+        try:
+            while True:
+                await body(send, bytes(100_000), more=True)
+        except OSError as error:
+            note(scope, type(error).__name__)
+
+    left_behind.append(asyncio.create_task(fills()))
+    await asyncio.sleep(0)
+    note(scope, "waiting")
+    raise LookupError("on purpose")
+
+
+left_behind: list[asyncio.Task[None]] = []
+
+
+@pytest.mark.parametrize(
+    ("app", "told"), [(leaves_a_receive_behind, "http.disconnect"), (leaves_a_send_behind, "ClientDisconnected")]
+)
+async def test_end_of_the_call_is_told_to_whoever_still_waits(
+    server: Server, connect: Connect, key: str, app: Any, told: str
+) -> None:
+    connection = await connect(server)
+    await connection.start("GET", f"/{app.__name__}?{key}")
+    await server.noted(key, "waiting", told)
+
+
+called_with: contextvars.ContextVar[str] = contextvars.ContextVar("called_with", default="")
+
+
+def called_in_its_task(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    before, task = called_with.get(), asyncio.current_task()
+    called_with.set("a request before")
+    return answer(send, [before, task is not None])
+
+
+async def test_application_is_called_in_its_own_task_and_context(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    for _ in range(3):
+        assert (await connection.get("/called_in_its_task")).json() == ["", True]
+
+
+async def stops_the_loop(scope: Scope, receive: Receive, send: Send) -> None:
+    asyncio.get_running_loop().stop()
+    await answer(send, b"goes on")
+
+
+async def test_loop_goes_on_when_an_application_stops_it(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    for _ in range(2):
+        assert (await connection.get("/stops_the_loop")).body == b"goes on"
+    assert "stopped the event loop" in server.fresh_log
+
+
+async def too_deep(scope: Scope, receive: Receive, send: Send) -> None:
+    def deeper(one: int) -> list[int]:
+        return sorted([one], key=deeper)  # recursion through C
+
+    try:
+        deeper(1)
+    except RecursionError:
+        await answer(send, b"RecursionError")
+
+
+async def test_recursion_ends_in_an_exception(server: Server, connect: Connect) -> None:
+    assert (await (await connect(server)).get("/too_deep")).body == b"RecursionError"
+
+
 app = routes(
     which_loop,
     wait_for,
@@ -566,4 +652,9 @@ app = routes(
     context_task,
     unawaited,
     is_awaitable,
+    leaves_a_receive_behind,
+    leaves_a_send_behind,
+    called_in_its_task,
+    stops_the_loop,
+    too_deep,
 )

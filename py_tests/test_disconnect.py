@@ -282,6 +282,26 @@ async def raises_its_own(scope: Scope, receive: Receive, send: Send) -> None:
     raise LookupError("of the application")
 
 
+async def raises_in_a_circle(scope: Scope, receive: Receive, send: Send) -> None:
+    await read(receive)
+    note(scope, "waiting")
+    await receive()
+    one, other = LookupError("one"), LookupError("other")
+    one.__cause__, other.__cause__ = other, one
+    note(scope, "raising")
+    raise one
+
+
+async def test_causes_in_a_circle_do_no_harm(server: Server, connect: Connect, leave: Leave, key: str) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("GET", f"/raises_in_a_circle?{key}")
+    await server.noted(key, "waiting")
+    await leave(connection, exchange)
+    await server.noted(key, "raising")
+    await eventually(lambda: "LookupError: one" in server.fresh_log)
+    assert (await server.get("/plain")).body == b"plain"
+
+
 async def test_return_without_a_response_after_a_disconnect_is_no_error(
     server: Server, connect: Connect, leave: Leave, key: str
 ) -> None:
@@ -448,6 +468,7 @@ app = routes(
     does_not_care,
     returns_quietly,
     raises_its_own,
+    raises_in_a_circle,
     plain,
     waits,
     blocks,
