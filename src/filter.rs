@@ -343,3 +343,6 @@ fn headers<'a>(status: &'a [u8; 3], fields: &'a Fields) -> SmallVec<[Header<'a>;
     headers.extend(fields.iter().map(|(name, value)| Header::new(name, value)));
     headers
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,13 +58,13 @@ impl Inbox {
     }
 
     /// Takes what was posted. Only the loop thread calls this.
-    fn drain(&self, batch: &mut Vec<Inbound>) {
+    pub(crate) fn drain(&self, batch: &mut Vec<Inbound>) {
         // In this order: a post between the two finds its batch taken by this very call.
         self.waker.clear();
         self.mailbox.drain(batch);
     }
 
-    fn close(&self) -> Vec<Inbound> {
+    pub(crate) fn close(&self) -> Vec<Inbound> {
         self.mailbox.close()
     }
 }

@@ -150,6 +150,11 @@ impl Stream {
         }
     }
 
+    /// How many bytes of request body Envoy buffers before it stops reading. Default: 1 MiB.
+    pub fn set_buffer_limit(&self, bytes: u64) {
+        self.state.buffer_limit.set(bytes);
+    }
+
     /// From how many bytes on another filter finds the response too large and resets the stream,
     /// inside the call that sends. Default: none.
     pub fn set_response_limit(&self, bytes: usize) {
