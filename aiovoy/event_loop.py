@@ -38,6 +38,9 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
     return event_loop
 
 
+_STOPPED = "aiovoy: the application stopped the event loop, which is the server's: it goes on"
+
+
 def run(event_loop: Any) -> None:
     """Runs `event_loop` until `end` is called on it, then closes it.
 
@@ -51,7 +54,7 @@ def run(event_loop: Any) -> None:
             traceback.print_exc(file=sys.stderr)
         else:
             if not event_loop.ending:
-                print("aiovoy: the application stopped the event loop, which is the server's: it goes on", file=sys.stderr)
+                print(_STOPPED, file=sys.stderr)
     _close(event_loop)
 
 

@@ -34,7 +34,7 @@ impl FilterConfig {
 
 impl HttpFilterConfig for FilterConfig {
     fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
-        let streams = Streams::of_thread(|| self.process.worker(envoy.worker_index()));
+        let streams = Streams::of_thread(&self.process, envoy.worker_index());
         let (process, envoy) = (self.process.clone(), envoy.filter_ref());
         Some(streams.clone().add(|id| {
             Rc::new(Filter {
@@ -187,6 +187,8 @@ impl HttpFilter for Filter {
         let request = request.map(|request| Inbound::Start(self.id, request));
         let cut = !self.response.get().ended;
         let disconnect = cut.then_some(Inbound::Disconnect(self.id));
+        // It may be sending right now: nothing more is reported.
+        self.end_response();
         self.streams
             .remove(envoy, self.id, request.into_iter().chain(disconnect));
         self.process.in_flight.complete_stream();
@@ -207,7 +209,6 @@ impl Filter {
 
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
-        self.process.in_flight.return_call();
         self.envoy.with(current, |envoy| {
             self.end_response();
             envoy.send_go_away_and_close(true);

@@ -16,6 +16,7 @@
 //! - [`asgi`], scope, receive, send and lifespan of an application
 //! - [`python`], the interpreter, awaitables, tracebacks
 //! - [`runtime`], tokio
+//! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
 //!
 //! # Threads
 //!
@@ -28,6 +29,8 @@ mod admin;
 mod asgi;
 mod config;
 mod control;
+#[cfg(test)]
+mod envoy_thread;
 mod exchange;
 mod filter;
 mod mailbox;

@@ -136,6 +136,12 @@ mod tests {
         fn post(&self, message: T) -> Result<Wake, T> {
             self.post_or_merge(message, |_, message| Some(message))
         }
+
+        /// Runs `act` while posters and the reader wait.
+        pub(crate) fn while_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+            let _queue = self.queue.lock();
+            act()
+        }
     }
 
     #[test]

@@ -73,3 +73,6 @@ fn version(protocol: Option<&[u8]>) -> HttpVersion {
 fn owned(bytes: Option<&[u8]>) -> Short {
     bytes.unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;

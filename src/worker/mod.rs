@@ -58,13 +58,13 @@ impl Inbox {
     }
 
     /// Takes what was posted. Only the loop thread calls this.
-    pub(crate) fn drain(&self, batch: &mut Vec<Inbound>) {
+    fn drain(&self, batch: &mut Vec<Inbound>) {
         // In this order: a post between the two finds its batch taken by this very call.
         self.waker.clear();
         self.mailbox.drain(batch);
     }
 
-    pub(crate) fn close(&self) -> Vec<Inbound> {
+    fn close(&self) -> Vec<Inbound> {
         self.mailbox.close()
     }
 }
@@ -102,3 +102,6 @@ impl Outbox {
         self.mailbox.drain(batch);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,12 +27,14 @@ use envoy::{EnvoyFilter, Scheduler};
 use super::Worker;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
 use crate::filter::Filter;
+use crate::process::Process;
 
 /// The one event that aiovoy commits to a stream: "take your turn".
 pub(crate) const TURN: u64 = 1;
 
 /// The streams of one Envoy worker thread.
 pub(crate) struct Streams {
+    process: Arc<Process>,
     worker: Arc<Worker>,
     live: RefCell<Table<Rc<Filter>>>,
     leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
@@ -53,16 +55,21 @@ enum Gathered {
 }
 
 impl Streams {
-    /// The streams of this thread. `worker` is asked for at the thread's first stream: Envoy has
-    /// no hook for the start of a worker thread.
-    pub(crate) fn of_thread(worker: impl FnOnce() -> Arc<Worker>) -> Rc<Self> {
+    /// The streams of this thread, which is that of worker `index` of `process`. They are made at
+    /// the thread's first stream: Envoy has no hook for the start of a worker thread.
+    pub(crate) fn of_thread(process: &Arc<Process>, index: u32) -> Rc<Self> {
         thread_local!(static STREAMS: OnceCell<Rc<Streams>> = const { OnceCell::new() });
-        STREAMS.with(|streams| streams.get_or_init(|| Rc::new(Self::new(worker()))).clone())
+        STREAMS.with(|streams| {
+            streams
+                .get_or_init(|| Rc::new(Self::new(process.clone(), index)))
+                .clone()
+        })
     }
 
-    fn new(worker: Arc<Worker>) -> Self {
+    fn new(process: Arc<Process>, index: u32) -> Self {
         Self {
-            worker,
+            worker: process.worker(index),
+            process,
             live: RefCell::default(),
             leader: RefCell::default(),
             gathered: RefCell::default(),
@@ -128,7 +135,8 @@ impl Streams {
 
     fn gather(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
         self.gathered.borrow_mut().push(gathered);
-        if self.leader.borrow().is_none() {
+        // A stream that has ended can't lead: its events go nowhere.
+        if self.leader.borrow().is_none() && self.live.borrow().get(id).is_some() {
             self.lead(id, envoy.new_scheduler());
         }
         self.ensure_turn();
@@ -216,8 +224,15 @@ impl Streams {
                 Inbound::Start(id, _) => Some(id),
                 _ => None,
             }));
+            // Also for those that have ended meanwhile: their calls will not be made.
+            for _ in &refused {
+                self.process.in_flight.return_call();
+            }
         }
         self.inbound.replace(batch);
         refused
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,34 @@ impl LoopWaker {
         self.0.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::LoopWaker;
+
+    /// Long enough for any thread of a test on a busy machine.
+    const PATIENCE: Timespec = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+
+    impl LoopWaker {
+        /// Whether the loop would wake.
+        pub(crate) fn is_readable(&self) -> bool {
+            self.poll(Timespec::default())
+        }
+
+        /// Waits as the loop does.
+        #[track_caller]
+        pub(crate) fn wait(&self) {
+            assert!(self.poll(PATIENCE), "nobody woke the loop");
+        }
+
+        fn poll(&self, timeout: Timespec) -> bool {
+            let mut watched = [PollFd::new(&self.0, PollFlags::IN)];
+            poll(&mut watched, Some(&timeout)).expect("poll") > 0
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Runs on: the thread of a test.
+//!
+//! One Envoy worker thread for tests of the bridge's Envoy side: the fake Envoy with the bridge
+//! loaded, and in place of the loop a [`PlayedLoop`], which does what the test says and no more.
+
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
+
+use envoy::Module;
+use envoy::fake::{self, Stream};
+use rustc_hash::FxHashMap;
+
+use crate::Bridge;
+use crate::exchange::{ExchangeId, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead};
+use crate::process::Process;
+use crate::worker::Worker;
+
+/// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
+pub(crate) struct EnvoyThread {
+    config: fake::FilterConfig,
+    envoy: fake::Envoy,
+    process: Arc<Process>,
+}
+
+/// The loop's side of a worker.
+pub(crate) struct PlayedLoop {
+    pub(crate) worker: Arc<Worker>,
+    process: Arc<Process>,
+    /// Those whose requests have come, in that order: the index is an exchange's number.
+    pub(crate) exchanges: Vec<Exchange>,
+    numbers: FxHashMap<ExchangeId, usize>,
+    /// How many calls of the application have not returned.
+    running: usize,
+}
+
+/// What the loop knows of one exchange.
+pub(crate) struct Exchange {
+    pub(crate) id: ExchangeId,
+    pub(crate) head: RequestHead,
+    /// As far as it has come.
+    pub(crate) body: Vec<u8>,
+    pub(crate) complete: bool,
+    pub(crate) disconnected: bool,
+}
+
+/// What [`PlayedLoop::take`] answers if nothing has come.
+pub(crate) const NOTHING: [&str; 0] = [];
+
+/// Makes this thread the only Envoy worker thread of a process.
+pub(crate) fn start() -> (EnvoyThread, PlayedLoop) {
+    let process = new_process(1);
+    (
+        EnvoyThread::start(&process, 0),
+        PlayedLoop::new(&process, 0),
+    )
+}
+
+/// A process with `workers` workers.
+pub(crate) fn new_process(workers: usize) -> Arc<Process> {
+    let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
+    Arc::new(Process::new(workers.collect()))
+}
+
+impl EnvoyThread {
+    /// Makes this thread the Envoy worker thread `index` of `process`.
+    pub(crate) fn start(process: &Arc<Process>, index: u32) -> Self {
+        let process = process.clone();
+        let bridge = Bridge {
+            process: OnceLock::from(process.clone()),
+        };
+        // Envoy never unloads a module.
+        Self::load(Box::leak(Box::new(bridge)), process, index)
+    }
+
+    /// The same with `module` in place of the bridge.
+    pub(crate) fn load(module: &'static dyn Module, process: Arc<Process>, index: u32) -> Self {
+        thread_local!(static STARTED: Cell<bool> = const { Cell::new(false) });
+        assert!(!STARTED.replace(true), "a second Envoy of one thread");
+        let builder = fake::Envoy::builder().worker_index(index);
+        let envoy = builder.load(module).expect("the module loads");
+        let config = envoy.http_filter_config("aiovoy", b"");
+        Self {
+            config: config.expect("the module takes its configuration"),
+            envoy,
+            process,
+        }
+    }
+
+    /// Begins a stream, of which no hook has run yet.
+    pub(crate) fn stream(&self, request: fake::Request) -> Stream {
+        self.config.stream(request)
+    }
+
+    /// A request without a body.
+    pub(crate) fn get(&self) -> Stream {
+        let stream = self.stream(fake::Request::get("/"));
+        stream.request_headers(true);
+        stream
+    }
+
+    /// A request whose body is still to come.
+    pub(crate) fn post(&self) -> Stream {
+        let stream = self.stream(fake::Request::post("/"));
+        stream.request_headers(false);
+        stream
+    }
+
+    /// Ends the iteration of Envoy's dispatcher; says how many events were due.
+    pub(crate) fn run_events(&self) -> usize {
+        self.envoy.run_events()
+    }
+
+    /// Runs events, also those that other threads cause, until `done`.
+    #[track_caller]
+    pub(crate) fn run_until(&self, done: impl FnMut() -> bool) {
+        self.envoy.run_until(done);
+    }
+
+    /// What a graceful shutdown would wait for.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.process.in_flight.count()
+    }
+
+    /// The server is stopping.
+    pub(crate) fn drain(&self) {
+        self.process.in_flight.drain();
+    }
+}
+
+/// A panic in a hook, or a response out of turn, ends a stream and is logged: no test asks for one.
+impl Drop for EnvoyThread {
+    fn drop(&mut self) {
+        let logs = self.envoy.logs();
+        let error = logs.iter().find(|record| record.level == log::Level::Error);
+        if let Some(error) = error.filter(|_| !std::thread::panicking()) {
+            panic!("Envoy logged an error: {}", error.message);
+        }
+    }
+}
+
+impl PlayedLoop {
+    /// The loop of worker `index`.
+    pub(crate) fn new(process: &Arc<Process>, index: u32) -> Self {
+        Self {
+            worker: process.worker(index),
+            process: process.clone(),
+            exchanges: Vec::new(),
+            numbers: FxHashMap::default(),
+            running: 0,
+        }
+    }
+
+    /// Takes what is in the inbox, one line a message: `0: start "abc"`, `0: body "" end`,
+    /// `0: room 65536`, `0: disconnect`, `cancel all`. The number is the exchange's.
+    ///
+    /// Panics at what must never come: a second start, something else before it, body after its
+    /// end, anything after the disconnect.
+    #[track_caller]
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        let messages = self.worker.take_inbox().into_iter();
+        messages.map(|message| self.note(message)).collect()
+    }
+
+    /// Sleeps until it is woken.
+    #[track_caller]
+    pub(crate) fn sleep(&self) {
+        self.worker.sleep();
+    }
+
+    /// Whether it has been woken, and has not [taken](Self::take) anything since.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.worker.is_woken()
+    }
+
+    /// Posts a whole response.
+    pub(crate) fn answer(&self, exchange: usize, body: &str) {
+        self.start(exchange, body, true);
+    }
+
+    /// Posts the head of a response with the first of its body.
+    pub(crate) fn start(&self, exchange: usize, body: impl AsRef<[u8]>, end: bool) {
+        let head = ResponseHead {
+            status: 200,
+            fields: Fields::default(),
+            close: false,
+        };
+        self.start_with(exchange, head, body, end);
+    }
+
+    /// The same with a head of the test's choice.
+    pub(crate) fn start_with(
+        &self,
+        exchange: usize,
+        head: ResponseHead,
+        body: impl AsRef<[u8]>,
+        end: bool,
+    ) {
+        self.worker.outbox.post(Outbound::Start {
+            id: self.exchanges[exchange].id,
+            head,
+            body: body.as_ref().to_vec(),
+            end,
+        });
+    }
+
+    /// Posts more of the body of a response.
+    pub(crate) fn body(&self, exchange: usize, data: impl AsRef<[u8]>, end: bool) {
+        self.worker.outbox.post(Outbound::Body {
+            id: self.exchanges[exchange].id,
+            data: data.as_ref().to_vec(),
+            end,
+        });
+    }
+
+    /// The application has taken `bytes` of the request's body.
+    pub(crate) fn read(&self, exchange: usize, bytes: usize) {
+        let id = self.exchanges[exchange].id;
+        self.worker.outbox.post(Outbound::Read(id, bytes));
+    }
+
+    /// The application will not complete its response.
+    pub(crate) fn fail(&self, exchange: usize) {
+        let id = self.exchanges[exchange].id;
+        self.worker.outbox.post(Outbound::Fail(id));
+    }
+
+    /// Whether something lies in the outbox.
+    pub(crate) fn has_posted(&self) -> bool {
+        self.worker.outbox_has_messages()
+    }
+
+    /// The application's calls return, all that have been made.
+    pub(crate) fn return_calls(&mut self) {
+        for _ in 0..std::mem::take(&mut self.running) {
+            self.process.in_flight.return_call();
+        }
+    }
+
+    /// Ends, with nothing in its inbox.
+    #[track_caller]
+    pub(crate) fn close(&self) {
+        let left = self.worker.close_inbox();
+        assert!(left.is_empty(), "the test takes first");
+    }
+
+    #[track_caller]
+    fn note(&mut self, message: Inbound) -> String {
+        let id = match message {
+            Inbound::CancelAll => return "cancel all".to_owned(),
+            Inbound::Start(id, request) => return self.note_start(id, *request),
+            Inbound::Body { id, .. } | Inbound::Room(id, _) | Inbound::Disconnect(id) => id,
+        };
+        let number = self.numbers.get(&id);
+        let number = *number.expect("nothing of an exchange comes before its start");
+        let exchange = &mut self.exchanges[number];
+        assert!(!exchange.disconnected, "a message after the disconnect");
+        match message {
+            Inbound::Body { data, end, .. } => {
+                assert!(!exchange.complete, "body after its end");
+                exchange.body.extend_from_slice(&data);
+                exchange.complete = end;
+                format!("{number}: body {}", describe(&data, end))
+            }
+            Inbound::Room(_, bytes) => format!("{number}: room {bytes}"),
+            _ => {
+                exchange.disconnected = true;
+                format!("{number}: disconnect")
+            }
+        }
+    }
+
+    #[track_caller]
+    fn note_start(&mut self, id: ExchangeId, request: Request) -> String {
+        let number = self.exchanges.len();
+        assert!(self.numbers.insert(id, number).is_none(), "a second start");
+        self.running += 1;
+        let piece = describe(&request.body, request.complete);
+        self.exchanges.push(Exchange {
+            id,
+            head: request.head,
+            body: request.body,
+            complete: request.complete,
+            disconnected: false,
+        });
+        format!("{number}: start {piece}")
+    }
+}
+
+/// A piece of a body in a few words.
+fn describe(data: &[u8], end: bool) -> String {
+    let end = if end { " end" } else { "" };
+    match str::from_utf8(data) {
+        Ok(text) if data.len() <= 16 => format!("{text:?}{end}"),
+        _ => format!("<{}>{end}", data.len()),
+    }
+}
+
+/// Chooses what happens next, in tests that try many orders of events: the same on every machine.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        assert_ne!(seed, 0, "0 brings forth nothing but itself");
+        Self(seed)
+    }
+
+    /// Any number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    /// True once in `bound` times.
+    pub(crate) fn once_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+
+    /// Xorshift.
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}

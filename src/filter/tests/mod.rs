@@ -1,0 +1,3 @@
+mod end;
+mod request_body;
+mod response;
