@@ -14,7 +14,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::http::HttpCycle;
 use super::outcome::Outcome;
-use crate::python::slots::{Resume, Resumed, is_coroutine, resume};
+use crate::python::slots::{Resume, Resumed, is_coroutine, resume, stepped};
 
 /// An application call.
 #[pyclass(frozen, module = "aiovoy")]
@@ -159,12 +159,4 @@ fn iterator(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     Err(PyTypeError::new_err(format!(
         "the application returned {class} where an awaitable was expected"
     )))
-}
-
-/// A step in the language of iterators.
-fn stepped(resumed: PyResult<Resumed<'_>>) -> PyResult<Bound<'_, PyAny>> {
-    match resumed? {
-        Resumed::Yielded(waiter) => Ok(waiter),
-        Resumed::Returned(result) => Err(PyStopIteration::new_err((result.unbind(),))),
-    }
 }

@@ -14,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::slots::{Resume, Resumed};
+use super::slots::{Resume, Resumed, stepped};
 
 /// What can be waited for.
 pub(crate) trait Source: Send + Sync {
@@ -90,11 +90,7 @@ impl Awaitable {
     }
 
     fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match Self::resume(slf, value)? {
-            Resumed::Yielded(future) => Ok(future),
-            // A tuple, or `StopIteration` would take a tuple for its arguments.
-            Resumed::Returned(result) => Err(PyStopIteration::new_err((result.unbind(),))),
-        }
+        stepped(Self::resume(slf, value))
     }
 
     #[pyo3(signature = (kind, value = None, traceback = None))]

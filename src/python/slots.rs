@@ -9,7 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::{PyTypeInfo, ffi};
 
@@ -65,6 +65,15 @@ pub(crate) fn resume<'py>(
         ffi::PySendResult::PYGEN_NEXT => Resumed::Yielded(result),
         _ => Resumed::Returned(result),
     })
+}
+
+/// A step in the language of iterators, for who does not use the slot.
+pub(crate) fn stepped(resumed: PyResult<Resumed<'_>>) -> PyResult<Bound<'_, PyAny>> {
+    match resumed? {
+        Resumed::Yielded(waiter) => Ok(waiter),
+        // A tuple, or `StopIteration` would take a tuple for its arguments.
+        Resumed::Returned(result) => Err(PyStopIteration::new_err((result.unbind(),))),
+    }
 }
 
 /// Whether `object` is what calling an `async def` function gives.
