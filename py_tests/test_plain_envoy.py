@@ -1,5 +1,6 @@
 """The bridge in an Envoy that is started by hand: examples/envoy.yaml under plain `envoy -c`."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
+from apps import Receive, Scope, Send, answer, file_exists, gate, note, read, routes
 from conftest import Connect, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from http1 import Http1Connection
@@ -67,8 +68,9 @@ def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
 class PlainEnvoy(Server):
     """An Envoy with a configuration file."""
 
-    def __init__(self, path: Path, cwd: Path, env: dict[str, str], port: int) -> None:
+    def __init__(self, path: Path, cwd: Path, env: dict[str, str], port: int, workers: int = 2) -> None:
         arguments = ["-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
+        arguments += ["--concurrency", str(workers)]
         super().__init__([str(envoy_binary(None)), *arguments], AIOVOY, cwd, env)
         self.port = port
         RECENT.append(self)
@@ -86,13 +88,13 @@ class PlainEnvoy(Server):
 
 @contextmanager
 def envoy(
-    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None
+    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None, workers: int = 2
 ) -> Iterator[PlainEnvoy]:
     """An Envoy with the example's configuration, in the repository's root as the example says."""
     port, admin = free_ports()
     path = folder / "envoy.yaml"
     path.write_text(configuration(port, admin, changes or {}))
-    server = PlainEnvoy(path, ROOT, env or environment(), port)
+    server = PlainEnvoy(path, ROOT, env or environment(), port, workers)
     try:
         yield server
     finally:
@@ -170,6 +172,48 @@ async def test_signal_lets_requests_in_flight_finish(
         path.touch()
         assert (await exchange.response()).body == b"answered"
         assert await server.exit_code() == 0
+
+
+async def each_loop(scope: Scope, receive: Receive, send: Send) -> None:
+    """Has a state for each loop, and answers with it after a turn of the loop it runs on."""
+    loop = id(asyncio.get_running_loop())
+    if scope["type"] == "lifespan":
+        await receive()
+        scope["state"]["loop"] = loop
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("loop shut down", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    data = await read(receive)
+    await asyncio.sleep(0)
+    same = loop == scope["state"]["loop"] == id(asyncio.get_running_loop())
+    await answer(send, [loop, same, data.decode()])
+
+
+async def test_many_loops_at_once_keep_to_themselves(tmp_path: Path) -> None:
+    changes = {"app: hello:app": f"app: {__name__}:each_loop", "app_dir: examples": f"app_dir: {TESTS}"}
+    loops: set[int] = set()
+
+    async def client(server: PlainEnvoy, number: int) -> None:
+        async with await Http1Connection.open(server.port) as connection:
+            for turn in range(10):
+                text = f"{number}.{turn}"
+                loop, same, echoed = (await connection.post("/", text.encode())).json()
+                assert (same, echoed) == (True, text)
+                loops.add(loop)
+            if number % 2:
+                # In the midst of a request, while other streams of its worker go on.
+                await connection.start("POST", "/", upload=True)
+                await connection.abort()
+
+    with envoy(tmp_path, changes, workers=3) as server:
+        await server.accepts()
+        await asyncio.gather(*(client(server, number) for number in range(60)))
+        assert len(loops) == 3
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+        assert server.output.count("loop shut down") == 3
 
 
 def without_ld_library_path() -> dict[str, str]:
