@@ -14,6 +14,9 @@ use serde::Deserialize;
 pub(crate) struct Config {
     /// The application, as `module:attribute`.
     pub app: String,
+    /// Applications by path prefix; the longest that fits wins, and else `app`.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Whether the attribute is a function that makes the application.
     #[serde(default)]
     pub factory: bool,
@@ -33,6 +36,30 @@ pub(crate) struct Config {
     /// The ASGI `root_path`.
     #[serde(default)]
     pub root_path: String,
+    /// The proxies whose `x-forwarded-for` and `x-forwarded-proto` are believed: addresses,
+    /// networks, other names of a peer, or `*`.
+    #[serde(default = "default_forwarded_allow_ips")]
+    pub forwarded_allow_ips: Vec<String>,
+    /// Whether the client's address comes by the PROXY protocol.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Bytes of request body above which a request is refused.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_request_body: Option<u64>,
+    /// Requests in the application above which more are refused.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_concurrency: Option<u64>,
+    /// Seconds that the application waits for a client that neither sends the body that is asked
+    /// for nor takes the response; 0 is for ever.
+    #[serde(default = "default_idle", deserialize_with = "seconds")]
+    pub timeout_idle: Duration,
+    /// The value of `alt-svc` in responses over TLS that are not HTTP/3.
+    #[serde(default)]
+    pub alt_svc: Option<String>,
+    /// Whether the access log wants to know the client that the scope names: as dynamic metadata,
+    /// key `client` of the namespace `aiovoy`.
+    #[serde(default)]
+    pub access_log: bool,
     /// Seconds that requests in flight get when the server stops.
     #[serde(default = "default_graceful_shutdown", deserialize_with = "seconds")]
     pub timeout_graceful_shutdown: Duration,
@@ -41,6 +68,16 @@ pub(crate) struct Config {
     /// meanwhile are served, until nothing is in flight or the time is over.
     #[serde(default)]
     pub admin: Option<String>,
+}
+
+/// An application under a path prefix.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mount {
+    /// The prefix, such as `/api`: of whole path segments, without a slash at its end.
+    pub path: String,
+    /// The application, as `module:attribute`.
+    pub app: String,
 }
 
 /// An implementation of asyncio's event loop.
@@ -117,22 +154,54 @@ fn default_graceful_shutdown() -> Duration {
     Duration::from_secs(30)
 }
 
-/// A number of seconds, not negative. Envoy's YAML reader gives a `google.protobuf.Struct` its
-/// whole numbers as numbers and all others as strings.
+fn default_idle() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_forwarded_allow_ips() -> Vec<String> {
+    vec!["127.0.0.1".into()]
+}
+
+/// A whole number, not negative, in any of the forms that Envoy gives a number.
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let (number, written) = number(deserializer)?;
+    let whole = number.filter(|number| number.fract() == 0.0 && (0.0..=MAX_WHOLE).contains(number));
+    match whole {
+        // In range, as was just seen.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Some(number) => Ok(Some(number as u64)),
+        None => Err(serde::de::Error::custom(format!(
+            "`{written}` is not a whole number"
+        ))),
+    }
+}
+
+/// The largest number up to which doubles, which are what a `Struct` has, hold all whole ones.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// A number of seconds, not negative.
 fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let (seconds, written) = number(deserializer)?;
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| serde::de::Error::custom(format!("`{written}` is not a number of seconds")))
+}
+
+/// A number, and how it was written. Envoy's YAML reader gives a `google.protobuf.Struct` its
+/// whole numbers as numbers and all others as strings.
+fn number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<(Option<f64>, String), D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {
         Number(f64),
         Text(String),
     }
-    let (seconds, written) = match Number::deserialize(deserializer)? {
-        Number::Number(seconds) => (Some(seconds), seconds.to_string()),
+    Ok(match Number::deserialize(deserializer)? {
+        Number::Number(number) => (Some(number), number.to_string()),
         Number::Text(text) => (text.parse().ok(), text),
-    };
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| serde::de::Error::custom(format!("`{written}` is not a number of seconds")))
+    })
 }
 
 #[cfg(test)]
