@@ -155,7 +155,7 @@ fn default_graceful_shutdown() -> Duration {
 }
 
 fn default_idle() -> Duration {
-    Duration::from_secs(60)
+    Duration::from_secs(300)
 }
 
 fn default_forwarded_allow_ips() -> Vec<String> {

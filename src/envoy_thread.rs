@@ -11,7 +11,9 @@ use envoy::fake::{self, Stream};
 use rustc_hash::FxHashMap;
 
 use crate::Bridge;
-use crate::exchange::{ExchangeId, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead};
+use crate::exchange::{
+    ExchangeId, Failure, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead,
+};
 use crate::process::Process;
 use crate::worker::Worker;
 
@@ -220,8 +222,31 @@ impl PlayedLoop {
 
     /// The application will not complete its response.
     pub(crate) fn fail(&self, exchange: usize) {
+        self.fail_for(exchange, Failure::Application);
+    }
+
+    /// A response will not be completed.
+    pub(crate) fn fail_for(&self, exchange: usize, failure: Failure) {
         let id = self.exchanges[exchange].id;
-        self.worker.outbox.post(Outbound::Fail(id));
+        self.worker.outbox.post(Outbound::Fail(id, failure));
+    }
+
+    /// Posts an interim head with one field.
+    pub(crate) fn interim(&self, exchange: usize, status: u16, name: &str, value: &str) {
+        let (id, mut fields) = (self.exchanges[exchange].id, Fields::default());
+        fields.push(name.as_bytes(), value.as_bytes());
+        self.worker
+            .outbox
+            .post(Outbound::Interim { id, status, fields });
+    }
+
+    /// Ends a response with trailers.
+    pub(crate) fn trailers(&self, exchange: usize, trailers: &[(&str, &str)]) {
+        let (id, mut fields) = (self.exchanges[exchange].id, Fields::default());
+        for (name, value) in trailers {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        self.worker.outbox.post(Outbound::Trailers(id, fields));
     }
 
     /// Whether something lies in the outbox.
@@ -249,6 +274,7 @@ impl PlayedLoop {
             Inbound::CancelAll => return "cancel all".to_owned(),
             Inbound::Start(id, request) => return self.note_start(id, *request),
             Inbound::Body { id, .. } | Inbound::Room(id, _) | Inbound::Disconnect(id) => id,
+            Inbound::File(..) => unreachable!("files are read on the loop's side"),
         };
         let number = self.numbers.get(&id);
         let number = *number.expect("nothing of an exchange comes before its start");

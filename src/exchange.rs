@@ -7,6 +7,8 @@
 
 use smallvec::SmallVec;
 
+use crate::file::FileRead;
+
 /// Names an exchange of one worker. An index is used again; its generation then differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ExchangeId {
@@ -46,6 +48,8 @@ pub(crate) enum Inbound {
     Room(ExchangeId, usize),
     /// The stream has ended before its response was complete.
     Disconnect(ExchangeId),
+    /// A piece of a file that the response is to have has been read, by tokio.
+    File(ExchangeId, Box<FileRead>),
     /// Cancel what still runs: the time for a graceful shutdown is over.
     CancelAll,
 }
@@ -75,17 +79,40 @@ pub(crate) enum Outbound {
     },
     /// The application has taken this many bytes of the request body.
     Read(ExchangeId, usize),
-    /// The application will not complete its response: 500 if nothing was sent, else a reset.
-    Fail(ExchangeId),
+    /// An interim head, before the final one.
+    Interim {
+        /// Whose response it announces.
+        id: ExchangeId,
+        /// 100 or 103.
+        status: u16,
+        /// Its fields.
+        fields: Fields,
+    },
+    /// The end of the response, with trailers.
+    Trailers(ExchangeId, Fields),
+    /// The response will not be completed: an error status if nothing was sent, else a reset.
+    Fail(ExchangeId, Failure),
+}
+
+/// Why a response will not be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The application does not complete it.
+    Application,
+    /// The client neither sends what the application waits for nor takes the response.
+    Idle,
 }
 
 impl Outbound {
     /// Whose message it is.
     pub(crate) fn id(&self) -> ExchangeId {
         match self {
-            Self::Start { id, .. } | Self::Body { id, .. } | Self::Read(id, _) | Self::Fail(id) => {
-                *id
-            }
+            Self::Start { id, .. }
+            | Self::Body { id, .. }
+            | Self::Read(id, _)
+            | Self::Interim { id, .. }
+            | Self::Trailers(id, _)
+            | Self::Fail(id, _) => *id,
         }
     }
 
@@ -148,6 +175,10 @@ pub(crate) struct RequestHead {
     pub tls: bool,
     /// The protocol version.
     pub version: HttpVersion,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The client takes trailers.
+    pub takes_trailers: bool,
     /// `ip:port` of the connection's other end.
     pub client: Short,
     /// `ip:port` of our end, or the path of a Unix domain socket.
@@ -224,6 +255,11 @@ impl Fields {
             self.bytes.extend_from_slice(&length.to_ne_bytes());
         }
         self.count += 1;
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Names and values in order.
@@ -382,7 +418,8 @@ mod tests {
         };
         let mut newest = body(one, false);
         assert!(newest.merge(body(two, false)).is_some());
-        assert!(newest.merge(Outbound::Fail(one)).is_some());
+        let fail = Outbound::Fail(one, Failure::Application);
+        assert!(newest.merge(fail).is_some());
         assert!(newest.merge(body(one, true)).is_none());
         assert!(matches!(newest, Outbound::Body { data, end: true, .. } if data == b"xx"));
     }

@@ -14,7 +14,8 @@ use envoy::{
 use smallvec::SmallVec;
 
 use crate::exchange::{
-    ExchangeId, Fields, Inbound, Outbound, REQUEST_WINDOW, Request, ResponseHead, WINDOW_STEP,
+    ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request, ResponseHead,
+    WINDOW_STEP,
 };
 use crate::process::Process;
 use crate::request;
@@ -79,6 +80,8 @@ struct RequestBody {
 /// How far the response has got.
 #[derive(Debug, Clone, Copy, Default)]
 struct ResponseBody {
+    /// An interim head was sent.
+    announced: bool,
     started: bool,
     ended: bool,
     /// Marks that Envoy's write buffer is above, which nest.
@@ -210,10 +213,26 @@ impl Filter {
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
         self.envoy.with(current, |envoy| {
-            self.end_response();
             envoy.send_go_away_and_close(true);
-            envoy.send_response(503, &[], b"Service Unavailable", "aiovoy_stopped");
+            self.answer(envoy, 503, "Service Unavailable", "aiovoy_stopped");
         });
+    }
+
+    /// Answers in the application's place, before a response has begun. `details` are the
+    /// response code details of the access log.
+    fn answer(&self, envoy: &mut EnvoyFilter<'_>, status: u16, text: &str, details: &str) {
+        let announced = self.response.get().announced;
+        self.end_response();
+        if !announced {
+            return envoy.send_response(status.into(), &[], text.as_bytes(), details);
+        }
+        // For Envoy an interim head is a response begun: a whole one would only reset the stream.
+        let mut fields = Fields::default();
+        fields.push(b"content-type", b"text/plain");
+        fields.push(b"content-length", text.len().to_string().as_bytes());
+        let status = status_digits(status);
+        envoy.send_response_headers(&headers(&status, &fields), false);
+        envoy.send_response_data(text.as_bytes(), true);
     }
 
     /// Does what the loop asks for.
@@ -224,7 +243,9 @@ impl Filter {
             } => self.send_head(envoy, &head, &body, end),
             Outbound::Body { data, end, .. } => self.send_body(envoy, &data, end),
             Outbound::Read(_, bytes) => self.pull(envoy, bytes),
-            Outbound::Fail(_) => self.fail(envoy),
+            Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
+            Outbound::Trailers(_, fields) => self.send_trailers(envoy, &fields),
+            Outbound::Fail(_, failure) => self.fail(envoy, failure),
         });
     }
 
@@ -262,6 +283,23 @@ impl Filter {
         }
     }
 
+    fn send_interim(&self, envoy: &mut EnvoyFilter<'_>, status: u16, fields: &Fields) {
+        let mut response = self.response.get();
+        response.announced = true;
+        self.response.set(response);
+        let status = status_digits(status);
+        envoy.send_response_headers(&headers(&status, fields), false);
+    }
+
+    fn send_trailers(&self, envoy: &mut EnvoyFilter<'_>, fields: &Fields) {
+        self.end_response();
+        if fields.is_empty() {
+            return envoy.send_response_data(b"", true);
+        }
+        let trailers: SmallVec<[Header<'_>; 8]> = pairs(fields).collect();
+        envoy.send_response_trailers(&trailers);
+    }
+
     /// From here on the end of the stream is of our making.
     fn end_response(&self) {
         let mut response = self.response.get();
@@ -269,19 +307,20 @@ impl Filter {
         self.response.set(response);
     }
 
-    fn fail(&self, envoy: &mut EnvoyFilter<'_>) {
-        let started = self.response.get().started;
-        self.end_response();
-        if started {
-            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_application_failed");
-        } else {
-            envoy.send_response(
-                500,
-                &[],
-                b"Internal Server Error",
-                "aiovoy_application_failed",
-            );
+    fn fail(&self, envoy: &mut EnvoyFilter<'_>, failure: Failure) {
+        let (status, text, details) = match failure {
+            Failure::Application => (500, "Internal Server Error", "aiovoy_application_failed"),
+            Failure::Idle => (408, "Request Timeout", "aiovoy_client_idle"),
+        };
+        if self.response.get().started {
+            self.end_response();
+            return envoy.reset_stream(ResetReason::LocalReset, details);
         }
+        if failure == Failure::Idle {
+            // The rest of the request may still come, and is not to be taken for another one.
+            envoy.send_go_away_and_close(true);
+        }
+        self.answer(envoy, status, text, details);
     }
 
     /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
@@ -341,8 +380,13 @@ fn status_digits(status: u16) -> [u8; 3] {
 fn headers<'a>(status: &'a [u8; 3], fields: &'a Fields) -> SmallVec<[Header<'a>; 16]> {
     let mut headers = SmallVec::with_capacity(fields.iter().len() + 1);
     headers.push(Header::new(b":status", status));
-    headers.extend(fields.iter().map(|(name, value)| Header::new(name, value)));
+    headers.extend(pairs(fields));
     headers
+}
+
+fn pairs(fields: &Fields) -> impl Iterator<Item = Header<'_>> {
+    let fields = fields.iter();
+    fields.map(|(name, value)| Header::new(name, value))
 }
 
 #[cfg(test)]

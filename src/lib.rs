@@ -10,6 +10,7 @@
 //! - [`filter`], one stream: Envoy's hooks in, messages out, and back
 //! - [`request`], Envoy's request, copied out
 //! - [`exchange`], the messages between the two sides, and their names
+//! - [`file`], files that responses are made of
 //! - [`mailbox`], the queue between threads
 //! - [`process`], the workers, and the count of what is in flight
 //! - [`worker`], the mailboxes of a worker, its streams (Envoy's side), its dispatch (loop's side)
@@ -32,6 +33,7 @@ mod control;
 #[cfg(test)]
 mod envoy_thread;
 mod exchange;
+mod file;
 mod filter;
 mod mailbox;
 mod process;

@@ -45,7 +45,16 @@ fn read_fields(headers: &Headers<'_>, head: &mut RequestHead) {
             // with this very value says nothing that `scheme` does not.
             b"x-forwarded-proto" if is_last(headers, name, value) && value == scheme(head.tls) => {}
             [b':', ..] => {}
-            _ => head.fields.push(name, value),
+            _ => {
+                match name {
+                    b"expect" => {
+                        head.expects_continue |= value.eq_ignore_ascii_case(b"100-continue")
+                    }
+                    b"te" => head.takes_trailers |= has_trailers(value),
+                    _ => {}
+                }
+                head.fields.push(name, value);
+            }
         }
     }
 }
@@ -55,6 +64,12 @@ fn is_last(headers: &Headers<'_>, name: &[u8], value: &[u8]) -> bool {
     headers.iter().last().is_some_and(|(last, last_value)| {
         std::ptr::eq(last, name) && std::ptr::eq(last_value, value)
     })
+}
+
+/// Whether `trailers` is among the members of a `te` field (RFC 9110, section 10.1.4).
+fn has_trailers(value: &[u8]) -> bool {
+    let mut members = value.split(|&byte| byte == b',');
+    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn scheme(tls: bool) -> &'static [u8] {

@@ -156,6 +156,7 @@ impl Server {
                 kind: config.event_loop,
                 worker: worker.clone(),
                 process: process.clone(),
+                timeout_idle: config.timeout_idle,
                 app: move |py: Python<'_>| {
                     loaded.map_or_else(|| app::load(py, &config, &app_dir), Ok)
                 },

@@ -3,6 +3,9 @@
 //! One `http` exchange as the application sees it: its `receive` and its `send`.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
@@ -11,8 +14,11 @@ use pyo3::prelude::*;
 
 use super::message;
 use super::outcome::{Outcome, Progress};
-use super::state::{Response, Step, Violation};
-use crate::exchange::{ExchangeId, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP};
+use super::state::{Client, Message, Response, Step, Violation};
+use crate::exchange::{
+    ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,
+};
+use crate::file::{FileRead, FileReader};
 use crate::python::awaitable::{Awaitable, Poll, Source};
 use crate::worker::Dispatcher;
 
@@ -46,12 +52,30 @@ struct State {
     body_received: bool,
     /// Bytes received of which Envoy has not been told.
     unreported: usize,
+    /// The client is to be told to go on with the body when the application asks for it.
+    continue_due: bool,
     receivers: Vec<Py<PyAny>>,
+    /// Since when receivers have waited for more of the body.
+    body_awaited: Option<Instant>,
     // Response
     response: Response,
     /// Bytes sent that Envoy has not taken.
     outstanding: usize,
+    /// Since when Envoy has taken nothing although there is more than it is to have.
+    room_awaited: Option<Instant>,
+    /// The file that is being sent. Meanwhile no other message is accepted.
+    transfer: Option<Transfer>,
+    /// Why the file was not sent, for the `send` that waits for it.
+    transfer_error: Option<PyErr>,
     senders: Vec<Py<PyAny>>,
+}
+
+/// A file on its way into the response.
+struct Transfer {
+    /// `None` while tokio reads.
+    reader: Option<FileReader>,
+    /// More of the body follows the file.
+    more: bool,
 }
 
 /// What [`HttpCycle::feed`] is told.
@@ -60,6 +84,8 @@ pub(crate) enum Event {
     Body(Vec<u8>, bool),
     /// Envoy has taken bytes of the response.
     Room(usize),
+    /// A piece of the file that is being sent.
+    File(FileRead),
     /// The stream is gone.
     Disconnect,
 }
@@ -76,6 +102,12 @@ impl HttpCycle {
         } else {
             VecDeque::from([body])
         };
+        let client = Client {
+            head_request: head.method.as_slice() == b"HEAD",
+            // HTTP/1.0 knows neither.
+            takes_trailers: head.takes_trailers && head.version > HttpVersion::Http10,
+            takes_interim: head.version > HttpVersion::Http10,
+        };
         let state = State {
             task: None,
             ended: false,
@@ -84,9 +116,14 @@ impl HttpCycle {
             body_complete: complete,
             body_received: false,
             unreported: 0,
+            continue_due: head.expects_continue && client.takes_interim && !complete,
             receivers: Vec::new(),
-            response: Response::new(head.method.as_slice() == b"HEAD"),
+            body_awaited: None,
+            response: Response::new(client),
             outstanding: 0,
+            room_awaited: None,
+            transfer: None,
+            transfer_error: None,
             senders: Vec::new(),
         };
         Self {
@@ -116,7 +153,7 @@ impl HttpCycle {
     /// Takes what has come from Envoy, and has whoever waits for it look again.
     pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
-        {
+        let full = {
             let mut state = self.state.lock();
             match event {
                 Event::Body(data, end) => {
@@ -124,21 +161,40 @@ impl HttpCycle {
                         state.pieces.push_back(data);
                     }
                     state.body_complete |= end;
+                    state.body_awaited = None;
                     receivers = std::mem::take(&mut state.receivers);
                 }
                 Event::Room(bytes) => {
                     state.outstanding = state.outstanding.saturating_sub(bytes);
-                    if state.outstanding <= RESPONSE_WINDOW {
+                    state.room_awaited = None;
+                    if state.is_full() {
+                        state.room_awaited = Some(Instant::now());
+                    } else {
+                        self.read_on(&mut state);
+                        senders = std::mem::take(&mut state.senders);
+                    }
+                }
+                Event::File(read) => {
+                    let ended = self.file(&mut state, read);
+                    if state.response.is_complete() {
+                        receivers = std::mem::take(&mut state.receivers);
+                    }
+                    if ended {
                         senders = std::mem::take(&mut state.senders);
                     }
                 }
                 Event::Disconnect => {
                     state.disconnected = true;
                     state.pieces.clear();
+                    state.transfer = None;
                     receivers = std::mem::take(&mut state.receivers);
                     senders = std::mem::take(&mut state.senders);
                 }
             }
+            state.room_awaited.is_some()
+        };
+        if full {
+            Dispatcher::watch(self.dispatcher.bind(py))?;
         }
         receivers
             .iter()
@@ -158,6 +214,7 @@ impl HttpCycle {
             state.ended = true;
             // For whoever still holds `send`: its messages have nowhere to go.
             state.disconnected = true;
+            state.transfer = None;
             let mut waiters = std::mem::take(&mut state.receivers);
             waiters.append(&mut state.senders);
             (state.task.take(), waiters, progress)
@@ -171,7 +228,7 @@ impl HttpCycle {
         }
         let dispatcher = self.dispatcher.get();
         if !progress.complete && !progress.disconnected {
-            dispatcher.post(Outbound::Fail(self.id));
+            dispatcher.post(Outbound::Fail(self.id, Failure::Application));
         }
         dispatcher.forget(self.id);
         // Breaks the circle of task, coroutine, `receive` and this object.
@@ -191,59 +248,163 @@ impl HttpCycle {
         let (py, cycle) = (slf.py(), slf.get());
         let message = message::parse(message)?;
         let mut receivers = Vec::new();
-        let (outbound, full) = {
+        let (waits, full) = {
             let mut state = cycle.state.lock();
             if state.disconnected && !state.response.is_complete() {
                 drop(state);
                 return Err(ClientDisconnected::new_err("the client has disconnected"));
             }
+            if state.transfer.is_some() {
+                return Err(PyRuntimeError::new_err(
+                    "a file is being sent: await that `send` before the next one",
+                ));
+            }
             let step = state.response.accept(message).map_err(violation)?;
-            let (outbound, bytes, end) = match step {
-                Step::Nothing => (None, 0, false),
-                Step::Start { head, body, end } => {
-                    let bytes = body.len();
-                    (
-                        Some(Outbound::Start {
-                            id: cycle.id,
-                            head,
-                            body,
-                            end,
-                        }),
-                        bytes,
-                        end,
-                    )
-                }
-                Step::Body { data, end } => {
-                    let bytes = data.len();
-                    (
-                        Some(Outbound::Body {
-                            id: cycle.id,
-                            data,
-                            end,
-                        }),
-                        bytes,
-                        end,
-                    )
-                }
-            };
-            state.outstanding += bytes;
-            if end {
+            cycle.take(&mut state, step);
+            if state.response.is_complete() {
                 // `http.disconnect` follows the end of the response.
                 receivers = std::mem::take(&mut state.receivers);
             }
-            (outbound, !end && state.outstanding > RESPONSE_WINDOW)
+            (state.must_wait(), state.room_awaited.is_some())
         };
         let dispatcher = cycle.dispatcher.get();
-        if let Some(outbound) = outbound {
-            dispatcher.post(outbound);
-        }
         receivers
             .iter()
             .try_for_each(|waiter| resolve(py, waiter))?;
         if full {
-            return Ok(Py::new(py, Awaitable::new(Room(slf.clone().unbind())))?.into_any());
+            Dispatcher::watch(cycle.dispatcher.bind(py))?;
+        }
+        if waits {
+            return Ok(Py::new(py, Awaitable::new(Sending(slf.clone().unbind())))?.into_any());
         }
         Ok(dispatcher.done(py).into_any())
+    }
+}
+
+impl HttpCycle {
+    /// Does what a message has come to. The state stays locked while its messages are posted, so
+    /// that they leave in the order in which they were accepted.
+    fn take(&self, state: &mut State, step: Step) {
+        let (id, dispatcher) = (self.id, self.dispatcher.get());
+        let (outbound, bytes) = match step {
+            Step::Nothing => return,
+            Step::Start { head, body, end } => {
+                // No interim response after the final one has begun.
+                state.continue_due = false;
+                let bytes = body.len();
+                (
+                    Outbound::Start {
+                        id,
+                        head,
+                        body,
+                        end,
+                    },
+                    bytes,
+                )
+            }
+            Step::Body { data, end } => {
+                let bytes = data.len();
+                (Outbound::Body { id, data, end }, bytes)
+            }
+            Step::EarlyHint(fields) => (
+                Outbound::Interim {
+                    id,
+                    status: 103,
+                    fields,
+                },
+                0,
+            ),
+            Step::Trailers(fields) => (Outbound::Trailers(id, fields), 0),
+            Step::File { reader, more } => {
+                state.transfer = Some(Transfer {
+                    reader: Some(reader),
+                    more,
+                });
+                return self.read_on(state);
+            }
+        };
+        state.outstanding += bytes;
+        if bytes > 0 && state.is_full() {
+            state.room_awaited.get_or_insert_with(Instant::now);
+        }
+        dispatcher.post(outbound);
+    }
+
+    /// Has the next piece of the file read, if there is room for it.
+    fn read_on(&self, state: &mut State) {
+        if state.is_full() {
+            return;
+        }
+        let reader = state
+            .transfer
+            .as_mut()
+            .and_then(|transfer| transfer.reader.take());
+        if let Some(reader) = reader {
+            self.dispatcher.get().read_file(self.id, reader);
+        }
+    }
+
+    /// Sends a piece of the file. Returns whether the transfer has ended, one way or the other.
+    fn file(&self, state: &mut State, read: FileRead) -> bool {
+        let Some(transfer) = &mut state.transfer else {
+            return false;
+        };
+        let piece = read.piece;
+        let piece = piece.map_err(|error| os_error(&error, read.reader.path()));
+        let more = transfer.more;
+        transfer.reader = Some(read.reader);
+        let sent = piece.and_then(|piece| {
+            let body = Message::Body {
+                data: piece.data,
+                more: more || !piece.end,
+            };
+            let step = state.response.accept(body).map_err(violation)?;
+            self.take(state, step);
+            Ok(piece.end)
+        });
+        match sent {
+            Ok(false) => {
+                self.read_on(state);
+                return false;
+            }
+            Ok(true) => {}
+            Err(error) => state.transfer_error = Some(error),
+        }
+        state.transfer = None;
+        true
+    }
+
+    /// Whether the client is waited for, to send the body that the application asks for or to take
+    /// the response, and whether nothing of that has happened for `limit`.
+    pub(crate) fn waits(&self, now: Instant, limit: Duration) -> Waits {
+        let state = self.state.lock();
+        let since = [state.body_awaited, state.room_awaited];
+        match since.into_iter().flatten().min() {
+            _ if state.disconnected || state.response.is_complete() => Waits::No,
+            None => Waits::No,
+            Some(since) if now.duration_since(since) < limit => Waits::Yes,
+            Some(_) => Waits::TooLong,
+        }
+    }
+}
+
+/// Whether an exchange waits for its client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    No,
+    Yes,
+    TooLong,
+}
+
+impl State {
+    /// Whether Envoy is to have no more for now.
+    fn is_full(&self) -> bool {
+        self.outstanding > RESPONSE_WINDOW
+    }
+
+    /// Whether a `send` waits.
+    fn must_wait(&self) -> bool {
+        !self.response.is_complete() && (self.transfer.is_some() || self.is_full())
     }
 }
 
@@ -260,8 +421,24 @@ impl Source for Receive {
         }
         let piece = state.pieces.pop_front();
         if piece.is_none() && (state.body_received || !state.body_complete) {
+            let for_body = !state.body_complete;
+            if for_body {
+                state.body_awaited.get_or_insert_with(Instant::now);
+            }
+            let go_on = std::mem::take(&mut state.continue_due);
             drop(state);
-            let waiter = cycle.dispatcher.get().create_future(py)?;
+            let dispatcher = cycle.dispatcher.get();
+            if go_on {
+                dispatcher.post(Outbound::Interim {
+                    id: cycle.id,
+                    status: 100,
+                    fields: Fields::default(),
+                });
+            }
+            if for_body {
+                Dispatcher::watch(cycle.dispatcher.bind(py))?;
+            }
+            let waiter = dispatcher.create_future(py)?;
             cycle.state.lock().receivers.push(waiter.clone().unbind());
             return Ok(Poll::Pending(waiter));
         }
@@ -283,25 +460,36 @@ impl Source for Receive {
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
-        let forgotten = remove(&mut self.0.get().state.lock().receivers, waiter);
+        let forgotten = {
+            let mut state = self.0.get().state.lock();
+            let forgotten = remove(&mut state.receivers, waiter);
+            if state.receivers.is_empty() {
+                state.body_awaited = None;
+            }
+            forgotten
+        };
         drop(forgotten);
     }
 }
 
-/// The source of a `send` that waits for the client.
-struct Room(Py<HttpCycle>);
+/// The source of a `send` that waits: for the client, or for the file that it sends.
+struct Sending(Py<HttpCycle>);
 
-impl Source for Room {
+impl Source for Sending {
     fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
         let cycle = self.0.get();
-        let (disconnected, full) = {
-            let state = cycle.state.lock();
-            (state.disconnected, state.outstanding > RESPONSE_WINDOW)
+        let (error, disconnected, waits) = {
+            let mut state = cycle.state.lock();
+            let disconnected = state.disconnected && !state.response.is_complete();
+            (state.transfer_error.take(), disconnected, state.must_wait())
         };
+        if let Some(error) = error {
+            return Err(error);
+        }
         if disconnected {
             return Err(ClientDisconnected::new_err("the client has disconnected"));
         }
-        if !full {
+        if !waits {
             return Ok(Poll::Ready(py.None().into_bound(py)));
         }
         let waiter = cycle.dispatcher.get().create_future(py)?;
@@ -327,6 +515,20 @@ fn resolve(py: Python<'_>, waiter: &Py<PyAny>) -> PyResult<()> {
 fn remove(waiters: &mut Vec<Py<PyAny>>, waiter: &Py<PyAny>) -> Option<Py<PyAny>> {
     let at = waiters.iter().position(|other| other.is(waiter))?;
     Some(waiters.swap_remove(at))
+}
+
+/// `error` as Python makes it, of the class that its number means.
+fn os_error(error: &io::Error, path: Option<&Path>) -> PyErr {
+    let text = error.to_string();
+    let text = text
+        .split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, text, path.map(Path::to_owned))),
+        None => PyOSError::new_err(text),
+    }
 }
 
 fn violation(violation: Violation) -> PyErr {

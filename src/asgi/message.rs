@@ -4,14 +4,17 @@
 //! response that leaves this file can't change the framing of a connection, since Envoy writes
 //! what it is given.
 
+use std::path::PathBuf;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use super::state::{Head, Message};
+use super::state::{FileMessage, Head, Message};
 use crate::exchange::{Fields, ResponseHead};
+use crate::file::FileReader;
 
 /// `{"type": "http.request", ...}`
 pub(crate) fn http_request<'py>(
@@ -51,8 +54,12 @@ pub(crate) fn parse(message: &Bound<'_, PyAny>) -> PyResult<Message> {
     match kind.to_str()? {
         "http.response.body" => parse_body(message),
         "http.response.start" => parse_start(message),
+        "http.response.trailers" => parse_trailers(message),
+        "http.response.early_hint" => parse_early_hint(message),
+        "http.response.pathsend" => parse_path(message),
+        "http.response.zerocopysend" => parse_descriptor(message),
         unknown => Err(PyValueError::new_err(format!(
-            "unknown ASGI message `{unknown}`; an http scope has `http.response.start` and `http.response.body`"
+            "unknown ASGI message `{unknown}` for an http scope"
         ))),
     }
 }
@@ -66,13 +73,30 @@ fn parse_body(message: &Bound<'_, PyDict>) -> PyResult<Message> {
             Err(_) => bytes_like("body", &body)?,
         },
     };
-    let more = match message.get_item(intern!(py, "more_body"))? {
-        None => false,
-        Some(more) => more
-            .extract()
-            .map_err(|_| wrong_type("more_body", "bool", &more))?,
-    };
+    let more = flag(message, intern!(py, "more_body"))?;
     Ok(Message::Body { data, more })
+}
+
+/// The value of a key that is false if it is not there.
+fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    match message.get_item(key)? {
+        None => Ok(false),
+        Some(value) => match value.extract() {
+            Ok(value) => Ok(value),
+            Err(_) => Err(wrong_type(key.to_str()?, "bool", &value)),
+        },
+    }
+}
+
+/// The value of a key that `kind` must have.
+fn required<'py>(
+    message: &Bound<'py, PyDict>,
+    kind: &str,
+    key: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    message
+        .get_item(key)?
+        .ok_or_else(|| PyValueError::new_err(format!("`{kind}` needs the key `{key}`")))
 }
 
 /// Bytes of a `bytearray` or a `memoryview`.
@@ -84,9 +108,7 @@ fn bytes_like(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 
 fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     let py = message.py();
-    let status = message
-        .get_item(intern!(py, "status"))?
-        .ok_or_else(|| PyValueError::new_err("`http.response.start` needs the key `status`"))?;
+    let status = required(message, "http.response.start", intern!(py, "status"))?;
     let status: i64 = status
         .extract()
         .map_err(|_| wrong_type("status", "int", &status))?;
@@ -99,24 +121,7 @@ fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
                 "`status` is {status} where 200 to 999 was expected"
             ))
         })?;
-    let mut reader = FieldReader {
-        // What most responses need.
-        fields: Fields::with_capacity(4, 96),
-        ..FieldReader::default()
-    };
-    if let Some(headers) = message.get_item(intern!(py, "headers"))? {
-        if let Ok(headers) = headers.cast_exact::<PyList>() {
-            headers.iter().try_for_each(|field| reader.read(&field))?;
-        } else {
-            let expected = "an iterable of (name, value) pairs of bytes";
-            let fields = headers
-                .try_iter()
-                .map_err(|_| wrong_type("headers", expected, &headers))?;
-            fields
-                .into_iter()
-                .try_for_each(|field| reader.read(&field?))?;
-        }
-    }
+    let reader = FieldReader::of(message)?;
     let response = ResponseHead {
         status,
         fields: reader.fields,
@@ -125,7 +130,103 @@ fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     Ok(Message::Start(Head {
         response,
         content_length: reader.content_length,
+        trailers: flag(message, intern!(py, "trailers"))?,
     }))
+}
+
+/// ASGI, "HTTP Trailers".
+fn parse_trailers(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let reader = FieldReader::of(message)?;
+    if reader.content_length.is_some() {
+        return Err(PyValueError::new_err(
+            "`content-length` can't be a trailer (RFC 9110, section 6.5.1)",
+        ));
+    }
+    let more = flag(message, intern!(message.py(), "more_trailers"))?;
+    Ok(Message::Trailers {
+        fields: reader.fields,
+        more,
+    })
+}
+
+/// ASGI, "Early Hints".
+fn parse_early_hint(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let py = message.py();
+    let links = required(message, "http.response.early_hint", intern!(py, "links"))?;
+    let mut reader = FieldReader::default();
+    let each = links
+        .try_iter()
+        .ok()
+        .filter(|_| !links.is_instance_of::<PyBytes>());
+    let each = each.ok_or_else(|| wrong_type("links", "an iterable of bytes", &links))?;
+    for link in each {
+        let link = link?;
+        let link = link
+            .cast::<PyBytes>()
+            .map_err(|_| wrong_type("links", "an iterable of bytes", &link))?;
+        reader
+            .push(b"link", link.as_bytes())
+            .map_err(|what| PyValueError::new_err(format!("link {link:?}: {what}")))?;
+    }
+    Ok(Message::EarlyHint(reader.fields))
+}
+
+/// ASGI, "Path Send".
+fn parse_path(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let (py, name) = (message.py(), "http.response.pathsend");
+    let path = required(message, name, intern!(py, "path"))?;
+    let path: PathBuf = match path.cast::<PyString>() {
+        Ok(path) => path.extract()?,
+        Err(_) => return Err(wrong_type("path", "str", &path)),
+    };
+    if !path.is_absolute() {
+        return Err(PyValueError::new_err(format!(
+            "`path` is `{}` where an absolute path was expected",
+            path.display()
+        )));
+    }
+    Ok(Message::File(FileMessage {
+        name,
+        reader: FileReader::whole(path),
+        alone: true,
+        more: false,
+    }))
+}
+
+/// ASGI, "Zero Copy Send".
+fn parse_descriptor(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    let (py, name) = (message.py(), "http.response.zerocopysend");
+    let file = required(message, name, intern!(py, "file"))?;
+    let expected = "a file with a descriptor";
+    let descriptor: i32 = match file.extract() {
+        Ok(descriptor) => descriptor,
+        Err(_) if file.hasattr(intern!(py, "fileno"))? => {
+            file.call_method0(intern!(py, "fileno"))?.extract()?
+        }
+        Err(_) => return Err(wrong_type("file", expected, &file)),
+    };
+    let offset = size(message, intern!(py, "offset"))?;
+    let count = size(message, intern!(py, "count"))?;
+    Ok(Message::File(FileMessage {
+        name,
+        reader: FileReader::descriptor(descriptor, offset, count)?,
+        alone: false,
+        more: flag(message, intern!(py, "more_body"))?,
+    }))
+}
+
+/// The value of a key that is a number of bytes, or not there, or `None`.
+fn size(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<Option<u64>> {
+    let value = message.get_item(key)?;
+    let Some(value) = value.filter(|value| !value.is_none()) else {
+        return Ok(None);
+    };
+    let Ok(size) = value.extract::<i64>() else {
+        return Err(wrong_type(key.to_str()?, "int", &value));
+    };
+    u64::try_from(size)
+        .map(Some)
+        .map_err(|_| PyValueError::new_err(format!("`{key}` is {size}, and can't be negative")))
 }
 
 /// Reads and checks header fields.
@@ -137,6 +238,30 @@ struct FieldReader {
 }
 
 impl FieldReader {
+    /// Reads the `headers` of a message, if it has them.
+    fn of(message: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let mut reader = Self {
+            // What most responses need.
+            fields: Fields::with_capacity(4, 96),
+            ..Self::default()
+        };
+        let Some(headers) = message.get_item(intern!(message.py(), "headers"))? else {
+            return Ok(reader);
+        };
+        if let Ok(headers) = headers.cast_exact::<PyList>() {
+            headers.iter().try_for_each(|field| reader.read(&field))?;
+        } else {
+            let expected = "an iterable of (name, value) pairs of bytes";
+            let fields = headers
+                .try_iter()
+                .map_err(|_| wrong_type("headers", expected, &headers))?;
+            fields
+                .into_iter()
+                .try_for_each(|field| reader.read(&field?))?;
+        }
+        Ok(reader)
+    }
+
     fn read(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
         let pair = || wrong_type("headers", "(name, value) pairs of bytes", field);
         let (name, value) = if let Ok(tuple) = field.cast_exact::<PyTuple>() {

@@ -1,20 +1,24 @@
 //! Runs on: loop thread; pure.
 //!
 //! Which message an application may send next in an `http` scope, and what it makes of the
-//! response. ASGI HTTP 2.5, "Response Start" and "Response Body".
+//! response. ASGI HTTP 2.5, "Response Start" and "Response Body", and the extensions of ASGI.
 //!
 //! ```text
 //!            start            body, more          body, more
 //! Expecting ───────▶ Held ───────────────▶ Sending ────┐
 //!                     │                    │  ▲        │
-//!                     │ body, last         │  └────────┘
-//!                     ▼                    ▼ body, last
-//!                  Complete ◀──────────────┘        anything more is ignored
+//!                     │                    │  └────────┘
+//!                     │ body, last         │ body, last
+//!                     ├────────────────────┴──────────────▶ Trailing  if there are trailers
+//!                     ▼                                        │ trailers, last
+//!                  Complete ◀──────────────────────────────────┘   anything more is ignored
 //! ```
 //!
-//! The head is held until the first body message, so that both leave together.
+//! The head is held until the first body message, so that both leave together; early hints go
+//! ahead of it. A file counts as the body messages that its bytes would make.
 
-use crate::exchange::ResponseHead;
+use crate::exchange::{Fields, ResponseHead};
+use crate::file::FileReader;
 
 /// What an application sends in an `http` scope.
 #[derive(Debug)]
@@ -28,6 +32,29 @@ pub(crate) enum Message {
         /// Whether more follows.
         more: bool,
     },
+    /// `http.response.pathsend` and `http.response.zerocopysend`
+    File(FileMessage),
+    /// `http.response.early_hint`
+    EarlyHint(Fields),
+    /// `http.response.trailers`
+    Trailers {
+        /// The fields.
+        fields: Fields,
+        /// Whether more follow.
+        more: bool,
+    },
+}
+
+/// A message that has a file for its body.
+#[derive(Debug)]
+pub(crate) struct FileMessage {
+    /// Its name.
+    pub(crate) name: &'static str,
+    pub(crate) reader: FileReader,
+    /// It is all of the body.
+    pub(crate) alone: bool,
+    /// Whether more body follows.
+    pub(crate) more: bool,
 }
 
 /// The head of a response with what was read from its fields.
@@ -36,6 +63,8 @@ pub(crate) struct Head {
     pub(crate) response: ResponseHead,
     /// Its `content-length`.
     pub(crate) content_length: Option<u64>,
+    /// Trailers follow the body.
+    pub(crate) trailers: bool,
 }
 
 /// What a message comes to.
@@ -51,6 +80,12 @@ pub(crate) enum Step {
     },
     /// The response goes on.
     Body { data: Vec<u8>, end: bool },
+    /// A file is to be read; its pieces come back as body messages, of which the last has `more`.
+    File { reader: FileReader, more: bool },
+    /// Hints to the client before the response.
+    EarlyHint(Fields),
+    /// The response ends.
+    Trailers(Fields),
 }
 
 /// The application broke the order or the promised length.
@@ -60,21 +95,37 @@ pub(crate) enum Violation {
     ExpectedStart(&'static str),
     #[error("expected ASGI message `http.response.body`, but got `{0}`")]
     ExpectedBody(&'static str),
+    #[error("expected ASGI message `http.response.trailers`, but got `{0}`")]
+    ExpectedTrailers(&'static str),
+    #[error("`{0}` after another part of the body: it has to be all of the body")]
+    NotAlone(&'static str),
     #[error("response body is longer than its content-length of {0} bytes")]
     TooLong(u64),
     #[error("response body is shorter than its content-length of {0} bytes by {1}")]
     TooShort(u64, u64),
 }
 
+/// What of a request bears on its response.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Client {
+    /// The request was HEAD.
+    pub(crate) head_request: bool,
+    /// The client asked for trailers (RFC 9110, section 6.5.1).
+    pub(crate) takes_trailers: bool,
+    /// The client knows interim responses, which HTTP/1.0 does not.
+    pub(crate) takes_interim: bool,
+}
+
 /// The state of one response.
 #[derive(Debug)]
 pub(crate) struct Response {
     phase: Phase,
-    /// The request was HEAD.
-    head_request: bool,
+    client: Client,
     length: Option<Length>,
     /// No byte of body may follow this head (RFC 9112, section 6.3).
     bodyless: bool,
+    /// Trailers follow the body.
+    trailers: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +133,8 @@ enum Phase {
     Expecting,
     Held(ResponseHead),
     Sending,
+    /// The body is complete, the trailers are not.
+    Trailing(Fields),
     Complete,
 }
 
@@ -97,17 +150,21 @@ impl Message {
         match self {
             Self::Start(_) => "http.response.start",
             Self::Body { .. } => "http.response.body",
+            Self::File(file) => file.name,
+            Self::EarlyHint(_) => "http.response.early_hint",
+            Self::Trailers { .. } => "http.response.trailers",
         }
     }
 }
 
 impl Response {
-    pub(crate) fn new(head_request: bool) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             phase: Phase::Expecting,
-            head_request,
+            client,
             length: None,
             bodyless: false,
+            trailers: false,
         }
     }
 
@@ -124,14 +181,48 @@ impl Response {
     /// Takes the application's next message. A violation changes nothing but that a body which
     /// ends too short leaves the response incomplete for good.
     pub(crate) fn accept(&mut self, message: Message) -> Result<Step, Violation> {
-        match (&self.phase, message) {
+        match (&mut self.phase, message) {
             (Phase::Complete, _) => Ok(Step::Nothing),
+            (Phase::Expecting | Phase::Held(_), Message::EarlyHint(fields)) => {
+                let sent = self.client.takes_interim;
+                Ok(if sent {
+                    Step::EarlyHint(fields)
+                } else {
+                    Step::Nothing
+                })
+            }
+            // Too late to be early (ASGI, "Early Hints": the server may ignore them).
+            (_, Message::EarlyHint(_)) => Ok(Step::Nothing),
             (Phase::Expecting, Message::Start(head)) => {
                 self.hold(head);
                 Ok(Step::Nothing)
             }
             (Phase::Expecting, message) => Err(Violation::ExpectedStart(message.name())),
+            (Phase::Trailing(all), Message::Trailers { fields, more }) => {
+                fields
+                    .iter()
+                    .for_each(|(name, value)| all.push(name, value));
+                if more {
+                    return Ok(Step::Nothing);
+                }
+                let all = std::mem::take(all);
+                self.phase = Phase::Complete;
+                Ok(Step::Trailers(all))
+            }
+            (Phase::Trailing(_), message) => Err(Violation::ExpectedTrailers(message.name())),
             (_, Message::Body { data, more }) => self.body(data, more),
+            (phase, Message::File(file)) => {
+                if file.alone && matches!(phase, Phase::Sending) {
+                    return Err(Violation::NotAlone(file.name));
+                }
+                if self.bodyless {
+                    return self.body(Vec::new(), file.more);
+                }
+                Ok(Step::File {
+                    reader: file.reader,
+                    more: file.more,
+                })
+            }
             (_, message) => Err(Violation::ExpectedBody(message.name())),
         }
     }
@@ -140,9 +231,12 @@ impl Response {
         let Head {
             response,
             content_length,
+            trailers,
         } = head;
         // RFC 9110, section 6.4.1: responses to HEAD, 204 and 304 have no content.
-        self.bodyless = self.head_request || matches!(response.status, 204 | 304);
+        self.bodyless = self.client.head_request || matches!(response.status, 204 | 304);
+        // Trailers that nobody asked for are messages after the end.
+        self.trailers = trailers && self.client.takes_trailers && !self.bodyless;
         self.length = content_length.map(|promised| Length {
             promised,
             left: promised,
@@ -156,8 +250,12 @@ impl Response {
         } else {
             self.count(data.len(), more)?;
         }
-        let end = !more;
-        let next = if end { Phase::Complete } else { Phase::Sending };
+        let end = !more && !self.trailers;
+        let next = match more {
+            true => Phase::Sending,
+            false if self.trailers => Phase::Trailing(Fields::default()),
+            false => Phase::Complete,
+        };
         match std::mem::replace(&mut self.phase, next) {
             Phase::Held(mut head) => {
                 if end && self.length.is_none() && !self.bodyless {
@@ -197,7 +295,17 @@ mod tests {
     use super::*;
     use crate::exchange::Fields;
 
+    const TAKES_ALL: Client = Client {
+        head_request: false,
+        takes_trailers: true,
+        takes_interim: true,
+    };
+
     fn start(status: u16, content_length: Option<u64>) -> Message {
+        start_with(status, content_length, false)
+    }
+
+    fn start_with(status: u16, content_length: Option<u64>, trailers: bool) -> Message {
         let response = ResponseHead {
             status,
             fields: Fields::default(),
@@ -206,6 +314,7 @@ mod tests {
         Message::Start(Head {
             response,
             content_length,
+            trailers,
         })
     }
 
@@ -216,10 +325,45 @@ mod tests {
         }
     }
 
-    /// What a step puts on the wire: `S` a head, the body, `.` the end.
+    fn file(alone: bool, more: bool) -> Message {
+        Message::File(FileMessage {
+            name: "file",
+            reader: FileReader::whole("/nowhere".into()),
+            alone,
+            more,
+        })
+    }
+
+    fn fields(name: &str) -> Fields {
+        let mut fields = Fields::default();
+        fields.push(name.as_bytes(), b"");
+        fields
+    }
+
+    fn hint() -> Message {
+        Message::EarlyHint(fields("link"))
+    }
+
+    fn trailers(name: &str, more: bool) -> Message {
+        Message::Trailers {
+            fields: fields(name),
+            more,
+        }
+    }
+
+    /// What a step puts on the wire: `S` a head, the body, `H` a hint, `F` a file, `[names]`
+    /// trailers, `.` the end.
     fn wire(step: Step) -> String {
         let (head, data, end) = match step {
             Step::Nothing => return String::new(),
+            Step::EarlyHint(_) => return "H".into(),
+            Step::File { more, .. } => return if more { "F" } else { "F." }.into(),
+            Step::Trailers(fields) => {
+                let names = fields
+                    .iter()
+                    .map(|(name, _)| String::from_utf8_lossy(name).into());
+                return format!("[{}].", names.collect::<Vec<String>>().join(" "));
+            }
             Step::Start { body, end, .. } => ("S", body, end),
             Step::Body { data, end } => ("", data, end),
         };
@@ -231,14 +375,78 @@ mod tests {
     }
 
     fn run(
-        head_request: bool,
+        client: Client,
         messages: impl IntoIterator<Item = Message>,
     ) -> Result<String, Violation> {
-        let mut response = Response::new(head_request);
+        let mut response = Response::new(client);
         messages
             .into_iter()
             .map(|message| response.accept(message).map(wire))
             .collect()
+    }
+
+    #[test]
+    fn trailers_end_the_response_of_a_client_that_takes_them() {
+        let messages = || {
+            [
+                start_with(200, None, true),
+                body(b"a", false),
+                trailers("x", true),
+                trailers("y", false),
+                trailers("z", false),
+            ]
+        };
+        assert_eq!(run(TAKES_ALL, messages()).as_deref(), Ok("Sa[x y]."));
+        assert_eq!(run(Client::default(), messages()).as_deref(), Ok("Sa."));
+        let head_request = Client {
+            head_request: true,
+            ..TAKES_ALL
+        };
+        assert_eq!(run(head_request, messages()).as_deref(), Ok("S."));
+        let unannounced = [start(200, None), body(b"a", false), trailers("x", false)];
+        assert_eq!(run(TAKES_ALL, unannounced).as_deref(), Ok("Sa."));
+    }
+
+    #[test]
+    fn hints_go_ahead_of_the_head() {
+        let messages = || {
+            [
+                hint(),
+                start(200, None),
+                hint(),
+                body(b"a", true),
+                hint(),
+                body(b"", false),
+                hint(),
+            ]
+        };
+        assert_eq!(run(TAKES_ALL, messages()).as_deref(), Ok("HHSa."));
+        assert_eq!(run(Client::default(), messages()).as_deref(), Ok("Sa."));
+    }
+
+    #[test]
+    fn a_file_is_sent_alone_or_among_others() {
+        for (messages, expected) in [
+            (vec![start(200, None), file(true, false)], Ok("F.")),
+            (
+                vec![start(200, None), body(b"a", true), file(false, true)],
+                Ok("SaF"),
+            ),
+            (
+                vec![start(200, None), body(b"a", true), file(true, false)],
+                Err(Violation::NotAlone("file")),
+            ),
+            (
+                vec![file(true, false)],
+                Err(Violation::ExpectedStart("file")),
+            ),
+            // Nothing is read of what is not sent.
+            (vec![start(304, None), file(true, false)], Ok("S.")),
+            (vec![start(304, None), file(false, true)], Ok("S")),
+        ] {
+            let sent = run(TAKES_ALL, messages);
+            assert_eq!(sent.as_deref(), expected.as_ref().copied());
+        }
     }
 
     #[test]
@@ -300,11 +508,11 @@ mod tests {
             ),
         ];
         for (name, head_request, messages, expected) in cases {
-            assert_eq!(
-                run(head_request, messages).as_deref(),
-                Ok(expected),
-                "{name}"
-            );
+            let client = Client {
+                head_request,
+                ..Client::default()
+            };
+            assert_eq!(run(client, messages).as_deref(), Ok(expected), "{name}");
         }
     }
 
@@ -331,16 +539,31 @@ mod tests {
                 vec![start(200, Some(3)), body(b"ab", false)],
                 Violation::TooShort(3, 1),
             ),
+            (
+                vec![start_with(200, None, true), trailers("x", false)],
+                Violation::ExpectedBody("http.response.trailers"),
+            ),
+            (
+                vec![
+                    start_with(200, None, true),
+                    body(b"", false),
+                    body(b"", false),
+                ],
+                Violation::ExpectedTrailers("http.response.body"),
+            ),
         ];
         for (messages, expected) in cases {
-            assert_eq!(run(false, messages), Err(expected));
+            assert_eq!(run(TAKES_ALL, messages), Err(expected));
         }
     }
 
     #[test]
     fn a_whole_body_gets_a_content_length() {
         let lengths = |message, head_request| {
-            let mut response = Response::new(head_request);
+            let mut response = Response::new(Client {
+                head_request,
+                ..Client::default()
+            });
             response.accept(message).expect("start");
             match response.accept(body(b"abc", false)).expect("body") {
                 Step::Start { head, .. } => head

@@ -4,6 +4,8 @@
 //! running one what has come for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::intern;
@@ -13,14 +15,16 @@ use rustc_hash::FxHashMap;
 
 use super::Worker;
 use crate::asgi::call::Call;
-use crate::asgi::http::{Event, HttpCycle};
+use crate::asgi::http::{Event, HttpCycle, Waits};
 use crate::asgi::outcome::Outcome;
 use crate::asgi::scope::ScopeTemplate;
-use crate::exchange::{ExchangeId, Inbound, Outbound, Request};
+use crate::exchange::{ExchangeId, Failure, Inbound, Outbound, Request};
+use crate::file::FileReader;
 use crate::process::Process;
 use crate::python::awaitable::{Awaitable, Done};
 use crate::python::slots;
 use crate::python::traceback;
+use crate::runtime;
 
 /// The loop's side of a worker.
 #[pyclass(frozen, module = "aiovoy")]
@@ -30,6 +34,7 @@ pub(crate) struct Dispatcher {
     app: Py<PyAny>,
     create_task: Py<PyAny>,
     create_future: Py<PyAny>,
+    call_later: Py<PyAny>,
     done: Py<Done>,
     /// Set when the lifespan has started, which is before the first request.
     scope: Mutex<Arc<ScopeTemplate>>,
@@ -37,6 +42,10 @@ pub(crate) struct Dispatcher {
     running: Mutex<FxHashMap<ExchangeId, Py<HttpCycle>>>,
     /// Kept for its capacity.
     batch: Mutex<Vec<Inbound>>,
+    /// How long the application waits for a client; zero is for ever.
+    timeout_idle: Duration,
+    /// A timer for [`sweep`](Self::sweep) runs.
+    watching: AtomicBool,
 }
 
 impl Dispatcher {
@@ -46,6 +55,7 @@ impl Dispatcher {
         worker: Arc<Worker>,
         process: Arc<Process>,
         app: Py<PyAny>,
+        timeout_idle: Duration,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         slots::install::<Awaitable>(py)?;
@@ -58,10 +68,13 @@ impl Dispatcher {
             app,
             create_task: task_maker(event_loop)?.unbind(),
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
+            call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
             scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None))),
             running: Mutex::default(),
             batch: Mutex::default(),
+            timeout_idle,
+            watching: AtomicBool::default(),
         };
         let dispatcher = Bound::new(py, dispatcher)?;
         let drain = dispatcher.getattr(intern!(py, "drain"))?;
@@ -93,6 +106,27 @@ impl Dispatcher {
         self.done.clone_ref(py)
     }
 
+    /// Reads the next piece of a file for `id`, which comes as a message.
+    pub(crate) fn read_file(&self, id: ExchangeId, reader: FileReader) {
+        let worker = self.worker.clone();
+        runtime::get().spawn_blocking(move || {
+            let read = Box::new(reader.read());
+            // Nobody wants it once the loop has ended.
+            let _ = worker.inbox.post_all(&mut vec![Inbound::File(id, read)]);
+        });
+    }
+
+    /// Sees to it that an exchange which waits for its client does not wait for ever.
+    pub(crate) fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.timeout_idle.is_zero() || this.watching.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let again = (this.timeout_idle / 4).as_secs_f64();
+        let sweep = slf.getattr(intern!(py, "sweep"))?;
+        this.call_later.call1(py, (again, sweep)).map(drop)
+    }
+
     /// The application call of `id` has ended.
     pub(crate) fn forget(&self, id: ExchangeId) {
         let cycle = self.running.lock().remove(&id);
@@ -106,7 +140,7 @@ impl Dispatcher {
         let left = self.worker.inbox.close();
         for message in left {
             if let Inbound::Start(id, _) = message {
-                self.post(Outbound::Fail(id));
+                self.post(Outbound::Fail(id, Failure::Application));
                 self.process.in_flight.return_call();
             }
         }
@@ -119,6 +153,7 @@ impl Dispatcher {
             Inbound::CancelAll => return this.cancel_all(py),
             Inbound::Body { id, data, end } => (id, Event::Body(data, end)),
             Inbound::Room(id, bytes) => (id, Event::Room(bytes)),
+            Inbound::File(id, read) => (id, Event::File(*read)),
             Inbound::Disconnect(id) => (id, Event::Disconnect),
         };
         // An exchange whose application has returned wants to know nothing more.
@@ -199,7 +234,7 @@ impl Dispatcher {
                     traceback::format(py, &error)
                 );
                 if let Some(id) = id {
-                    this.post(Outbound::Fail(id));
+                    this.post(Outbound::Fail(id, Failure::Application));
                     let cycle = this.running.lock().remove(&id);
                     drop(cycle);
                     this.process.in_flight.return_call();
@@ -207,5 +242,30 @@ impl Dispatcher {
             }
         }
         *this.batch.lock() = batch;
+    }
+
+    /// Ends exchanges that have waited too long for their client, and looks again later if there
+    /// are others that wait.
+    fn sweep(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        this.watching.store(false, Ordering::Relaxed);
+        let now = Instant::now();
+        let running = this.running.lock();
+        let waiting: Vec<_> = running
+            .iter()
+            .map(|(id, cycle)| (*id, cycle.get().waits(now, this.timeout_idle), cycle))
+            .filter(|(_, waits, _)| *waits != Waits::No)
+            .map(|(id, waits, cycle)| (id, waits, cycle.clone_ref(py)))
+            .collect();
+        drop(running);
+        for (id, waits, cycle) in waiting {
+            if waits == Waits::Yes {
+                Self::watch(slf)?;
+                continue;
+            }
+            this.post(Outbound::Fail(id, Failure::Idle));
+            cycle.get().feed(py, Event::Disconnect)?;
+        }
+        Ok(())
     }
 }

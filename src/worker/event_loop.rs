@@ -5,6 +5,7 @@
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::intern;
@@ -30,6 +31,7 @@ pub(crate) struct LoopStart<A> {
     pub(crate) kind: EventLoop,
     pub(crate) worker: Arc<Worker>,
     pub(crate) process: Arc<Process>,
+    pub(crate) timeout_idle: Duration,
     /// Gives the application. Runs in the running loop, so that what an application does when it
     /// is imported finds its loop there.
     pub(crate) app: A,
@@ -159,7 +161,13 @@ where
 {
     let py = event_loop.py();
     let app = (start.app)(py)?;
-    let dispatcher = Dispatcher::start(event_loop, start.worker, start.process, app);
+    let dispatcher = Dispatcher::start(
+        event_loop,
+        start.worker,
+        start.process,
+        app,
+        start.timeout_idle,
+    );
     let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
     let locals = TaskLocals::new(event_loop.clone());
     let locals = locals

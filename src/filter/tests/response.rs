@@ -4,7 +4,7 @@ use envoy::ResetReason;
 use envoy::fake::Stream;
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
-use crate::exchange::{Fields, RESPONSE_WINDOW, ResponseHead, WINDOW_STEP};
+use crate::exchange::{Failure, Fields, RESPONSE_WINDOW, ResponseHead, WINDOW_STEP};
 
 /// A stream whose request the loop has.
 fn requested() -> (EnvoyThread, PlayedLoop, Stream) {
@@ -354,4 +354,92 @@ fn the_only_stream_may_end_at_the_first_piece() {
     let _next = envoy.get();
     envoy.run_events();
     assert_eq!(played.take(), [r#"1: start "" end"#]);
+}
+
+#[test]
+fn interim_heads_go_before_the_final_one() {
+    let (envoy, played, stream) = requested();
+    played.interim(0, 100, "a", "1");
+    played.interim(0, 103, "link", "</x>");
+    played.start(0, "ab", true);
+    envoy.run_events();
+    let heads = stream.response().heads;
+    let names: Vec<_> = heads
+        .iter()
+        .flatten()
+        .map(|(name, value)| {
+            let (name, value) = (name.as_slice(), value.as_slice());
+            format!("{}={}", name.escape_ascii(), value.escape_ascii())
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ":status=100",
+            "a=1",
+            ":status=103",
+            "link=</x>",
+            ":status=200"
+        ]
+    );
+    assert_eq!(stream.response().body, b"ab");
+    assert!(stream.is_complete());
+}
+
+#[test]
+fn a_failure_after_an_interim_head_is_an_answer_still() {
+    let (envoy, mut played, stream) = requested();
+    played.interim(0, 103, "link", "</x>");
+    played.fail(0);
+    envoy.run_events();
+    let response = stream.response();
+    assert_eq!(response.heads.len(), 2);
+    assert_eq!(response.header("content-length"), Some(&b"21"[..]));
+    assert_eq!(response.body, b"Internal Server Error");
+    assert_eq!(response.reset, None);
+    assert!(response.end_of_stream);
+    assert_eq!(played.take(), NOTHING);
+}
+
+#[test]
+fn trailers_end_it() {
+    let (envoy, mut played, stream) = begun();
+    played.body(0, "ab", false);
+    played.trailers(0, &[("grpc-status", "0"), ("x", "")]);
+    envoy.run_events();
+    let trailers = [("grpc-status", "0"), ("x", "")];
+    let trailers = trailers.map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(stream.response().trailers, Some(trailers.to_vec()));
+    assert!(stream.is_complete());
+    assert_eq!(played.take(), NOTHING);
+}
+
+#[test]
+fn no_trailers_after_all_are_a_plain_end() {
+    let (envoy, played, stream) = begun();
+    played.trailers(0, &[]);
+    envoy.run_events();
+    assert_eq!(stream.response().trailers, None);
+    assert!(stream.response().end_of_stream);
+    assert!(stream.is_complete());
+}
+
+#[test]
+fn an_idle_client_gets_408_or_is_cut_off() {
+    let (envoy, played, stream) = requested();
+    played.fail_for(0, Failure::Idle);
+    envoy.run_events();
+    assert_eq!(stream.response().status(), Some(408));
+    assert_eq!(stream.go_away(), Some(true));
+    drop((envoy, played, stream));
+}
+
+#[test]
+fn an_idle_reader_is_cut_off() {
+    let (envoy, played, stream) = begun();
+    played.fail_for(0, Failure::Idle);
+    envoy.run_events();
+    let response = stream.response();
+    assert_eq!(response.reset, Some(ResetReason::LocalReset));
+    assert_eq!(response.details, "aiovoy_client_idle");
 }

@@ -16,7 +16,7 @@ use envoy::{
 
 use super::requested;
 use crate::envoy_thread::{self, EnvoyThread, PlayedLoop};
-use crate::exchange::{Inbound, Outbound};
+use crate::exchange::{Failure, Inbound, Outbound};
 use crate::filter::FilterConfig;
 use crate::process::Process;
 
@@ -189,7 +189,9 @@ fn a_post_around_the_last_streams_end_does_not_block_the_next() {
                 Inbound::Start(id, _) => Some(*id),
                 _ => None,
             });
-        worker.outbox.post(Outbound::Fail(id.expect("the next")));
+        worker
+            .outbox
+            .post(Outbound::Fail(id.expect("the next"), Failure::Application));
         envoy.run_events();
         assert_eq!(next.response().status(), Some(500));
     });
@@ -231,7 +233,7 @@ fn a_message_is_in_the_outbox_before_its_poster_looks_for_the_leader() {
     let leader = outbox.leader.lock();
     let poster = thread::spawn({
         let (worker, id) = (played.worker.clone(), played.exchanges[0].id);
-        move || worker.outbox.post(Outbound::Fail(id))
+        move || worker.outbox.post(Outbound::Fail(id, Failure::Application))
     });
     wait_until(|| outbox.has_messages());
     drop(leader);
@@ -339,7 +341,8 @@ fn a_post_that_races_with_the_leaders_end_is_delivered() {
         if ends_itself {
             played.answer(2 * number, "");
         }
-        give.send(Outbound::Fail(id)).expect("the poster lives");
+        give.send(Outbound::Fail(id, Failure::Application))
+            .expect("the poster lives");
         round.fetch_add(1, Ordering::Release);
         if ends_itself {
             envoy.run_events();
