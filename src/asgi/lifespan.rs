@@ -39,8 +39,8 @@ impl Lifespan {
         let state = started.await;
         Python::attach(|py| {
             let state = state.and_then(|state| Ok(state.extract::<Option<Py<PyDict>>>(py)?));
-            let state = state.map_err(|error| describe(py, &error))?;
-            let scope = ScopeTemplate::new(py, &config.root_path, state);
+            let scope = state.and_then(|state| ScopeTemplate::new(py, &config.root_path, state));
+            let scope = scope.map_err(|error| describe(py, &error))?;
             thread.dispatcher.get().set_scope(scope);
             Ok(Self { lifespan })
         })

@@ -15,14 +15,33 @@ pub(crate) struct ScopeTemplate {
     root_path: Py<PyString>,
     /// The lifespan's `state`, if it has one.
     state: Option<Py<PyDict>>,
+    /// The `extensions` of most requests, and of those of HTTP/1.0.
+    extensions: Py<PyDict>,
+    extensions_of_http_10: Py<PyDict>,
 }
 
 impl ScopeTemplate {
-    pub(crate) fn new(py: Python<'_>, root_path: &str, state: Option<Py<PyDict>>) -> Self {
-        Self {
+    pub(crate) fn new(
+        py: Python<'_>,
+        root_path: &str,
+        state: Option<Py<PyDict>>,
+    ) -> PyResult<Self> {
+        let files = ["http.response.pathsend", "http.response.zerocopysend"];
+        let extensions = PyDict::new(py);
+        for name in files {
+            extensions.set_item(name, PyDict::new(py))?;
+        }
+        let extensions_of_http_10 = extensions.copy()?.unbind();
+        // What HTTP/1.0 has no form for.
+        for name in ["http.response.trailers", "http.response.early_hint"] {
+            extensions.set_item(name, PyDict::new(py))?;
+        }
+        Ok(Self {
             root_path: PyString::new(py, root_path).unbind(),
             state,
-        }
+            extensions: extensions.unbind(),
+            extensions_of_http_10,
+        })
     }
 
     /// The scope of one request.
@@ -51,6 +70,11 @@ impl ScopeTemplate {
         self.set_paths(&scope, raw_path)?;
         scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
         scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
+        let extensions = match head.version {
+            HttpVersion::Http10 => &self.extensions_of_http_10,
+            _ => &self.extensions,
+        };
+        scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }

@@ -70,7 +70,7 @@ impl Dispatcher {
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
-            scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None))),
+            scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None)?)),
             running: Mutex::default(),
             batch: Mutex::default(),
             timeout_idle,
