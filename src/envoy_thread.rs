@@ -15,6 +15,7 @@ use crate::exchange::{
     ExchangeId, Failure, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead,
 };
 use crate::process::Process;
+use crate::request::Rules;
 use crate::worker::Worker;
 
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
@@ -50,7 +51,12 @@ pub(crate) const NOTHING: [&str; 0] = [];
 
 /// Makes this thread the only Envoy worker thread of a process.
 pub(crate) fn start() -> (EnvoyThread, PlayedLoop) {
-    let process = new_process(1);
+    start_with(Rules::default())
+}
+
+/// The same with rules for requests.
+pub(crate) fn start_with(rules: Rules) -> (EnvoyThread, PlayedLoop) {
+    let process = process_with(1, rules);
     (
         EnvoyThread::start(&process, 0),
         PlayedLoop::new(&process, 0),
@@ -59,8 +65,12 @@ pub(crate) fn start() -> (EnvoyThread, PlayedLoop) {
 
 /// A process with `workers` workers.
 pub(crate) fn new_process(workers: usize) -> Arc<Process> {
+    process_with(workers, Rules::default())
+}
+
+fn process_with(workers: usize, rules: Rules) -> Arc<Process> {
     let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
-    Arc::new(Process::new(workers.collect()))
+    Arc::new(Process::new(workers.collect(), rules))
 }
 
 impl EnvoyThread {

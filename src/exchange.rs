@@ -171,20 +171,56 @@ pub(crate) struct RequestHead {
     pub method: Short,
     /// Path and query, as in `:path`.
     pub target: Vec<u8>,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
+    /// Whether the scheme is `https`.
+    pub https: bool,
     /// The protocol version.
     pub version: HttpVersion,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The client takes trailers.
     pub takes_trailers: bool,
-    /// `ip:port` of the connection's other end.
-    pub client: Short,
-    /// `ip:port` of our end, or the path of a Unix domain socket.
-    pub server: Short,
+    /// The connection's other end, or what a trusted proxy says that it is.
+    pub client: Endpoint,
+    /// Our end.
+    pub server: Endpoint,
     /// The fields in wire order, `host` first.
     pub fields: Fields,
+}
+
+/// One end of a connection.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// An IP address; the path of a Unix domain socket; empty for its unnamed client.
+    pub host: Short,
+    /// None of a Unix domain socket.
+    pub port: Option<u16>,
+}
+
+impl Endpoint {
+    /// Reads Envoy's text: `ipv4:port`, `[ipv6]:port`, or a path.
+    pub(crate) fn parse(text: &[u8]) -> Self {
+        if let Some(colon) = text.iter().rposition(|&byte| byte == b':')
+            && let Some(port) = port(&text[colon + 1..])
+        {
+            let host = &text[..colon];
+            let ipv6 = host
+                .strip_prefix(b"[")
+                .and_then(|host| host.strip_suffix(b"]"));
+            return Self {
+                host: ipv6.unwrap_or(host).into(),
+                port: Some(port),
+            };
+        }
+        Self {
+            host: text.into(),
+            port: None,
+        }
+    }
+}
+
+/// A port number.
+pub(crate) fn port(digits: &[u8]) -> Option<u16> {
+    str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The protocol versions that Envoy serves.
@@ -392,6 +428,19 @@ mod tests {
             assert_eq!(table.remove(*id), Some(gone));
         }
         assert_eq!(table.any(), None);
+    }
+
+    #[test]
+    fn endpoints_are_read_as_envoy_writes_them() {
+        for (text, host, port) in [
+            (&b"127.0.0.1:8000"[..], &b"127.0.0.1"[..], Some(8000)),
+            (b"[::1]:0", b"::1", Some(0)),
+            (b"/run/aiovoy.sock", b"/run/aiovoy.sock", None),
+            (b"", b"", None),
+        ] {
+            let endpoint = Endpoint::parse(text);
+            assert_eq!((endpoint.host.as_slice(), endpoint.port), (host, port));
+        }
     }
 
     #[test]

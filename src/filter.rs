@@ -103,7 +103,13 @@ impl HttpFilter for Filter {
             end_posted: end_of_stream,
             unread: 0,
         });
-        let head = request::read_head(envoy);
+        let rules = &self.process.rules;
+        let head = request::read_head(envoy, rules);
+        if rules.access_log
+            && let Ok(client) = str::from_utf8(&head.client.host)
+        {
+            envoy.set_dynamic_metadata("aiovoy", "client", client);
+        }
         *self.waiting.borrow_mut() = Some(Box::new(Request {
             head,
             body: Vec::new(),

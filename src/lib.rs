@@ -9,6 +9,7 @@
 //! - [`admin`], the one request to Envoy's admin interface
 //! - [`filter`], one stream: Envoy's hooks in, messages out, and back
 //! - [`request`], Envoy's request, copied out
+//! - [`proxies`], whose word on the client is taken
 //! - [`exchange`], the messages between the two sides, and their names
 //! - [`file`], files that responses are made of
 //! - [`mailbox`], the queue between threads
@@ -37,6 +38,7 @@ mod file;
 mod filter;
 mod mailbox;
 mod process;
+mod proxies;
 mod python;
 mod request;
 mod runtime;
@@ -50,6 +52,7 @@ use envoy::{BootstrapExtension, EnvoyBootstrap, EnvoyFilterConfig, HttpFilterCon
 use config::Config;
 use filter::FilterConfig;
 use process::Process;
+use request::Rules;
 use server::Server;
 
 /// The module. Both its extensions, the HTTP filter and the bootstrap extension, are of one
@@ -76,7 +79,9 @@ impl Module for Bridge {
         }
         let process = match self.process.get() {
             Some(process) => process.clone(),
-            None if envoy::is_validation_mode() => Arc::new(Process::new(Vec::new())),
+            None if envoy::is_validation_mode() => {
+                Arc::new(Process::new(Vec::new(), Rules::default()))
+            }
             None => {
                 return Err(
                     "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\

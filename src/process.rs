@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::request::Rules;
 use crate::worker::Worker;
 
 /// The workers of this process and what is in flight on them.
 #[derive(Debug)]
 pub(crate) struct Process {
     workers: Vec<Arc<Worker>>,
+    pub(crate) rules: Rules,
     pub(crate) in_flight: InFlight,
 }
 
 impl Process {
-    pub(crate) fn new(workers: Vec<Arc<Worker>>) -> Self {
+    pub(crate) fn new(workers: Vec<Arc<Worker>>, rules: Rules) -> Self {
         Self {
             workers,
+            rules,
             in_flight: InFlight::default(),
         }
     }

@@ -39,6 +39,7 @@ use crate::exchange::Inbound;
 use crate::process::Process;
 use crate::python::app;
 use crate::python::interpreter::Interpreter;
+use crate::request::Rules;
 use crate::worker::{LoopStart, LoopThread, Worker};
 use crate::{admin, runtime};
 
@@ -142,7 +143,7 @@ impl Server {
             .map(|_| Worker::new().map(Arc::new))
             .collect();
         let workers = workers.map_err(|error| format!("no eventfd for a worker: {error}"))?;
-        let process = Arc::new(Process::new(workers));
+        let process = Arc::new(Process::new(workers, Rules::new(config)));
         let app_dir = app_dir.to_string_lossy().into_owned();
         let mut loops: Vec<LoopThread> = Vec::new();
         for (index, worker) in process.workers().iter().enumerate() {

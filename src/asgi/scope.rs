@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::exchange::{HttpVersion, RequestHead};
+use crate::exchange::{Endpoint, HttpVersion, RequestHead};
 
 /// What is the same in every scope of a worker.
 pub(crate) struct ScopeTemplate {
@@ -59,7 +59,7 @@ impl ScopeTemplate {
         scope.set_item(intern!(py, "client"), address(py, &head.client)?)?;
         scope.set_item(
             intern!(py, "scheme"),
-            if head.tls {
+            if head.https {
                 intern!(py, "https")
             } else {
                 intern!(py, "http")
@@ -134,20 +134,13 @@ fn headers<'py>(py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyLi
     PyList::new(py, pairs)
 }
 
-/// `ip:port` as `(ip, port)`; a path, of a Unix domain socket, as `(path, None)`; nothing, of its
-/// unnamed client, as `None`.
-fn address<'py>(py: Python<'py>, address: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    let address = String::from_utf8_lossy(address);
-    if let Some((host, port)) = address.rsplit_once(':')
-        && let Ok(port) = port.parse::<u16>()
-    {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        return (host, port).into_pyobject(py).map(Some);
-    }
-    if address.is_empty() {
+/// `(host, port)`; of a Unix domain socket `(path, None)`, and `None` of its unnamed client.
+fn address<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    if endpoint.host.is_empty() {
         return Ok(None);
     }
-    (&*address, None::<u16>).into_pyobject(py).map(Some)
+    let host = String::from_utf8_lossy(&endpoint.host);
+    (&*host, endpoint.port).into_pyobject(py).map(Some)
 }
 
 /// Path and query of a request target. The absolute form (RFC 9112, section 3.2.2) comes from

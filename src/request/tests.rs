@@ -1,8 +1,18 @@
 use envoy::AttributeId;
 use envoy::fake::Request;
 
+use super::Rules;
+use crate::config::Config;
 use crate::envoy_thread;
-use crate::exchange::{HttpVersion, RequestHead};
+use crate::exchange::{Endpoint, HttpVersion, RequestHead};
+
+/// The rules by `settings`, which are JSON.
+fn rules(settings: &str) -> Rules {
+    let mut settings: serde_json::Value = serde_json::from_str(settings).expect("JSON");
+    settings["app"] = "main:app".into();
+    let settings = settings.to_string();
+    Rules::new(&Config::parse(settings.as_bytes()).expect("valid settings"))
+}
 
 /// The head that the loop gets of `request`.
 fn head_of(request: Request) -> RequestHead {
@@ -10,7 +20,12 @@ fn head_of(request: Request) -> RequestHead {
 }
 
 fn heads_of(requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
-    let (envoy, mut played) = envoy_thread::start();
+    heads_by("{}", requests)
+}
+
+/// The same with settings.
+fn heads_by(settings: &str, requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
+    let (envoy, mut played) = envoy_thread::start_with(rules(settings));
     let streams: Vec<_> = requests.into_iter().map(|it| envoy.stream(it)).collect();
     for stream in &streams {
         stream.request_headers(true);
@@ -38,10 +53,10 @@ fn request_line_addresses_and_version_are_copied() {
     let head = head_of(request);
     assert_eq!(head.method.as_slice(), b"PROPFIND");
     assert_eq!(head.target, b"/a%20b/c?d=e&f");
-    assert_eq!(head.client.as_slice(), b"[2001:db8::1]:4711");
-    assert_eq!(head.server.as_slice(), b"192.0.2.7:8080");
+    assert_eq!(head.client, Endpoint::parse(b"[2001:db8::1]:4711"));
+    assert_eq!(head.server, Endpoint::parse(b"192.0.2.7:8080"));
     assert_eq!(head.version, HttpVersion::Http2);
-    assert!(!head.tls);
+    assert!(!head.https);
 }
 
 #[test]
@@ -149,7 +164,7 @@ fn tls_is_told_by_the_connection() {
         Request::get("/").attribute(AttributeId::ConnectionTlsVersion, "TLSv1.3"),
     ];
     let heads = heads_of([plain, tls]);
-    assert_eq!([heads[0].tls, heads[1].tls], [false, true]);
+    assert_eq!([heads[0].https, heads[1].https], [false, true]);
 }
 
 #[test]
@@ -168,7 +183,109 @@ fn what_envoy_does_not_know_is_empty() {
         .without_attribute(AttributeId::RequestProtocol)
         .direct_remote_address("");
     let head = head_of(request);
-    assert!(head.server.is_empty());
-    assert!(head.client.is_empty());
+    assert!(head.server.host.is_empty());
+    assert!(head.client.host.is_empty());
     assert_eq!(head.version, HttpVersion::Http11);
+}
+
+#[test]
+fn x_forwarded_proto_that_envoy_appends_is_dropped_before_its_other_fields() {
+    let request = Request::get("/").header("x-forwarded-proto", "http");
+    let request = request.header("x-request-id", "1");
+    assert_eq!(
+        fields(&head_of(request)),
+        [("host", &b"localhost"[..]), ("x-request-id", b"1")]
+    );
+}
+
+#[test]
+fn trusted_proxy_says_who_the_client_is_and_how_it_came() {
+    let request = || {
+        let request = Request::get("/").header("x-forwarded-for", "192.0.2.1");
+        request.header("x-forwarded-proto", "https")
+    };
+    let heads = heads_of([
+        request(),
+        request().direct_remote_address("127.0.0.2:4711"),
+        request().direct_remote_address(""),
+    ]);
+    let seen: Vec<_> = heads
+        .iter()
+        .map(|head| (&*head.client.host, head.https))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (&b"192.0.2.1"[..], true),
+            (b"127.0.0.2", false),
+            (b"", false)
+        ]
+    );
+    for head in &heads {
+        // The application sees what came, whoever sent it.
+        let [_, clients, scheme] = fields(head)[..] else {
+            panic!("{head:?}");
+        };
+        assert_eq!(clients, ("x-forwarded-for", &b"192.0.2.1"[..]));
+        assert_eq!(scheme, ("x-forwarded-proto", &b"https"[..]));
+    }
+}
+
+#[test]
+fn last_scheme_counts_if_it_is_one() {
+    let request = |schemes: &[&str]| {
+        let request = Request::get("/");
+        schemes.iter().fold(request, |request, scheme| {
+            request.header("x-forwarded-proto", scheme)
+        })
+    };
+    let heads = heads_of([
+        request(&["https"]),
+        request(&[" wss "]),
+        request(&["http", "https"]),
+        request(&["https", "ftp"]),
+        request(&["https, http"]),
+        request(&[""]),
+        request(&["http"]).attribute(AttributeId::ConnectionTlsVersion, "TLSv1.3"),
+    ]);
+    let seen: Vec<_> = heads.iter().map(|head| head.https).collect();
+    assert_eq!(seen, [true, true, true, false, false, false, false]);
+}
+
+#[test]
+fn proxies_are_those_of_the_setting() {
+    let request = |peer| {
+        let request = Request::get("/").direct_remote_address(peer);
+        request.header("x-forwarded-for", "192.0.2.1")
+    };
+    let settings = r#"{"forwarded_allow_ips": ["10.0.0.0/8"]}"#;
+    let heads = heads_by(settings, ["10.1.2.3:4", "127.0.0.1:4"].map(request));
+    let clients: Vec<_> = heads.iter().map(|head| &*head.client.host).collect();
+    assert_eq!(clients, [&b"192.0.2.1"[..], b"127.0.0.1"]);
+}
+
+#[test]
+fn peer_of_the_proxy_protocol_is_the_one_to_trust() {
+    let request = |source| {
+        let request = Request::get("/").attribute(AttributeId::SourceAddress, source);
+        request.header("x-forwarded-for", "192.0.2.1")
+    };
+    let settings = r#"{"proxy_protocol": true}"#;
+    let heads = heads_by(settings, ["127.0.0.1:4", "198.51.100.1:4"].map(request));
+    let clients: Vec<_> = heads.iter().map(|head| &*head.client.host).collect();
+    assert_eq!(clients, [&b"192.0.2.1"[..], b"198.51.100.1"]);
+}
+
+#[test]
+fn access_log_is_told_the_client() {
+    for (settings, expected) in [("{}", None), (r#"{"access_log": true}"#, Some("192.0.2.1"))] {
+        let expected = expected.map(str::to_owned);
+        let seen = std::thread::spawn(move || {
+            let (envoy, _) = envoy_thread::start_with(rules(settings));
+            let stream = envoy.stream(Request::get("/").header("x-forwarded-for", "192.0.2.1"));
+            stream.request_headers(true);
+            stream.dynamic_metadata("aiovoy", "client")
+        });
+        assert_eq!(seen.join().expect("no panic"), expected);
+    }
 }

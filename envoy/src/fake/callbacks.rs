@@ -290,6 +290,26 @@ callbacks! {
         unsafe { give(world().stream(filter).direct_remote_address(), address) }
     }
 
+    "envoy_dynamic_module_callback_http_set_dynamic_metadata_string"
+    fn http_set_dynamic_metadata_string(
+        filter: *mut HttpFilter,
+        namespace: ModuleBuffer,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) {
+        world().stream(filter).set_metadata(text(namespace), text(key), text(value));
+    }
+
+    "envoy_dynamic_module_callback_http_get_filter_state_bytes"
+    fn http_get_filter_state_bytes(
+        filter: *mut HttpFilter,
+        key: ModuleBuffer,
+        value: *mut EnvoyBuffer,
+    ) -> bool {
+        // SAFETY: the contract.
+        unsafe { give(world().stream(filter).filter_state(&text(key)), value) }
+    }
+
     "envoy_dynamic_module_callback_http_filter_get_worker_index"
     fn http_filter_get_worker_index(filter: *mut HttpFilter) -> u32 {
         let world = world();

@@ -13,6 +13,7 @@ pub struct Request {
     pub(super) headers: Fields,
     pub(super) attributes: HashMap<u32, Attribute>,
     pub(super) direct_remote_address: String,
+    pub(super) filter_state: HashMap<String, String>,
 }
 
 /// The value of an attribute.
@@ -58,6 +59,7 @@ impl Request {
             headers: fields(&headers),
             attributes: HashMap::new(),
             direct_remote_address: "127.0.0.1:50000".to_owned(),
+            filter_state: HashMap::new(),
         };
         request
             .attribute(AttributeId::RequestPath, path)
@@ -98,6 +100,12 @@ impl Request {
     /// Removes an attribute.
     pub fn without_attribute(mut self, id: AttributeId) -> Self {
         self.attributes.remove(&(id as u32));
+        self
+    }
+
+    /// Sets a string in the filter state.
+    pub fn filter_state(mut self, key: &str, value: &str) -> Self {
+        self.filter_state.insert(key.into(), value.into());
         self
     }
 

@@ -207,6 +207,12 @@ impl Stream {
         self.state.go_away.get()
     }
 
+    /// What the module has set as dynamic metadata.
+    pub fn dynamic_metadata(&self, namespace: &str, key: &str) -> Option<String> {
+        let metadata = self.state.metadata.borrow();
+        metadata.get(&(namespace.into(), key.into())).cloned()
+    }
+
     #[track_caller]
     fn pointers(&self) -> (*mut sys::HttpFilter, *const Filter) {
         assert!(self.state.is_open(), "the stream is over");

@@ -1,7 +1,7 @@
 //! Envoy's side of a stream: what the callbacks do, and what happens to it.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ptr;
 use std::rc::Rc;
 
@@ -40,6 +40,8 @@ pub(super) struct StreamState {
     /// How many `above` have not been taken back.
     pub(super) above: Cell<u32>,
     pub(super) go_away: Cell<Option<bool>>,
+    /// By namespace and key.
+    pub(super) metadata: RefCell<HashMap<(String, String), String>>,
 }
 
 impl StreamState {
@@ -65,6 +67,7 @@ impl StreamState {
             unread: Cell::new(0),
             above: Cell::new(0),
             go_away: Cell::new(None),
+            metadata: RefCell::default(),
         });
         world
             .streams
@@ -120,6 +123,16 @@ impl StreamState {
             Some(Attribute::Bytes(bytes)) if !self.is_torn_down() => Some(bytes),
             _ => None,
         }
+    }
+
+    pub(super) fn filter_state(&self, key: &str) -> Option<&[u8]> {
+        let value = self.request.filter_state.get(key);
+        value.filter(|_| !self.is_torn_down()).map(String::as_bytes)
+    }
+
+    pub(super) fn set_metadata(&self, namespace: String, key: String, value: String) {
+        let mut metadata = self.metadata.borrow_mut();
+        metadata.insert((namespace, key), value);
     }
 
     pub(super) fn direct_remote_address(&self) -> Option<&[u8]> {

@@ -18,6 +18,7 @@ mod filter;
 mod headers;
 mod response;
 mod scheduler;
+mod state;
 
 use std::marker::PhantomData;
 use std::rc::Rc;

@@ -181,6 +181,21 @@ unsafe extern "C" {
         address: *mut EnvoyBuffer,
     ) -> bool;
 
+    #[link_name = "envoy_dynamic_module_callback_http_set_dynamic_metadata_string"]
+    pub(crate) fn http_set_dynamic_metadata_string(
+        filter: *mut HttpFilter,
+        namespace: ModuleBuffer,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    );
+
+    #[link_name = "envoy_dynamic_module_callback_http_get_filter_state_bytes"]
+    pub(crate) fn http_get_filter_state_bytes(
+        filter: *mut HttpFilter,
+        key: ModuleBuffer,
+        value: *mut EnvoyBuffer,
+    ) -> bool;
+
     /// Works even in `http_filter_destroy`.
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]
     pub(crate) fn http_filter_get_worker_index(filter: *mut HttpFilter) -> u32;

@@ -128,6 +128,24 @@ fn attributes_answer_the_getter_of_their_type() {
 }
 
 #[test]
+fn filter_state_is_read_and_metadata_is_set() {
+    let (_envoy, config) = scripted(Script {
+        request_headers: Box::new(|envoy, _| {
+            assert_eq!(envoy.filter_state("cipher"), Some(&b"AES"[..]));
+            assert_eq!(envoy.filter_state("other"), None);
+            envoy.set_dynamic_metadata("module", "client", "192.0.2.1");
+            HeadersStatus::Continue
+        }),
+        ..Script::default()
+    });
+    let stream = config.stream(Request::get("/").filter_state("cipher", "AES"));
+    stream.request_headers(true);
+    let client = stream.dynamic_metadata("module", "client");
+    assert_eq!(client.as_deref(), Some("192.0.2.1"));
+    assert_eq!(stream.dynamic_metadata("module", "other"), None);
+}
+
+#[test]
 fn body_is_received_buffered_and_drained() {
     let seen = Journal::default();
     let (body, scheduled) = (seen.clone(), seen.clone());

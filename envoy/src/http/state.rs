@@ -1,0 +1,35 @@
+//! Runs on: Envoy worker thread.
+//!
+//! What filters leave for each other and for the access log: dynamic metadata and filter state.
+
+use super::EnvoyFilter;
+use crate::sys::{self, EnvoyBuffer};
+
+impl EnvoyFilter<'_> {
+    /// Sets `key` of `namespace` in the stream's dynamic metadata, for the access log.
+    #[inline]
+    pub fn set_dynamic_metadata(&mut self, namespace: &str, key: &str, value: &str) {
+        // SAFETY: the filter is live while it is lent; Envoy copies what it is handed, all of
+        // which outlives the call.
+        unsafe {
+            sys::http_set_dynamic_metadata_string(
+                self.raw(),
+                namespace.into(),
+                key.into(),
+                value.into(),
+            );
+        }
+    }
+
+    /// The filter state `key`, of the stream or else of its connection, if it is a string.
+    #[inline]
+    pub fn filter_state(&self, key: &str) -> Option<&[u8]> {
+        let mut value = EnvoyBuffer::EMPTY;
+        // SAFETY: the filter is live while it is lent; `key` and `value` outlive the call.
+        let found =
+            unsafe { sys::http_get_filter_state_bytes(self.raw(), key.into(), &raw mut value) };
+        // SAFETY: Envoy wrote `value` as it answered true. The next such call may write over the
+        // bytes where Envoy had to make them, so they are used up before.
+        found.then(|| unsafe { value.as_bytes() })
+    }
+}
