@@ -19,7 +19,6 @@ async def seen(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, [scope["client"], scope["scheme"], headers])
 
 
-
 async def by_uvicorn(trusted: str, headers: Headers) -> tuple[Any, str]:
     """Client and scheme that uvicorn would give a request from here."""
     scope: dict[str, Any] = {"type": "http", "client": (HERE, 0), "scheme": "http", "headers": headers}
@@ -65,7 +64,6 @@ FORWARDED: dict[str, list[tuple[bytes, bytes]]] = {
     "an empty element": [(FOR, b"192.0.2.1, ,")],
     "other scheme": [(PROTO, b"gopher")],
     "two schemes in a field": [(PROTO, b"https, http")],
-    "scheme with space": [(PROTO, b"\thttps ")],
     "scheme in capitals": [(PROTO, b"HTTPS")],
 }
 
@@ -85,8 +83,8 @@ async def test_client_and_scheme_are_uvicorns(serve: Serve, connect: Connect, tr
         else:
             assert client == expected, name
         assert scheme == expected_scheme, name
-        sent = sorted([key.decode(), value.decode("latin-1").strip(" \t")] for key, value in headers)
-        forwarded = sorted(field for field in received if field[0].startswith("x-forwarded-"))
+        sent = [[key.decode(), value.decode("latin-1")] for key, value in headers]
+        forwarded = [field for field in received if field[0].startswith("x-forwarded-")]
         assert joined(forwarded) == joined(sent), name
 
 
@@ -101,7 +99,12 @@ def joined(fields: list[list[str]]) -> dict[str, str]:
 async def test_untrusted_peer_changes_nothing(serve: Serve, connect: Connect) -> None:
     server = serve(seen, forwarded_allow_ips="192.0.2.9")
     connection = await connect(server)
-    headers = [(FOR, b"192.0.2.1"), (PROTO, b"https"), (b"x-forwarded-host", b"other"), (b"forwarded", b"for=192.0.2.1")]
+    headers = [
+        (FOR, b"192.0.2.1"),
+        (PROTO, b"https"),
+        (b"x-forwarded-host", b"other"),
+        (b"forwarded", b"for=192.0.2.1"),
+    ]
     client, scheme, received = (await connection.get("/seen", headers)).json()
     assert client == [HERE, connection.local_port]
     assert scheme == "http"
