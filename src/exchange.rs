@@ -293,6 +293,15 @@ impl Fields {
         self.count += 1;
     }
 
+    /// All but those of this name.
+    pub(crate) fn without(&self, name: &[u8]) -> Self {
+        let mut others = Self::with_capacity(self.count, self.bytes.len());
+        self.iter()
+            .filter(|(other, _)| *other != name)
+            .for_each(|(name, value)| others.push(name, value));
+        others
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
@@ -445,11 +454,13 @@ mod tests {
 
     #[test]
     fn fields_keep_order_and_repeats() {
-        let mut fields = Fields::with_capacity(3, 8);
+        let mut fields = Fields::with_capacity(4, 8);
+        fields.push(b"b", b"");
         fields.push(b"a", b"1");
         fields.push_lower_case(b"Set-Cookie", b"");
         fields.push(b"a", b"2");
-        let pairs: Vec<_> = fields.iter().collect();
+        let others = fields.without(b"b");
+        let pairs: Vec<_> = others.iter().collect();
         assert_eq!(
             pairs,
             [(&b"a"[..], &b"1"[..]), (b"set-cookie", b""), (b"a", b"2")]

@@ -5,8 +5,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Bytes that are read at a time. Of a pipe or the like it may be fewer.
 const PIECE: usize = 128 * 1024;
@@ -90,10 +92,18 @@ impl FileReader {
 
     fn read_piece(&mut self) -> io::Result<Piece> {
         if let Source::Path(path) = &self.source {
-            let file = File::open(path)?;
+            // A pipe would otherwise keep us until somebody writes to it.
+            let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+            let file = File::options()
+                .read(true)
+                .custom_flags(without_waiting)
+                .open(&*path)?;
             let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other("not a regular file"));
+            }
             // What is appended from now on is not part of the response.
-            self.left = metadata.is_file().then_some(metadata.len());
+            self.left = Some(metadata.len());
             self.source = Source::Open(file);
         }
         let Source::Open(file) = &mut self.source else {

@@ -527,7 +527,10 @@ fn os_error(error: &io::Error, path: Option<&Path>) -> PyErr {
         .to_owned();
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, text, path.map(Path::to_owned))),
-        None => PyOSError::new_err(text),
+        None => match path {
+            Some(path) => PyOSError::new_err(format!("`{}`: {text}", path.display())),
+            None => PyOSError::new_err(text),
+        },
     }
 }
 

@@ -121,7 +121,11 @@ fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
                 "`status` is {status} where 200 to 999 was expected"
             ))
         })?;
-    let reader = FieldReader::of(message)?;
+    let mut reader = FieldReader::of(message)?;
+    if status == 204 && reader.content_length.is_some() {
+        // RFC 9110, section 8.6: not even 0.
+        reader.fields = reader.fields.without(b"content-length");
+    }
     let response = ResponseHead {
         status,
         fields: reader.fields,

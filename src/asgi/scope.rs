@@ -56,7 +56,9 @@ impl ScopeTemplate {
         scope.set_item(intern!(py, "asgi"), versions(py)?)?;
         scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;
         scope.set_item(intern!(py, "server"), address(py, &head.server)?)?;
-        scope.set_item(intern!(py, "client"), address(py, &head.client)?)?;
+        // Of a client on a Unix domain socket Envoy knows nothing but the socket's path.
+        let client = head.client.port.map(|_| address(py, &head.client));
+        scope.set_item(intern!(py, "client"), client.transpose()?)?;
         scope.set_item(
             intern!(py, "scheme"),
             if head.https {
