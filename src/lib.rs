@@ -16,6 +16,7 @@
 //! - [`process`], the workers, and the count of what is in flight
 //! - [`worker`], the mailboxes of a worker, its streams (Envoy's side), its dispatch (loop's side)
 //! - [`asgi`], scope, receive, send and lifespan of an application
+//! - [`websocket`], the WebSocket protocol, of bytes alone
 //! - [`python`], the interpreter, awaitables, tracebacks
 //! - [`runtime`], tokio
 //! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
@@ -43,6 +44,9 @@ mod python;
 mod request;
 mod runtime;
 mod server;
+// Used once the bridge serves WebSockets.
+#[allow(dead_code)]
+mod websocket;
 mod worker;
 
 use std::sync::{Arc, OnceLock};
