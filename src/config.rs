@@ -60,6 +60,21 @@ pub(crate) struct Config {
     /// key `client` of the namespace `aiovoy`.
     #[serde(default)]
     pub access_log: bool,
+    /// Bytes of the largest WebSocket message that is taken.
+    #[serde(default = "default_ws_max_size", deserialize_with = "whole_number")]
+    pub ws_max_size: u64,
+    /// WebSocket messages that wait for the application.
+    #[serde(default = "default_ws_max_queue", deserialize_with = "whole_number")]
+    pub ws_max_queue: u64,
+    /// Seconds between two pings of a WebSocket; 0 is never.
+    #[serde(default = "default_ws_ping", deserialize_with = "seconds")]
+    pub ws_ping_interval: Duration,
+    /// Seconds that a client gets to answer a ping; 0 is for ever.
+    #[serde(default = "default_ws_ping", deserialize_with = "seconds")]
+    pub ws_ping_timeout: Duration,
+    /// Whether the compression of WebSocket messages (RFC 7692) is agreed to.
+    #[serde(default = "default_ws_per_message_deflate")]
+    pub ws_per_message_deflate: bool,
     /// Seconds that requests in flight get when the server stops.
     #[serde(default = "default_graceful_shutdown", deserialize_with = "seconds")]
     pub timeout_graceful_shutdown: Duration,
@@ -158,18 +173,39 @@ fn default_idle() -> Duration {
     Duration::from_secs(300)
 }
 
+fn default_ws_max_size() -> u64 {
+    16 * 1024 * 1024
+}
+
+fn default_ws_max_queue() -> u64 {
+    32
+}
+
+fn default_ws_ping() -> Duration {
+    Duration::from_secs(20)
+}
+
+fn default_ws_per_message_deflate() -> bool {
+    true
+}
+
 fn default_forwarded_allow_ips() -> Vec<String> {
     vec!["127.0.0.1".into()]
 }
 
-/// A whole number, not negative, in any of the forms that Envoy gives a number.
+/// A whole number that may be left out.
 fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    whole_number(deserializer).map(Some)
+}
+
+/// A whole number, not negative, in any of the forms that Envoy gives a number.
+fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let (number, written) = number(deserializer)?;
     let whole = number.filter(|number| number.fract() == 0.0 && (0.0..=MAX_WHOLE).contains(number));
     match whole {
         // In range, as was just seen.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        Some(number) => Ok(Some(number as u64)),
+        Some(number) => Ok(number as u64),
         None => Err(serde::de::Error::custom(format!(
             "`{written}` is not a whole number"
         ))),

@@ -14,6 +14,7 @@ use crate::Bridge;
 use crate::exchange::{
     ExchangeId, Failure, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead,
 };
+use crate::filter::Settings;
 use crate::process::Process;
 use crate::request::Rules;
 use crate::worker::Worker;
@@ -70,7 +71,7 @@ pub(crate) fn new_process(workers: usize) -> Arc<Process> {
 
 fn process_with(workers: usize, rules: Rules) -> Arc<Process> {
     let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
-    Arc::new(Process::new(workers.collect(), rules))
+    Arc::new(Process::new(workers.collect(), rules, Settings::default()))
 }
 
 impl EnvoyThread {
@@ -284,7 +285,7 @@ impl PlayedLoop {
             Inbound::CancelAll => return "cancel all".to_owned(),
             Inbound::Start(id, request) => return self.note_start(id, *request),
             Inbound::Body { id, .. } | Inbound::Room(id, _) | Inbound::Disconnect(id) => id,
-            Inbound::File(..) => unreachable!("files are read on the loop's side"),
+            _ => unreachable!("of files and WebSockets, which the loop's side plays elsewhere"),
         };
         let number = self.numbers.get(&id);
         let number = *number.expect("nothing of an exchange comes before its start");

@@ -46,12 +46,41 @@ pub(crate) enum Inbound {
     },
     /// Envoy has taken this many bytes of the response.
     Room(ExchangeId, usize),
+    /// A message of a WebSocket.
+    Message(ExchangeId, Payload),
+    /// The client has closed its WebSocket, or is not to be heard any more.
+    Closed {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
     /// The stream has ended before its response was complete.
     Disconnect(ExchangeId),
     /// A piece of a file that the response is to have has been read, by tokio.
     File(ExchangeId, Box<FileRead>),
+    /// Close all WebSockets: the server stops.
+    CloseWebSockets,
     /// Cancel what still runs: the time for a graceful shutdown is over.
     CancelAll,
+}
+
+impl Inbound {
+    /// Whose message it is; `None` if it is every exchange's.
+    pub(crate) fn id(&self) -> Option<ExchangeId> {
+        match self {
+            Self::Start(id, _)
+            | Self::Body { id, .. }
+            | Self::Room(id, _)
+            | Self::Message(id, _)
+            | Self::Closed { id, .. }
+            | Self::Disconnect(id)
+            | Self::File(id, _) => Some(*id),
+            Self::CloseWebSockets | Self::CancelAll => None,
+        }
+    }
 }
 
 /// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`] an exchange.
@@ -77,8 +106,30 @@ pub(crate) enum Outbound {
         /// Whether the response is complete.
         end: bool,
     },
-    /// The application has taken this many bytes of the request body.
+    /// The application has taken this many bytes of the request body, or messages of this cost.
     Read(ExchangeId, usize),
+    /// The handshake of a WebSocket succeeds.
+    Accept {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The one of the client's that the application has chosen.
+        subprotocol: Option<String>,
+        /// More fields of the response.
+        fields: Fields,
+    },
+    /// A message of a WebSocket.
+    Message(ExchangeId, Payload),
+    /// Close a WebSocket.
+    Close {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
+    /// Time has passed: see to the WebSockets that wait for their client.
+    Tick,
     /// An interim head, before the final one.
     Interim {
         /// Whose response it announces.
@@ -101,24 +152,59 @@ pub(crate) enum Failure {
     Application,
     /// The client neither sends what the application waits for nor takes the response.
     Idle,
+    /// The application does not want this WebSocket.
+    Refused,
+    /// The server stops.
+    Stopping,
+}
+
+/// A message of a WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// Text in UTF-8.
+    Text(Vec<u8>),
+    /// Any bytes.
+    Binary(Vec<u8>),
+}
+
+impl Payload {
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(data) | Self::Binary(data) => data.len(),
+        }
+    }
+
+    /// What it counts for in [`REQUEST_WINDOW`]: its bytes, but not so little that the window
+    /// would hold more messages than the queue may have.
+    pub(crate) fn cost(&self, least: usize) -> usize {
+        self.len().max(least)
+    }
 }
 
 impl Outbound {
-    /// Whose message it is.
-    pub(crate) fn id(&self) -> ExchangeId {
+    /// Whose message it is; `None` if it is all streams'.
+    pub(crate) fn id(&self) -> Option<ExchangeId> {
         match self {
+            Self::Tick => None,
             Self::Start { id, .. }
             | Self::Body { id, .. }
             | Self::Read(id, _)
             | Self::Interim { id, .. }
             | Self::Trailers(id, _)
-            | Self::Fail(id, _) => *id,
+            | Self::Accept { id, .. }
+            | Self::Message(id, _)
+            | Self::Close { id, .. }
+            | Self::Fail(id, _) => Some(*id),
         }
     }
 
     /// Takes `next` into this message if both carry the body of one response in sequence: what
     /// Envoy has not taken yet may as well leave in one piece.
     pub(crate) fn merge(&mut self, next: Self) -> Option<Self> {
+        if matches!((&*self, &next), (Self::Tick, Self::Tick)) {
+            return None;
+        }
         let Self::Body {
             id: next_id,
             data: next_data,
@@ -159,6 +245,17 @@ pub(crate) struct Request {
     pub body: Vec<u8>,
     /// Whether `body` is all of it.
     pub complete: bool,
+    /// What it offers, if it asks for a WebSocket.
+    pub websocket: Option<Box<WebSocketOffer>>,
+}
+
+/// What the loop's side needs to know of the handshake of a WebSocket.
+#[derive(Debug)]
+pub(crate) struct WebSocketOffer {
+    /// The subprotocols that the client knows, in its order.
+    pub subprotocols: Vec<String>,
+    /// See [`Payload::cost`].
+    pub least_cost: usize,
 }
 
 /// Bytes that are few as a rule, such as an address, without an allocation.
@@ -179,6 +276,8 @@ pub(crate) struct RequestHead {
     pub expects_continue: bool,
     /// The client takes trailers.
     pub takes_trailers: bool,
+    /// The client asks for a WebSocket.
+    pub websocket: bool,
     /// The connection's other end, or what a trusted proxy says that it is.
     pub client: Endpoint,
     /// Our end.
@@ -403,6 +502,14 @@ impl<T> Table<T> {
             moved.1 = place;
         }
         Some(value)
+    }
+
+    /// All values that have not been removed.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.live.iter().filter_map(|&index| {
+            let slot = &self.slots[index as usize];
+            slot.value.as_ref().map(|(value, _)| value)
+        })
     }
 
     /// Some value that has not been removed; one that is likely to stay.

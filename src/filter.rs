@@ -3,7 +3,7 @@
 //! One stream: Envoy's hooks in, messages to the loop out, and the other way round. It decides
 //! nothing about ASGI; what it is told to send was checked on the loop's side.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,6 +20,11 @@ use crate::exchange::{
 use crate::process::Process;
 use crate::request;
 use crate::worker::Streams;
+use websocket::WebSocket;
+
+pub(crate) use websocket::Settings;
+
+mod websocket;
 
 /// One filter chain's configuration: it has none of its own, since the application and its
 /// event loops are one per process.
@@ -47,6 +52,7 @@ impl HttpFilterConfig for FilterConfig {
                 posted: Cell::default(),
                 request: Cell::default(),
                 response: Cell::default(),
+                websocket: OnceCell::new(),
             })
         }))
     }
@@ -64,6 +70,8 @@ pub(crate) struct Filter {
     posted: Cell<bool>,
     request: Cell<RequestBody>,
     response: Cell<ResponseBody>,
+    /// What the stream is besides, if it is one.
+    websocket: OnceCell<Box<WebSocket>>,
 }
 
 /// How much of the request body has gone to the loop.
@@ -110,16 +118,28 @@ impl HttpFilter for Filter {
         {
             envoy.set_dynamic_metadata("aiovoy", "client", client);
         }
+        let websocket = if head.websocket {
+            match self.offer_websocket(&head) {
+                Ok(offer) => Some(offer),
+                Err(refusal) => return self.refuse_websocket(envoy, &refusal),
+            }
+        } else {
+            None
+        };
         *self.waiting.borrow_mut() = Some(Box::new(Request {
             head,
             body: Vec::new(),
             complete: end_of_stream,
+            websocket,
         }));
         self.streams.post_request(envoy, self.id);
         HeadersStatus::StopIteration
     }
 
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
+        if let Some(socket) = self.websocket.get() {
+            return self.on_frames(socket, envoy, end_of_stream);
+        }
         let mut body = self.request.get();
         body.ended |= end_of_stream;
         let length = envoy.received_request_body_len();
@@ -181,6 +201,9 @@ impl HttpFilter for Filter {
         response.above_watermark = response.above_watermark.saturating_sub(1);
         self.response.set(response);
         self.report_room(envoy);
+        if self.is_websocket() {
+            self.streams.resume(self.id);
+        }
     }
 
     /// Without our own end of stream before it, this is how Envoy says that the client has gone,
@@ -190,6 +213,9 @@ impl HttpFilter for Filter {
             // A filter before ours ended the request before we saw it.
             self.streams.remove(envoy, self.id, []);
             return;
+        }
+        if self.is_websocket() {
+            self.streams.remove_websocket();
         }
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
@@ -248,7 +274,19 @@ impl Filter {
                 head, body, end, ..
             } => self.send_head(envoy, &head, &body, end),
             Outbound::Body { data, end, .. } => self.send_body(envoy, &data, end),
-            Outbound::Read(_, bytes) => self.pull(envoy, bytes),
+            Outbound::Read(_, bytes) => match self.websocket.get() {
+                Some(socket) => self.pull_frames(socket, envoy, bytes),
+                None => self.pull(envoy, bytes),
+            },
+            Outbound::Accept {
+                subprotocol,
+                fields,
+                ..
+            } => self.accept_websocket(envoy, subprotocol.as_deref(), &fields),
+            Outbound::Message(_, payload) => self.send_message(envoy, &payload),
+            Outbound::Close { code, reason, .. } => self.close_websocket(envoy, code, &reason),
+            // Not of one stream: see `Streams`.
+            Outbound::Tick => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
             Outbound::Trailers(_, fields) => self.send_trailers(envoy, &fields),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),
@@ -317,6 +355,8 @@ impl Filter {
         let (status, text, details) = match failure {
             Failure::Application => (500, "Internal Server Error", "aiovoy_application_failed"),
             Failure::Idle => (408, "Request Timeout", "aiovoy_client_idle"),
+            Failure::Refused => (403, "Forbidden", "aiovoy_websocket_refused"),
+            Failure::Stopping => (503, "Service Unavailable", "aiovoy_stopped"),
         };
         if self.response.get().started {
             self.end_response();

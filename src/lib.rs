@@ -54,7 +54,7 @@ use std::sync::{Arc, OnceLock};
 use envoy::{BootstrapExtension, EnvoyBootstrap, EnvoyFilterConfig, HttpFilterConfig, Module};
 
 use config::Config;
-use filter::FilterConfig;
+use filter::{FilterConfig, Settings};
 use process::Process;
 use request::Rules;
 use server::Server;
@@ -83,9 +83,11 @@ impl Module for Bridge {
         }
         let process = match self.process.get() {
             Some(process) => process.clone(),
-            None if envoy::is_validation_mode() => {
-                Arc::new(Process::new(Vec::new(), Rules::default()))
-            }
+            None if envoy::is_validation_mode() => Arc::new(Process::new(
+                Vec::new(),
+                Rules::default(),
+                Settings::default(),
+            )),
             None => {
                 return Err(
                     "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::filter::Settings;
 use crate::request::Rules;
 use crate::worker::Worker;
 
@@ -15,14 +16,16 @@ use crate::worker::Worker;
 pub(crate) struct Process {
     workers: Vec<Arc<Worker>>,
     pub(crate) rules: Rules,
+    pub(crate) websockets: Settings,
     pub(crate) in_flight: InFlight,
 }
 
 impl Process {
-    pub(crate) fn new(workers: Vec<Arc<Worker>>, rules: Rules) -> Self {
+    pub(crate) fn new(workers: Vec<Arc<Worker>>, rules: Rules, websockets: Settings) -> Self {
         Self {
             workers,
             rules,
+            websockets,
             in_flight: InFlight::default(),
         }
     }

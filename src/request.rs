@@ -107,6 +107,7 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead) -> Forwarded<'
                     b"expect" => {
                         head.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                     }
+                    b"upgrade" => head.websocket |= value.eq_ignore_ascii_case(b"websocket"),
                     b"te" => head.takes_trailers |= has_trailers(value),
                     b"x-forwarded-for" => forwarded.clients.push(value),
                     b"x-forwarded-proto" => forwarded.scheme = Some(value),

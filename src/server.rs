@@ -36,6 +36,7 @@ use crate::asgi::lifespan::Lifespan;
 use crate::config::Config;
 use crate::control::{Command, Control, Event};
 use crate::exchange::Inbound;
+use crate::filter::Settings;
 use crate::process::Process;
 use crate::python::app;
 use crate::python::interpreter::Interpreter;
@@ -143,7 +144,11 @@ impl Server {
             .map(|_| Worker::new().map(Arc::new))
             .collect();
         let workers = workers.map_err(|error| format!("no eventfd for a worker: {error}"))?;
-        let process = Arc::new(Process::new(workers, Rules::new(config)));
+        let process = Arc::new(Process::new(
+            workers,
+            Rules::new(config),
+            Settings::new(config),
+        ));
         let app_dir = app_dir.to_string_lossy().into_owned();
         let mut loops: Vec<LoopThread> = Vec::new();
         for (index, worker) in process.workers().iter().enumerate() {
@@ -279,6 +284,7 @@ impl Shared {
         let in_flight = &self.process.in_flight;
         let deadline = Instant::now() + self.config.timeout_graceful_shutdown;
         in_flight.drain();
+        self.tell_loops(|| Inbound::CloseWebSockets);
         if let Some(address) = &self.config.admin {
             let stopped = self.unless_destroyed(admin::stop_listening(address));
             if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
@@ -294,11 +300,15 @@ impl Shared {
             return;
         }
         log::error!("requests still run after {seconds} s: cancelled");
-        for worker in self.process.workers() {
-            // A loop that has ended has nothing to cancel.
-            let _ = worker.inbox.post_all(&mut vec![Inbound::CancelAll]);
-        }
+        self.tell_loops(|| Inbound::CancelAll);
         let _ = timeout(CANCEL_GRACE, in_flight.drained()).await;
+    }
+
+    fn tell_loops(&self, message: impl Fn() -> Inbound) {
+        for worker in self.process.workers() {
+            // A loop that has ended has nothing to be told.
+            let _ = worker.inbox.post_all(&mut vec![message()]);
+        }
     }
 
     /// Waits until nothing is in flight, all responses are with their clients, and no connection

@@ -12,14 +12,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
-use super::http::HttpCycle;
+use super::cycle::Cycle;
 use super::outcome::Outcome;
 use crate::python::slots::{Resume, Resumed, is_coroutine, resume, stepped};
 
 /// An application call.
 #[pyclass(frozen, module = "aiovoy")]
 pub(crate) struct Call {
-    cycle: Py<HttpCycle>,
+    cycle: Cycle,
     app: Py<PyAny>,
     /// Until the first step: what the application is called with.
     arguments: Mutex<Option<Py<PyTuple>>>,
@@ -30,7 +30,7 @@ pub(crate) struct Call {
 impl Call {
     /// A call of `app` with `arguments`, made when the task takes its first step, so that all of
     /// the application runs in its own task and context.
-    pub(crate) fn new(cycle: Py<HttpCycle>, app: Py<PyAny>, arguments: Py<PyTuple>) -> Self {
+    pub(crate) fn new(cycle: Cycle, app: Py<PyAny>, arguments: Py<PyTuple>) -> Self {
         Self {
             cycle,
             app,
@@ -55,14 +55,14 @@ impl Call {
         match resumed {
             Ok(Resumed::Yielded(waiter)) => Ok(Resumed::Yielded(waiter)),
             Ok(Resumed::Returned(_)) => {
-                self.cycle.get().end(py, &Outcome::Returned);
+                self.cycle.end(py, &Outcome::Returned);
                 Ok(none())
             }
             Err(error) => {
                 // The task of a cancelled call is to be a cancelled task.
                 let cancelled = error.is_instance_of::<CancelledError>(py);
                 let again = cancelled.then(|| error.clone_ref(py));
-                self.cycle.get().end(py, &Outcome::Raised(error));
+                self.cycle.end(py, &Outcome::Raised(error));
                 again.map_or_else(|| Ok(none()), Err)
             }
         }

@@ -96,6 +96,7 @@ impl HttpCycle {
             head,
             body,
             complete,
+            ..
         } = request;
         let pieces = if body.is_empty() {
             VecDeque::new()
@@ -504,7 +505,7 @@ impl Source for Sending {
 }
 
 /// Has whoever awaits `waiter` look again.
-fn resolve(py: Python<'_>, waiter: &Py<PyAny>) -> PyResult<()> {
+pub(super) fn resolve(py: Python<'_>, waiter: &Py<PyAny>) -> PyResult<()> {
     let waiter = waiter.bind(py);
     if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
         waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
@@ -512,7 +513,7 @@ fn resolve(py: Python<'_>, waiter: &Py<PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-fn remove(waiters: &mut Vec<Py<PyAny>>, waiter: &Py<PyAny>) -> Option<Py<PyAny>> {
+pub(super) fn remove(waiters: &mut Vec<Py<PyAny>>, waiter: &Py<PyAny>) -> Option<Py<PyAny>> {
     let at = waiters.iter().position(|other| other.is(waiter))?;
     Some(waiters.swap_remove(at))
 }

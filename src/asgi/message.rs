@@ -38,19 +38,7 @@ pub(crate) fn http_disconnect(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Reads a message that an application sends. Keys that are not known are tolerated.
 pub(crate) fn parse(message: &Bound<'_, PyAny>) -> PyResult<Message> {
-    let py = message.py();
-    let message = message.cast::<PyDict>().map_err(|_| {
-        PyTypeError::new_err(format!(
-            "an ASGI message is a dict, but got {}",
-            described(message)
-        ))
-    })?;
-    let kind = message
-        .get_item(intern!(py, "type"))?
-        .ok_or_else(|| PyValueError::new_err("an ASGI message needs the key `type`"))?;
-    let kind = kind
-        .cast::<PyString>()
-        .map_err(|_| wrong_type("type", "str", &kind))?;
+    let (message, kind) = typed(message)?;
     match kind.to_str()? {
         "http.response.body" => parse_body(message),
         "http.response.start" => parse_start(message),
@@ -64,14 +52,30 @@ pub(crate) fn parse(message: &Bound<'_, PyAny>) -> PyResult<Message> {
     }
 }
 
-fn parse_body(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+/// A message, and its `type`.
+pub(crate) fn typed<'a, 'py>(
+    message: &'a Bound<'py, PyAny>,
+) -> PyResult<(&'a Bound<'py, PyDict>, Bound<'py, PyString>)> {
+    let message = message.cast::<PyDict>().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "an ASGI message is a dict, but got {}",
+            described(message)
+        ))
+    })?;
+    let kind = message
+        .get_item(intern!(message.py(), "type"))?
+        .ok_or_else(|| PyValueError::new_err("an ASGI message needs the key `type`"))?;
+    match kind.cast_into::<PyString>() {
+        Ok(kind) => Ok((message, kind)),
+        Err(error) => Err(wrong_type("type", "str", &error.into_inner())),
+    }
+}
+
+pub(crate) fn parse_body(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     let py = message.py();
     let data = match message.get_item(intern!(py, "body"))? {
         None => Vec::new(),
-        Some(body) => match body.cast::<PyBytes>() {
-            Ok(bytes) => bytes.as_bytes().to_vec(),
-            Err(_) => bytes_like("body", &body)?,
-        },
+        Some(body) => bytes("body", &body)?,
     };
     let more = flag(message, intern!(py, "more_body"))?;
     Ok(Message::Body { data, more })
@@ -99,14 +103,17 @@ fn required<'py>(
         .ok_or_else(|| PyValueError::new_err(format!("`{kind}` needs the key `{key}`")))
 }
 
-/// Bytes of a `bytearray` or a `memoryview`.
-fn bytes_like(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+/// Bytes as such, or of a `bytearray` or a `memoryview`.
+pub(crate) fn bytes(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.as_bytes().to_vec());
+    }
     PyBuffer::<u8>::get(value)
         .map_err(|_| wrong_type(key, "bytes", value))?
         .to_vec(value.py())
 }
 
-fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
+pub(crate) fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     let py = message.py();
     let status = required(message, "http.response.start", intern!(py, "status"))?;
     let status: i64 = status
@@ -235,7 +242,7 @@ fn size(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<Opti
 
 /// Reads and checks header fields.
 #[derive(Default)]
-struct FieldReader {
+pub(crate) struct FieldReader {
     fields: Fields,
     content_length: Option<u64>,
     close: bool,
@@ -243,7 +250,7 @@ struct FieldReader {
 
 impl FieldReader {
     /// Reads the `headers` of a message, if it has them.
-    fn of(message: &Bound<'_, PyDict>) -> PyResult<Self> {
+    pub(crate) fn of(message: &Bound<'_, PyDict>) -> PyResult<Self> {
         let mut reader = Self {
             // What most responses need.
             fields: Fields::with_capacity(4, 96),
@@ -264,6 +271,10 @@ impl FieldReader {
                 .try_for_each(|field| reader.read(&field?))?;
         }
         Ok(reader)
+    }
+
+    pub(crate) fn into_fields(self) -> Fields {
+        self.fields
     }
 
     fn read(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -351,7 +362,7 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
         .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
 }
 
-fn wrong_type(key: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
+pub(crate) fn wrong_type(key: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!(
         "`{key}` is {} where {expected} was expected",
         described(got)

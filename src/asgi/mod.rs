@@ -3,9 +3,11 @@
 //! ASGI 3: what an application is called with, and what it answers.
 
 pub(crate) mod call;
+pub(crate) mod cycle;
 pub(crate) mod http;
 pub(crate) mod lifespan;
 pub(crate) mod message;
 pub(crate) mod outcome;
 pub(crate) mod scope;
 mod state;
+pub(crate) mod websocket;

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::http::ClientDisconnected;
+use super::websocket;
 use crate::python::traceback;
 
 /// How an application call ended.
@@ -43,6 +44,26 @@ impl Outcome {
             Self::Returned => log::error!("ASGI application returned without starting a response"),
             Self::Raised(error) if disconnected && is_disconnect(py, error) => {}
             Self::Raised(error) => log::error!(
+                "exception in ASGI application\n{}",
+                traceback::format(py, error)
+            ),
+        }
+    }
+}
+
+impl Outcome {
+    /// The same for the end of a WebSocket's call, which may leave the close to the server.
+    pub(crate) fn log_websocket(&self, py: Python<'_>, progress: websocket::Progress) {
+        match (self, progress) {
+            (Self::Returned, websocket::Progress::Connecting) => {
+                log::error!("ASGI application returned without answering the WebSocket handshake");
+            }
+            (Self::Returned, websocket::Progress::Denying) => {
+                log::error!("ASGI application returned without completing its response");
+            }
+            (Self::Returned, _) => {}
+            (Self::Raised(error), websocket::Progress::Closed) if is_disconnect(py, error) => {}
+            (Self::Raised(error), _) => log::error!(
                 "exception in ASGI application\n{}",
                 traceback::format(py, error)
             ),

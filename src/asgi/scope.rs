@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::exchange::{Endpoint, HttpVersion, RequestHead};
+use crate::exchange::{Endpoint, HttpVersion, RequestHead, WebSocketOffer};
 
 /// What is the same in every scope of a worker.
 pub(crate) struct ScopeTemplate {
@@ -80,6 +80,30 @@ impl ScopeTemplate {
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
+        Ok(scope)
+    }
+
+    /// The scope of a WebSocket. ASGI WebSocket 2.5, "WebSocket Connection Scope".
+    pub(crate) fn build_websocket<'py>(
+        &self,
+        py: Python<'py>,
+        head: &RequestHead,
+        offer: &WebSocketOffer,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.build(py, head)?;
+        scope.del_item(intern!(py, "method"))?;
+        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        let scheme = if head.https { "wss" } else { "ws" };
+        scope.set_item(intern!(py, "scheme"), scheme)?;
+        scope.set_item(intern!(py, "subprotocols"), &offer.subprotocols)?;
+        let extensions = scope.as_any().get_item(intern!(py, "extensions"))?;
+        let extensions = extensions.cast_into::<PyDict>()?;
+        for name in extensions.keys() {
+            if name.to_string().starts_with("http.") {
+                extensions.del_item(name)?;
+            }
+        }
+        extensions.set_item("websocket.http.response", PyDict::new(py))?;
         Ok(scope)
     }
 

@@ -15,7 +15,8 @@ use rustc_hash::FxHashMap;
 
 use super::Worker;
 use crate::asgi::call::Call;
-use crate::asgi::http::{Event, HttpCycle, Waits};
+use crate::asgi::cycle::Cycle;
+use crate::asgi::http::Waits;
 use crate::asgi::outcome::Outcome;
 use crate::asgi::scope::ScopeTemplate;
 use crate::exchange::{ExchangeId, Failure, Inbound, Outbound, Request};
@@ -39,7 +40,7 @@ pub(crate) struct Dispatcher {
     /// Set when the lifespan has started, which is before the first request.
     scope: Mutex<Arc<ScopeTemplate>>,
     /// Every exchange whose application call has not returned.
-    running: Mutex<FxHashMap<ExchangeId, Py<HttpCycle>>>,
+    running: Mutex<FxHashMap<ExchangeId, Cycle>>,
     /// Kept for its capacity.
     batch: Mutex<Vec<Inbound>>,
     /// How long the application waits for a client; zero is for ever.
@@ -148,50 +149,52 @@ impl Dispatcher {
 
     fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let (id, event) = match message {
+        let id = match message {
             Inbound::Start(id, request) => return Self::start_exchange(slf, id, *request),
             Inbound::CancelAll => return this.cancel_all(py),
-            Inbound::Body { id, data, end } => (id, Event::Body(data, end)),
-            Inbound::Room(id, bytes) => (id, Event::Room(bytes)),
-            Inbound::File(id, read) => (id, Event::File(*read)),
-            Inbound::Disconnect(id) => (id, Event::Disconnect),
+            Inbound::CloseWebSockets => return this.close_websockets(py),
+            _ => message.id(),
         };
         // An exchange whose application has returned wants to know nothing more.
-        let cycle = this
-            .running
-            .lock()
-            .get(&id)
-            .map(|cycle| cycle.clone_ref(py));
-        cycle.map_or(Ok(()), |cycle| cycle.get().feed(py, event))
+        let cycle = id.and_then(|id| Some(this.running.lock().get(&id)?.clone_ref(py)));
+        cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
     }
 
     fn start_exchange(slf: &Bound<'_, Self>, id: ExchangeId, request: Request) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let template = this.scope.lock().clone();
-        let scope = template.build(py, &request.head)?;
-        let cycle = Bound::new(py, HttpCycle::new(id, slf.clone().unbind(), request))?;
-        this.running.lock().insert(id, cycle.clone().unbind());
-        let receive = cycle.getattr(intern!(py, "receive"))?;
-        let send = cycle.getattr(intern!(py, "send"))?;
+        let scope = match &request.websocket {
+            Some(offer) => template.build_websocket(py, &request.head, offer)?,
+            None => template.build(py, &request.head)?,
+        };
+        let cycle = Cycle::new(id, slf, request)?;
+        this.running.lock().insert(id, cycle.clone_ref(py));
+        let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
+        let send = cycle.bind(py).getattr(intern!(py, "send"))?;
         let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
-        let call = Call::new(cycle.clone().unbind(), this.app.clone_ref(py), arguments);
+        let call = Call::new(cycle.clone_ref(py), this.app.clone_ref(py), arguments);
         let task = this.create_task.bind(py).call1((call,));
         match task {
-            Ok(task) => cycle.get().set_task(task.unbind()),
-            Err(error) => cycle.get().end(py, &Outcome::Raised(error)),
+            Ok(task) => cycle.set_task(task.unbind()),
+            Err(error) => cycle.end(py, &Outcome::Raised(error)),
         }
         Ok(())
     }
 
+    /// All exchanges whose application call has not returned.
+    fn cycles(&self, py: Python<'_>) -> Vec<Cycle> {
+        let running = self.running.lock();
+        running.values().map(|cycle| cycle.clone_ref(py)).collect()
+    }
+
+    fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
+        let mut cycles = self.cycles(py).into_iter();
+        cycles.try_for_each(|cycle| cycle.feed(py, Inbound::CloseWebSockets))
+    }
+
     fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
-        let cycles: Vec<_> = self
-            .running
-            .lock()
-            .values()
-            .map(|cycle| cycle.clone_ref(py))
-            .collect();
-        for cycle in cycles {
-            if let Some(task) = cycle.get().task(py) {
+        for cycle in self.cycles(py) {
+            if let Some(task) = cycle.task(py) {
                 task.call_method0(py, intern!(py, "cancel"))?;
             }
         }
@@ -253,7 +256,7 @@ impl Dispatcher {
         let running = this.running.lock();
         let waiting: Vec<_> = running
             .iter()
-            .map(|(id, cycle)| (*id, cycle.get().waits(now, this.timeout_idle), cycle))
+            .map(|(id, cycle)| (*id, cycle.waits(now, this.timeout_idle), cycle))
             .filter(|(_, waits, _)| *waits != Waits::No)
             .map(|(id, waits, cycle)| (id, waits, cycle.clone_ref(py)))
             .collect();
@@ -264,7 +267,7 @@ impl Dispatcher {
                 continue;
             }
             this.post(Outbound::Fail(id, Failure::Idle));
-            cycle.get().feed(py, Event::Disconnect)?;
+            cycle.feed(py, Inbound::Disconnect(id))?;
         }
         Ok(())
     }

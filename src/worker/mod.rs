@@ -5,6 +5,7 @@
 mod dispatch;
 mod event_loop;
 mod streams;
+mod ticker;
 mod wake;
 
 use std::io;
@@ -19,6 +20,7 @@ pub(crate) use streams::{Streams, TURN};
 
 use crate::exchange::{Inbound, Outbound};
 use crate::mailbox::{Closed, Mailbox, Wake};
+use ticker::Ticker;
 use wake::LoopWaker;
 
 /// The two mailboxes between an Envoy worker thread and its loop thread.
@@ -26,6 +28,7 @@ use wake::LoopWaker;
 pub(crate) struct Worker {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
+    ticker: Ticker,
 }
 
 impl Worker {
@@ -37,6 +40,7 @@ impl Worker {
         Ok(Self {
             inbox,
             outbox: Outbox::default(),
+            ticker: Ticker::default(),
         })
     }
 }

@@ -21,6 +21,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy::{EnvoyFilter, Scheduler};
 
@@ -43,10 +44,16 @@ pub(crate) struct Streams {
     turn_due: Cell<bool>,
     /// `turn` is taking the outbox and will come to `gathered`.
     in_turn: Cell<bool>,
+    /// Streams that go on with what Envoy has kept of their request.
+    resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.
     inbound: RefCell<Vec<Inbound>>,
     outbound: RefCell<Vec<Outbound>>,
+    scratch: RefCell<Vec<u8>>,
 }
+
+/// What a buffer that is kept for its capacity may have of it.
+const SCRATCH: usize = 256 * 1024;
 
 enum Gathered {
     /// The request waits in its filter, where the rest of its body may join it.
@@ -75,8 +82,10 @@ impl Streams {
             gathered: RefCell::default(),
             turn_due: Cell::default(),
             in_turn: Cell::default(),
+            resumed: RefCell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),
+            scratch: RefCell::default(),
         }
     }
 
@@ -97,6 +106,36 @@ impl Streams {
     /// Posts `message` of exchange `id`.
     pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
         self.gather(envoy, id, Gathered::Message(message));
+    }
+
+    /// Has the stream of `id` go on with what Envoy has kept of its request, in a moment: the
+    /// caller is in a hook that must not act.
+    pub(crate) fn resume(&self, id: ExchangeId) {
+        self.resumed.borrow_mut().push(id);
+        self.ensure_turn();
+    }
+
+    /// An empty buffer. [`give_back`](Self::give_back) keeps its capacity for the next.
+    pub(crate) fn scratch(&self) -> Vec<u8> {
+        self.scratch.take()
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SCRATCH {
+            buffer.clear();
+            self.scratch.replace(buffer);
+        }
+    }
+
+    /// This thread has a WebSocket more, whose clock is to be looked at.
+    pub(crate) fn add_websocket(&self) {
+        self.worker.add_websocket(self.process.websockets.tick());
+    }
+
+    /// It has one less.
+    pub(crate) fn remove_websocket(&self) {
+        self.worker.remove_websocket();
     }
 
     /// Forgets the stream of `id`, with `last` as its last messages.
@@ -124,6 +163,12 @@ impl Streams {
         self.turn_due.set(false);
         self.in_turn.set(true);
         self.take_outbound(envoy);
+        for id in self.resumed.take() {
+            let filter = self.live.borrow().get(id).cloned();
+            if let Some(filter) = filter {
+                filter.resume(envoy);
+            }
+        }
         self.in_turn.set(false);
         for id in self.give_inbound() {
             let filter = self.live.borrow().get(id).cloned();
@@ -166,7 +211,8 @@ impl Streams {
 
     /// Sees to it that what lies in `gathered` gets to the loop.
     fn ensure_turn(&self) {
-        if self.in_turn.get() || self.turn_due.get() || self.gathered.borrow().is_empty() {
+        let idle = self.gathered.borrow().is_empty() && self.resumed.borrow().is_empty();
+        if self.in_turn.get() || self.turn_due.get() || idle {
             return;
         }
         if self.leader.borrow().is_some() {
@@ -194,12 +240,28 @@ impl Streams {
         let mut batch = self.outbound.take();
         self.worker.outbox.drain(&mut batch);
         for message in batch.drain(..) {
-            let filter = self.live.borrow().get(message.id()).cloned();
+            let Some(id) = message.id() else {
+                self.tick(envoy);
+                continue;
+            };
+            let filter = self.live.borrow().get(id).cloned();
             if let Some(filter) = filter {
                 filter.deliver(envoy, message);
             }
         }
         self.outbound.replace(batch);
+    }
+
+    fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
+        let now = Instant::now();
+        let websockets: Vec<_> = {
+            let live = self.live.borrow();
+            let filters = live.iter().filter(|filter| filter.is_websocket());
+            filters.cloned().collect()
+        };
+        for filter in websockets {
+            filter.tick(envoy, now);
+        }
     }
 
     /// Gives the loop what was gathered. Returns whose requests it can't take, because it has

@@ -60,6 +60,14 @@ impl EnvoyFilter<'_> {
         unsafe { sys::http_drain_body(self.raw(), HttpBodyType::BufferedRequestBody, bytes) }
     }
 
+    /// Takes `bytes` off the front of the received piece, or all if there are fewer, so that Envoy
+    /// keeps the rest if the hook answers so.
+    #[inline]
+    pub fn drain_received_request_body(&mut self, bytes: usize) -> bool {
+        // SAFETY: as in `drain_buffered_request_body`.
+        unsafe { sys::http_drain_body(self.raw(), HttpBodyType::ReceivedRequestBody, bytes) }
+    }
+
     fn chunks(&self, kind: HttpBodyType) -> BodyChunks<'_> {
         let mut chunks = SmallVec::<[EnvoyBuffer; INLINE]>::new();
         // SAFETY: the filter is live while it is lent.

@@ -1,0 +1,363 @@
+//! Runs on: loop thread.
+//!
+//! One `websocket` exchange as the application sees it: its `receive` and its `send`. Frames,
+//! pings and the closing handshake are Envoy's side's business: `filter::websocket`.
+
+mod message;
+mod state;
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::http::{ClientDisconnected, remove, resolve};
+use super::outcome::Outcome;
+use super::state::Step as Response;
+use crate::exchange::{
+    ExchangeId, Failure, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP, WebSocketOffer,
+};
+use crate::python::awaitable::{Awaitable, Poll, Source};
+use crate::worker::Dispatcher;
+use state::{Socket, Step, Violation};
+
+pub(crate) use state::Progress;
+
+/// Closed without a close frame, or never opened (RFC 6455, section 7.4.1).
+const ABNORMAL: u16 = 1006;
+/// The server stops (IANA registry of close codes).
+const SERVICE_RESTART: u16 = 1012;
+/// The application has failed.
+const INTERNAL_ERROR: u16 = 1011;
+/// The application has ended.
+const NORMAL: u16 = 1000;
+
+/// One `websocket` exchange.
+#[pyclass(frozen, module = "aiovoy")]
+pub(crate) struct WebSocketCycle {
+    id: ExchangeId,
+    dispatcher: Py<Dispatcher>,
+    /// Never held while Python code runs: dropping an object may run any.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The task that runs the application; asyncio itself refers to tasks only weakly.
+    task: Option<Py<PyAny>>,
+    /// The application's call has ended.
+    ended: bool,
+    /// `websocket.connect` has been received.
+    connect_received: bool,
+    socket: Socket,
+    /// Messages of the client that the application has not received.
+    incoming: VecDeque<Payload>,
+    /// What one message counts for at least in the client's window.
+    least_cost: usize,
+    /// The cost of messages received of which Envoy's side has not been told.
+    unreported: usize,
+    /// How it was closed, once it is: code and reason.
+    closed: Option<(u16, String)>,
+    receivers: Vec<Py<PyAny>>,
+    /// Bytes sent that Envoy has not taken.
+    outstanding: usize,
+    senders: Vec<Py<PyAny>>,
+}
+
+/// What [`WebSocketCycle::feed`] is told.
+pub(crate) enum Event {
+    /// A message of the client's.
+    Message(Payload),
+    /// Envoy has taken bytes.
+    Room(usize),
+    /// The client has closed the WebSocket, or broken the protocol: code and reason.
+    Closed(u16, String),
+    /// The stream is gone.
+    Disconnect,
+    /// The server stops.
+    Shutdown,
+}
+
+impl WebSocketCycle {
+    pub(crate) fn new(id: ExchangeId, dispatcher: Py<Dispatcher>, offer: &WebSocketOffer) -> Self {
+        let state = State {
+            task: None,
+            ended: false,
+            connect_received: false,
+            socket: Socket::new(offer.subprotocols.clone()),
+            incoming: VecDeque::new(),
+            least_cost: offer.least_cost,
+            unreported: 0,
+            closed: None,
+            receivers: Vec::new(),
+            outstanding: 0,
+            senders: Vec::new(),
+        };
+        Self {
+            id,
+            dispatcher,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Keeps the task that runs the application, unless that has ended already.
+    pub(crate) fn set_task(&self, task: Py<PyAny>) {
+        let mut state = self.state.lock();
+        if !state.ended {
+            state.task = Some(task);
+        }
+    }
+
+    /// The task that runs the application.
+    pub(crate) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let state = self.state.lock();
+        state.task.as_ref().map(|task| task.clone_ref(py))
+    }
+
+    /// Takes what has come from Envoy, and has whoever waits for it look again.
+    pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
+        let waiters = {
+            let mut state = self.state.lock();
+            match event {
+                Event::Message(payload) => {
+                    state.incoming.push_back(payload);
+                    std::mem::take(&mut state.receivers)
+                }
+                Event::Room(bytes) => {
+                    state.outstanding = state.outstanding.saturating_sub(bytes);
+                    if state.is_full() {
+                        return Ok(());
+                    }
+                    std::mem::take(&mut state.senders)
+                }
+                Event::Closed(code, reason) => state.close(code, reason),
+                Event::Disconnect => state.close(ABNORMAL, String::new()),
+                Event::Shutdown => {
+                    let last = match state.socket.progress() {
+                        Progress::Open => Outbound::Close {
+                            id: self.id,
+                            code: SERVICE_RESTART,
+                            reason: String::new(),
+                        },
+                        Progress::Connecting => Outbound::Fail(self.id, Failure::Stopping),
+                        Progress::Denying | Progress::Closed => return Ok(()),
+                    };
+                    self.dispatcher.get().post(last);
+                    state.close(SERVICE_RESTART, String::new())
+                }
+            }
+        };
+        waiters.iter().try_for_each(|waiter| resolve(py, waiter))
+    }
+
+    /// The application has ended: logs what there is to log and ends the exchange.
+    pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
+        let (task, waiters, progress) = {
+            let mut state = self.state.lock();
+            let progress = state.socket.progress();
+            state.ended = true;
+            let waiters = state.close(ABNORMAL, String::new());
+            (state.task.take(), waiters, progress)
+        };
+        outcome.log_websocket(py, progress);
+        // Whoever still waits, in a task of the application's own, is told of the end too.
+        for waiter in waiters {
+            if let Err(error) = resolve(py, &waiter) {
+                log::error!("a waiting task was not told of the end of its WebSocket: {error}");
+            }
+        }
+        let (id, dispatcher) = (self.id, self.dispatcher.get());
+        match (progress, outcome) {
+            (Progress::Connecting | Progress::Denying, _) => {
+                dispatcher.post(Outbound::Fail(id, Failure::Application));
+            }
+            (Progress::Open, outcome) => {
+                let code = match outcome {
+                    Outcome::Returned => NORMAL,
+                    Outcome::Raised(_) => INTERNAL_ERROR,
+                };
+                let reason = String::new();
+                dispatcher.post(Outbound::Close { id, code, reason });
+            }
+            (Progress::Closed, _) => {}
+        }
+        dispatcher.forget(id);
+        // Breaks the circle of task, coroutine, `receive` and this object.
+        drop(task);
+    }
+}
+
+#[pymethods]
+impl WebSocketCycle {
+    /// ASGI `receive`.
+    fn receive(slf: Py<Self>) -> Awaitable {
+        Awaitable::new(Receive(slf))
+    }
+
+    /// ASGI `send`.
+    fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
+        let (py, cycle) = (slf.py(), slf.get());
+        let message = message::parse(message)?;
+        let (waiters, full) = {
+            let mut state = cycle.state.lock();
+            let step = state.socket.accept(message).map_err(violation)?;
+            let waiters = cycle.take(&mut state, step);
+            (waiters, state.is_full())
+        };
+        waiters.iter().try_for_each(|waiter| resolve(py, waiter))?;
+        if full {
+            return Ok(Py::new(py, Awaitable::new(Sending(slf.clone().unbind())))?.into_any());
+        }
+        Ok(cycle.dispatcher.get().done(py).into_any())
+    }
+}
+
+impl WebSocketCycle {
+    /// Does what a message has come to, in the order in which messages were accepted. Returns who
+    /// is to look again.
+    fn take(&self, state: &mut State, step: Step) -> Vec<Py<PyAny>> {
+        let id = self.id;
+        let (outbound, closed) = match step {
+            Step::Accept {
+                subprotocol,
+                fields,
+            } => {
+                let accept = Outbound::Accept {
+                    id,
+                    subprotocol,
+                    fields,
+                };
+                (accept, None)
+            }
+            Step::Send(payload) => {
+                state.outstanding += payload.len();
+                (Outbound::Message(id, payload), None)
+            }
+            Step::Close { code, reason } => {
+                let closed = (code, reason.clone());
+                (Outbound::Close { id, code, reason }, Some(closed))
+            }
+            Step::Refuse => (
+                Outbound::Fail(id, Failure::Refused),
+                Some((ABNORMAL, String::new())),
+            ),
+            Step::Deny(Response::Start { head, body, end }) => {
+                state.outstanding += body.len();
+                let closed = end.then(|| (ABNORMAL, String::new()));
+                (
+                    Outbound::Start {
+                        id,
+                        head,
+                        body,
+                        end,
+                    },
+                    closed,
+                )
+            }
+            Step::Deny(Response::Body { data, end }) => {
+                state.outstanding += data.len();
+                let closed = end.then(|| (ABNORMAL, String::new()));
+                (Outbound::Body { id, data, end }, closed)
+            }
+            // The rest is not among the messages of a denial.
+            Step::Deny(_) => return Vec::new(),
+        };
+        self.dispatcher.get().post(outbound);
+        match closed {
+            Some((code, reason)) => state.close(code, reason),
+            None => Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// Whether Envoy is to have no more for now.
+    fn is_full(&self) -> bool {
+        self.closed.is_none() && self.outstanding > RESPONSE_WINDOW
+    }
+
+    /// It is closed from now on, if it is not yet. Returns who is to look again.
+    fn close(&mut self, code: u16, reason: String) -> Vec<Py<PyAny>> {
+        self.socket.close();
+        self.closed.get_or_insert((code, reason));
+        let mut waiters = std::mem::take(&mut self.receivers);
+        waiters.append(&mut self.senders);
+        waiters
+    }
+}
+
+/// The source of `receive`.
+struct Receive(Py<WebSocketCycle>);
+
+impl Source for Receive {
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+        let cycle = self.0.get();
+        let mut state = cycle.state.lock();
+        if !std::mem::replace(&mut state.connect_received, true) {
+            drop(state);
+            return message::connect(py).map(|message| Poll::Ready(message.into_any()));
+        }
+        if let Some(payload) = state.incoming.pop_front() {
+            state.unreported += payload.cost(state.least_cost);
+            let read = if state.unreported >= WINDOW_STEP {
+                std::mem::take(&mut state.unreported)
+            } else {
+                0
+            };
+            drop(state);
+            if read > 0 {
+                cycle.dispatcher.get().post(Outbound::Read(cycle.id, read));
+            }
+            return message::receive(py, &payload).map(|message| Poll::Ready(message.into_any()));
+        }
+        if let Some((code, reason)) = state.closed.clone() {
+            drop(state);
+            let message = message::disconnect(py, code, &reason);
+            return message.map(|message| Poll::Ready(message.into_any()));
+        }
+        drop(state);
+        let waiter = cycle.dispatcher.get().create_future(py)?;
+        cycle.state.lock().receivers.push(waiter.clone().unbind());
+        Ok(Poll::Pending(waiter))
+    }
+
+    fn forget(&self, waiter: &Py<PyAny>) {
+        let forgotten = remove(&mut self.0.get().state.lock().receivers, waiter);
+        drop(forgotten);
+    }
+}
+
+/// The source of a `send` that waits for the client.
+struct Sending(Py<WebSocketCycle>);
+
+impl Source for Sending {
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+        let cycle = self.0.get();
+        let (closed, full) = {
+            let state = cycle.state.lock();
+            (state.closed.is_some(), state.is_full())
+        };
+        if closed {
+            return Err(violation(Violation::Closed));
+        }
+        if !full {
+            return Ok(Poll::Ready(py.None().into_bound(py)));
+        }
+        let waiter = cycle.dispatcher.get().create_future(py)?;
+        cycle.state.lock().senders.push(waiter.clone().unbind());
+        Ok(Poll::Pending(waiter))
+    }
+
+    fn forget(&self, waiter: &Py<PyAny>) {
+        let forgotten = remove(&mut self.0.get().state.lock().senders, waiter);
+        drop(forgotten);
+    }
+}
+
+fn violation(violation: Violation) -> PyErr {
+    let text = violation.to_string();
+    match violation {
+        Violation::Closed => ClientDisconnected::new_err(text),
+        _ => PyRuntimeError::new_err(text),
+    }
+}

@@ -1,0 +1,421 @@
+//! Runs on: Envoy worker thread.
+//!
+//! A WebSocket on its stream: after the handshake, which is a response head with status 101 on
+//! every protocol, the request's body is what the client sends and the response's body what it
+//! gets. Frames become messages here, so that pings, closing and broken frames never wait for the
+//! application.
+//!
+//! What the client sends is taken while the application has room for messages
+//! ([`REQUEST_WINDOW`]) and while the client takes what it is sent, answers to its pings included.
+//! The rest stays in Envoy, which stops reading above its buffer limit.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use envoy::{DataStatus, EnvoyFilter, Header, HeadersStatus};
+
+use super::{Filter, pairs};
+use crate::config::Config;
+use crate::exchange::{
+    Fields, HttpVersion, Inbound, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,
+};
+use crate::websocket::connection::{Connection, Event};
+use crate::websocket::handshake::{Handshake, Refusal};
+use crate::websocket::negotiation::negotiate;
+
+/// How much is parsed between two looks at the window.
+const SLICE: usize = 16 * 1024;
+
+/// How long a client gets to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The client has not answered a ping (as in other servers: RFC 6455 has no code for it).
+const PING_TIMEOUT_CODE: u16 = 1011;
+
+/// The settings of all WebSockets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// Bytes of the largest message.
+    max_size: usize,
+    /// See [`Payload::cost`].
+    least_cost: usize,
+    /// How often a client is pinged; zero is never.
+    ping_interval: Duration,
+    /// How long it gets to answer; zero is for ever.
+    ping_timeout: Duration,
+    /// Whether compression is agreed to.
+    deflate: bool,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_size: usize::try_from(config.ws_max_size).unwrap_or(usize::MAX),
+            least_cost: usize::try_from(config.ws_max_queue)
+                .map_or(0, |messages| REQUEST_WINDOW / messages.max(1)),
+            ping_interval: config.ws_ping_interval,
+            ping_timeout: config.ws_ping_timeout,
+            deflate: config.ws_per_message_deflate,
+        }
+    }
+
+    /// How often the clocks of WebSockets are looked at.
+    pub(crate) fn tick(&self) -> Duration {
+        let shortest = [self.ping_interval, self.ping_timeout]
+            .into_iter()
+            .filter(|time| !time.is_zero())
+            .min();
+        let tick = shortest.map_or(Duration::MAX, |time| time / 4);
+        tick.clamp(Duration::from_millis(20), Duration::from_secs(1))
+    }
+}
+
+/// One WebSocket. No borrow is held across a call into Envoy.
+pub(super) struct WebSocket {
+    phase: RefCell<Phase>,
+    /// When a ping was sent last, or the WebSocket opened.
+    pinged: Cell<Instant>,
+    /// The client owes an answer to that ping.
+    pong_due: Cell<bool>,
+    /// Since when the client owes a close frame.
+    closing: Cell<Option<Instant>>,
+}
+
+enum Phase {
+    /// The application has not decided yet.
+    Offered(Box<Handshake>),
+    Open(Box<Connection>),
+    /// Neither side sends any more.
+    Over,
+}
+
+impl WebSocket {
+    fn new(offer: Handshake) -> Self {
+        Self {
+            phase: RefCell::new(Phase::Offered(Box::new(offer))),
+            pinged: Cell::new(Instant::now()),
+            pong_due: Cell::default(),
+            closing: Cell::default(),
+        }
+    }
+
+    /// Does something with the connection, if it is open.
+    fn connection<T>(&self, act: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        match &mut *self.phase.borrow_mut() {
+            Phase::Open(connection) => Some(act(connection)),
+            _ => None,
+        }
+    }
+}
+
+impl Filter {
+    /// Begins a WebSocket, or refuses a handshake that is wrong. Gives what the loop is to know.
+    pub(super) fn offer_websocket(
+        &self,
+        head: &RequestHead,
+    ) -> Result<Box<WebSocketOffer>, Refusal> {
+        let keyed = head.version <= HttpVersion::Http11;
+        let offer = Handshake::read(head.fields.iter(), keyed)?;
+        let told = WebSocketOffer {
+            subprotocols: offer.subprotocols.clone(),
+            least_cost: self.process.websockets.least_cost,
+        };
+        // Set once: a stream has one request.
+        let _ = self.websocket.set(Box::new(WebSocket::new(offer)));
+        self.streams.add_websocket();
+        Ok(Box::new(told))
+    }
+
+    /// Answers a handshake that is wrong.
+    pub(super) fn refuse_websocket(
+        &self,
+        envoy: &mut EnvoyFilter<'_>,
+        refusal: &Refusal,
+    ) -> HeadersStatus {
+        self.end_response();
+        let field = refusal.field();
+        let headers: Vec<_> = field
+            .iter()
+            .map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes()))
+            .collect();
+        let text = refusal.to_string();
+        envoy.send_response(
+            refusal.status().into(),
+            &headers,
+            text.as_bytes(),
+            "aiovoy_websocket_handshake",
+        );
+        HeadersStatus::StopIteration
+    }
+
+    /// The body hook of a WebSocket.
+    pub(super) fn on_frames(
+        &self,
+        socket: &WebSocket,
+        envoy: &mut EnvoyFilter<'_>,
+        end_of_stream: bool,
+    ) -> DataStatus {
+        let mut body = self.request.get();
+        body.ended |= end_of_stream;
+        self.request.set(body);
+        if envoy.buffered_request_body_len() > 0 {
+            return DataStatus::StopIterationAndWatermark;
+        }
+        let length = envoy.received_request_body_len();
+        let mut out = self.streams.scratch();
+        let taken = self.take_frames(
+            socket,
+            envoy,
+            envoy.received_request_body().iter(),
+            &mut out,
+        );
+        if taken < length {
+            envoy.drain_received_request_body(taken);
+        }
+        self.answer_frames(socket, envoy, out);
+        if taken < length {
+            return DataStatus::StopIterationAndWatermark;
+        }
+        self.see_end(envoy);
+        DataStatus::StopIterationNoBuffer
+    }
+
+    /// Goes on with what Envoy has kept, after the application has taken messages of cost `read`.
+    pub(super) fn pull_frames(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>, read: usize) {
+        let mut body = self.request.get();
+        body.unread = body.unread.saturating_sub(read);
+        self.request.set(body);
+        let kept = envoy.buffered_request_body_len();
+        let mut out = self.streams.scratch();
+        let taken = self.take_frames(
+            socket,
+            envoy,
+            envoy.buffered_request_body().iter(),
+            &mut out,
+        );
+        self.answer_frames(socket, envoy, out);
+        if taken == kept {
+            self.see_end(envoy);
+        }
+        // Last, since Envoy may read on and run `on_request_body` in the call.
+        if taken > 0 {
+            envoy.drain_buffered_request_body(taken);
+        }
+    }
+
+    /// Parses what is to be parsed now. Returns how many bytes that were.
+    fn take_frames<'a>(
+        &self,
+        socket: &WebSocket,
+        envoy: &EnvoyFilter<'_>,
+        chunks: impl Iterator<Item = &'a [u8]>,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut taken = 0;
+        for piece in chunks.flat_map(|chunk| chunk.chunks(SLICE)) {
+            let full = self.request.get().unread >= REQUEST_WINDOW
+                || self.response.get().above_watermark > 0;
+            let over = matches!(*socket.phase.borrow(), Phase::Over);
+            if full && !over {
+                break;
+            }
+            let parsed = socket.connection(|connection| {
+                connection.receive(piece, out, |event| self.happened(socket, envoy, event));
+            });
+            if parsed.is_none() && !over {
+                break;
+            }
+            taken += piece.len();
+        }
+        taken
+    }
+
+    fn happened(&self, socket: &WebSocket, envoy: &EnvoyFilter<'_>, event: Event) {
+        let message = match event {
+            Event::Text(text) => Payload::Text(text),
+            Event::Binary(data) => Payload::Binary(data),
+            Event::Pong => return socket.pong_due.set(false),
+            Event::Close { code, reason } => return self.tell_closed(envoy, code, reason),
+            Event::Failed(failure) => {
+                return self.tell_closed(envoy, failure.code, failure.reason.to_owned());
+            }
+        };
+        let mut body = self.request.get();
+        body.unread += message.cost(self.process.websockets.least_cost);
+        self.request.set(body);
+        self.streams
+            .post(envoy, self.id, Inbound::Message(self.id, message));
+    }
+
+    fn tell_closed(&self, envoy: &EnvoyFilter<'_>, code: u16, reason: String) {
+        let id = self.id;
+        self.streams
+            .post(envoy, id, Inbound::Closed { id, code, reason });
+    }
+
+    /// Sends what the connection has written, and ends the stream if that was the last of it.
+    fn answer_frames(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>, out: Vec<u8>) {
+        if !out.is_empty() {
+            envoy.send_response_data(&out, false);
+        }
+        self.streams.give_back(out);
+        if socket.connection(|connection| connection.is_closed()) == Some(true) {
+            self.end_websocket(socket, envoy);
+        }
+    }
+
+    fn end_websocket(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>) {
+        *socket.phase.borrow_mut() = Phase::Over;
+        self.end_response();
+        envoy.send_response_data(b"", true);
+    }
+
+    /// Ends a WebSocket whose client has ended its side without a close frame.
+    fn see_end(&self, envoy: &mut EnvoyFilter<'_>) {
+        let Some(socket) = self.websocket.get() else {
+            return;
+        };
+        let open = matches!(*socket.phase.borrow(), Phase::Open(_));
+        if self.request.get().ended && open {
+            self.end_websocket(socket, envoy);
+            self.streams
+                .post(envoy, self.id, Inbound::Disconnect(self.id));
+        }
+    }
+
+    /// The application accepts the handshake.
+    pub(super) fn accept_websocket(
+        &self,
+        envoy: &mut EnvoyFilter<'_>,
+        subprotocol: Option<&str>,
+        fields: &Fields,
+    ) {
+        let Some(socket) = self.websocket.get() else {
+            return;
+        };
+        let settings = &self.process.websockets;
+        let offer = match std::mem::replace(&mut *socket.phase.borrow_mut(), Phase::Over) {
+            Phase::Offered(offer) => offer,
+            // The stream is over.
+            other => {
+                *socket.phase.borrow_mut() = other;
+                return;
+            }
+        };
+        let agreed = settings.deflate.then(|| negotiate(&offer.extensions));
+        let (deflate, extension) = agreed.flatten().unzip();
+        let mut headers = vec![
+            Header::new(b":status", b"101"),
+            Header::new(b"upgrade", b"websocket"),
+            Header::new(b"connection", b"Upgrade"),
+        ];
+        let own = [
+            ("sec-websocket-accept", offer.accept.as_deref()),
+            ("sec-websocket-protocol", subprotocol),
+            ("sec-websocket-extensions", extension.as_deref()),
+        ];
+        for (name, value) in own {
+            headers.extend(value.map(|value| Header::new(name.as_bytes(), value.as_bytes())));
+        }
+        headers.extend(pairs(fields));
+        let connection = Connection::new(settings.max_size, deflate);
+        *socket.phase.borrow_mut() = Phase::Open(Box::new(connection));
+        socket.pinged.set(Instant::now());
+        let mut response = self.response.get();
+        response.started = true;
+        self.response.set(response);
+        envoy.send_response_headers(&headers, false);
+        self.pull_frames(socket, envoy, 0);
+    }
+
+    /// A message of the application's.
+    pub(super) fn send_message(&self, envoy: &mut EnvoyFilter<'_>, payload: &Payload) {
+        let Some(socket) = self.websocket.get() else {
+            return;
+        };
+        let mut out = self.streams.scratch();
+        socket.connection(|connection| match payload {
+            Payload::Text(text) => connection.send_text(text, &mut out),
+            Payload::Binary(data) => connection.send_binary(data, &mut out),
+        });
+        if !out.is_empty() {
+            let mut response = self.response.get();
+            response.unreported += payload.len();
+            self.response.set(response);
+            envoy.send_response_data(&out, false);
+            self.report_room(envoy);
+        }
+        self.streams.give_back(out);
+    }
+
+    /// Begins the closing handshake.
+    pub(super) fn close_websocket(&self, envoy: &mut EnvoyFilter<'_>, code: u16, reason: &str) {
+        let Some(socket) = self.websocket.get() else {
+            return;
+        };
+        let mut out = self.streams.scratch();
+        let sent = socket.connection(|connection| connection.close(code, reason, &mut out));
+        if let Some(Err(error)) = sent {
+            log::error!("a WebSocket is not closed: {error}");
+        }
+        socket.closing.set(Some(Instant::now()));
+        self.answer_frames(socket, envoy, out);
+    }
+
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.websocket.get().is_some()
+    }
+
+    /// Goes on with what Envoy has kept of the request.
+    pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
+        if let Some(socket) = self.websocket.get() {
+            self.envoy
+                .with(current, |envoy| self.pull_frames(socket, envoy, 0));
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
+        if let Some(socket) = self.websocket.get() {
+            self.envoy
+                .with(current, |envoy| self.look_at_clock(socket, envoy, now));
+        }
+    }
+
+    fn look_at_clock(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>, now: Instant) {
+        if let Some(since) = socket.closing.get() {
+            let open = matches!(*socket.phase.borrow(), Phase::Open(_));
+            if open && now.duration_since(since) >= CLOSE_TIMEOUT {
+                self.end_websocket(socket, envoy);
+            }
+            return;
+        }
+        let settings = &self.process.websockets;
+        let waited = now.duration_since(socket.pinged.get());
+        if socket.pong_due.get() {
+            if settings.ping_timeout.is_zero() || waited < settings.ping_timeout {
+                return;
+            }
+            let mut out = self.streams.scratch();
+            let reason = "keepalive ping timeout";
+            let closed = socket
+                .connection(|connection| connection.close(PING_TIMEOUT_CODE, reason, &mut out));
+            if matches!(closed, Some(Ok(()))) {
+                envoy.send_response_data(&out, false);
+                self.tell_closed(envoy, PING_TIMEOUT_CODE, reason.to_owned());
+                // It will not answer this either.
+                self.end_websocket(socket, envoy);
+            }
+            self.streams.give_back(out);
+        } else if !settings.ping_interval.is_zero() && waited >= settings.ping_interval {
+            let mut out = self.streams.scratch();
+            let pinged = socket.connection(|connection| connection.ping(b"", &mut out));
+            if pinged.is_some() {
+                socket.pinged.set(now);
+                socket.pong_due.set(true);
+                envoy.send_response_data(&out, false);
+            }
+            self.streams.give_back(out);
+        }
+    }
+}
