@@ -11,6 +11,7 @@ use envoy::fake::{self, Stream};
 use rustc_hash::FxHashMap;
 
 use crate::Bridge;
+use crate::config::Config;
 use crate::exchange::{
     ExchangeId, Failure, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead,
 };
@@ -52,12 +53,12 @@ pub(crate) const NOTHING: [&str; 0] = [];
 
 /// Makes this thread the only Envoy worker thread of a process.
 pub(crate) fn start() -> (EnvoyThread, PlayedLoop) {
-    start_with(Rules::default())
+    start_with("{}")
 }
 
-/// The same with rules for requests.
-pub(crate) fn start_with(rules: Rules) -> (EnvoyThread, PlayedLoop) {
-    let process = process_with(1, rules);
+/// The same with settings, which are JSON.
+pub(crate) fn start_with(settings: &str) -> (EnvoyThread, PlayedLoop) {
+    let process = process_with(1, settings);
     (
         EnvoyThread::start(&process, 0),
         PlayedLoop::new(&process, 0),
@@ -66,12 +67,19 @@ pub(crate) fn start_with(rules: Rules) -> (EnvoyThread, PlayedLoop) {
 
 /// A process with `workers` workers.
 pub(crate) fn new_process(workers: usize) -> Arc<Process> {
-    process_with(workers, Rules::default())
+    process_with(workers, "{}")
 }
 
-fn process_with(workers: usize, rules: Rules) -> Arc<Process> {
+fn process_with(workers: usize, settings: &str) -> Arc<Process> {
+    let mut settings: serde_json::Value = serde_json::from_str(settings).expect("JSON");
+    settings["app"] = "main:app".into();
+    let config = Config::parse(settings.to_string().as_bytes()).expect("valid settings");
     let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
-    Arc::new(Process::new(workers.collect(), rules, Settings::default()))
+    Arc::new(Process::new(
+        workers.collect(),
+        Rules::new(&config),
+        Settings::new(&config),
+    ))
 }
 
 impl EnvoyThread {

@@ -14,11 +14,11 @@ use envoy::{
 use smallvec::SmallVec;
 
 use crate::exchange::{
-    ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request, ResponseHead,
-    WINDOW_STEP,
+    ExchangeId, Failure, Fields, HttpVersion, Inbound, Outbound, REQUEST_WINDOW, Request,
+    ResponseHead, WINDOW_STEP,
 };
 use crate::process::Process;
-use crate::request;
+use crate::request::{self, Refusal};
 use crate::worker::Streams;
 use websocket::WebSocket;
 
@@ -66,7 +66,7 @@ pub(crate) struct Filter {
     envoy: FilterRef,
     /// The request until it is given to the loop: its body may still grow.
     waiting: RefCell<Option<Box<Request>>>,
-    /// The request hook has run, so the exchange counts.
+    /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
     request: Cell<RequestBody>,
     response: Cell<ResponseBody>,
@@ -77,6 +77,8 @@ pub(crate) struct Filter {
 /// How much of the request body has gone to the loop.
 #[derive(Debug, Clone, Copy, Default)]
 struct RequestBody {
+    /// Bytes that have come.
+    received: u64,
     /// Bytes given to the loop and not yet taken by the application.
     unread: usize,
     /// Envoy has shown us the end.
@@ -104,28 +106,43 @@ impl HttpFilter for Filter {
         envoy: &mut EnvoyFilter<'_>,
         end_of_stream: bool,
     ) -> HeadersStatus {
-        self.posted.set(true);
-        self.process.in_flight.arrive();
-        self.request.set(RequestBody {
-            ended: end_of_stream,
-            end_posted: end_of_stream,
-            unread: 0,
-        });
         let rules = &self.process.rules;
-        let head = request::read_head(envoy, rules);
+        let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
         if rules.access_log
             && let Ok(client) = str::from_utf8(&head.client.host)
         {
             envoy.set_dynamic_metadata("aiovoy", "client", client);
         }
-        let websocket = if head.websocket {
-            match self.offer_websocket(&head) {
-                Ok(offer) => Some(offer),
-                Err(refusal) => return self.refuse_websocket(envoy, &refusal),
+        if let Some(refusal) = refusal {
+            if refusal.closes() && head.version <= HttpVersion::Http11 {
+                self.answer_and_close(envoy, refusal);
+            } else {
+                self.turn_away(envoy, refusal);
             }
-        } else {
-            None
+            return HeadersStatus::StopIteration;
+        }
+        let handshake = match websocket::read_handshake(&head).transpose() {
+            Ok(handshake) => handshake,
+            Err(refusal) => {
+                self.refuse_handshake(envoy, &refusal);
+                return HeadersStatus::StopIteration;
+            }
         };
+        if handshake.is_some() && self.process.in_flight.draining() {
+            self.turn_away(envoy, Refusal::STOPPING);
+            return HeadersStatus::StopIteration;
+        }
+        if !self.process.in_flight.arrive(rules.limit_concurrency) {
+            self.turn_away(envoy, Refusal::BUSY);
+            return HeadersStatus::StopIteration;
+        }
+        self.posted.set(true);
+        self.request.set(RequestBody {
+            ended: end_of_stream,
+            end_posted: end_of_stream,
+            ..RequestBody::default()
+        });
+        let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
         *self.waiting.borrow_mut() = Some(Box::new(Request {
             head,
             body: Vec::new(),
@@ -143,6 +160,11 @@ impl HttpFilter for Filter {
         let mut body = self.request.get();
         body.ended |= end_of_stream;
         let length = envoy.received_request_body_len();
+        body.received += length as u64;
+        if self.process.rules.limits_body(body.received) {
+            self.request.set(body);
+            return self.refuse_body(envoy);
+        }
         let in_order = envoy.buffered_request_body_len() == 0;
         if !in_order || (length > 0 && body.unread >= REQUEST_WINDOW) {
             // Stays in Envoy, which stops reading above its buffer limit, until the application
@@ -210,7 +232,7 @@ impl HttpFilter for Filter {
     /// or that it has itself answered or reset the stream.
     fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
         if !self.posted.replace(false) {
-            // A filter before ours ended the request before we saw it.
+            // It was refused; or a filter before ours ended it before we saw it.
             self.streams.remove(envoy, self.id, []);
             return;
         }
@@ -242,11 +264,55 @@ impl Filter {
         self.waiting.borrow_mut().take()
     }
 
+    /// Answers a request that is not let in.
+    fn turn_away(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.answer(envoy, refusal.status, refusal.text, refusal.details);
+    }
+
+    /// Answers a request of HTTP/1 and closes its connection at once. A connection that is only
+    /// drained would serve what has come behind the request.
+    fn answer_and_close(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.end_response();
+        // For `connection: close`.
+        envoy.send_go_away_and_close(true);
+        let status = status_digits(refusal.status);
+        let length = Header::new(b"content-length", b"0");
+        // With that the client has all of it, but for Envoy there is something left to reset.
+        envoy.send_response_headers(&[Header::new(b":status", &status), length], false);
+        envoy.reset_stream(ResetReason::LocalReset, refusal.details);
+    }
+
+    /// Ends an exchange whose request has more body than it may.
+    fn refuse_body(&self, envoy: &mut EnvoyFilter<'_>) -> DataStatus {
+        let Refusal {
+            status,
+            text,
+            details,
+        } = Refusal::BODY;
+        let ResponseBody { started, ended, .. } = self.response.get();
+        if !ended {
+            if self.take_request().is_some() {
+                // The application has not heard of it, and won't.
+                self.process.in_flight.return_call();
+            } else {
+                self.streams
+                    .post(envoy, self.id, Inbound::Disconnect(self.id));
+            }
+        }
+        if started {
+            self.end_response();
+            envoy.reset_stream(ResetReason::LocalReset, details);
+        } else {
+            self.answer(envoy, status, text, details);
+        }
+        DataStatus::StopIterationNoBuffer
+    }
+
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
         self.envoy.with(current, |envoy| {
             envoy.send_go_away_and_close(true);
-            self.answer(envoy, 503, "Service Unavailable", "aiovoy_stopped");
+            self.turn_away(envoy, Refusal::STOPPING);
         });
     }
 

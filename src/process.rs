@@ -3,7 +3,7 @@
 //! What all workers of the process share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -47,7 +47,7 @@ impl Process {
 /// and fro between them with every request.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    /// Streams and calls that have arrived, less streams that were completed.
+    /// How many have arrived, in the upper half; in the lower, streams that are not complete.
     by_envoy: OwnCacheLine,
     /// Calls that have returned, or never came to a loop.
     returned: OwnCacheLine,
@@ -57,12 +57,26 @@ pub(crate) struct InFlight {
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct OwnCacheLine(AtomicUsize);
+struct OwnCacheLine(AtomicU64);
+
+/// What an arrival adds to `by_envoy`.
+const ARRIVAL: u64 = 1 << 32 | 1;
 
 impl InFlight {
-    /// A request has arrived.
-    pub(crate) fn arrive(&self) {
-        self.by_envoy.0.fetch_add(2, Ordering::SeqCst);
+    /// A request has arrived. Returns whether it is let in: not if `limit` calls run already,
+    /// and then nothing is counted.
+    pub(crate) fn arrive(&self, limit: Option<u64>) -> bool {
+        let Some(limit) = limit else {
+            self.by_envoy.0.fetch_add(ARRIVAL, Ordering::SeqCst);
+            return true;
+        };
+        let returned = self.returned.0.load(Ordering::SeqCst);
+        let arrival = |state: u64| {
+            (u64::from(calls(state, returned)) < limit).then(|| state.wrapping_add(ARRIVAL))
+        };
+        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        let arrived = self.by_envoy.0.fetch_update(success, failure, arrival);
+        arrived.is_ok()
     }
 
     /// Its stream is complete.
@@ -89,10 +103,9 @@ impl InFlight {
     /// still counts.
     pub(crate) fn count(&self) -> usize {
         let returned = self.returned.0.load(Ordering::SeqCst);
-        self.by_envoy
-            .0
-            .load(Ordering::SeqCst)
-            .wrapping_sub(returned)
+        let state = self.by_envoy.0.load(Ordering::SeqCst);
+        let streams = state & u64::from(u32::MAX);
+        streams as usize + calls(state, returned) as usize
     }
 
     /// Whether the server is stopping: connections are then closed after their response.
@@ -120,6 +133,12 @@ impl InFlight {
     }
 }
 
+/// How many calls run, of those that `by_envoy` has counted and those that have returned.
+fn calls(by_envoy: u64, returned: u64) -> u32 {
+    // Both halves wrap around; the difference is right as long as there are fewer than 2^32.
+    ((by_envoy >> 32) as u32).wrapping_sub(returned as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn drained_waits_for_stream_and_call() {
         let in_flight = Arc::new(InFlight::default());
-        in_flight.arrive();
+        assert!(in_flight.arrive(None));
         assert_eq!(in_flight.count(), 2);
         in_flight.drain();
         let waiting = tokio::spawn({
@@ -140,6 +159,39 @@ mod tests {
         assert!(!waiting.is_finished());
         in_flight.return_call();
         waiting.await.expect("drained");
+    }
+
+    #[test]
+    fn limit_counts_calls_and_not_streams() {
+        let in_flight = InFlight::default();
+        assert!(in_flight.arrive(Some(2)) && in_flight.arrive(Some(2)));
+        assert!(!in_flight.arrive(Some(2)));
+        in_flight.complete_stream();
+        assert!(!in_flight.arrive(Some(2)));
+        in_flight.return_call();
+        assert!(in_flight.arrive(Some(2)));
+        assert!(!in_flight.arrive(Some(2)));
+        assert_eq!(in_flight.count(), 4);
+        assert!(!in_flight.arrive(Some(0)));
+    }
+
+    #[test]
+    fn counts_are_right_beyond_four_billion() {
+        let in_flight = InFlight::default();
+        in_flight
+            .by_envoy
+            .0
+            .store(u64::from(u32::MAX) << 32, Ordering::SeqCst);
+        in_flight
+            .returned
+            .0
+            .store(u32::MAX.into(), Ordering::SeqCst);
+        assert!(in_flight.arrive(Some(1)));
+        assert!(!in_flight.arrive(Some(1)));
+        assert_eq!(in_flight.count(), 2);
+        in_flight.complete_stream();
+        in_flight.return_call();
+        assert_eq!(in_flight.count(), 0);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 
 use crate::config::Config;
-use crate::exchange::{Endpoint, Fields, HttpVersion, RequestHead};
+use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
 use crate::proxies::Proxies;
 
 /// What the configuration says of requests.
@@ -18,6 +18,10 @@ pub(crate) struct Rules {
     proxy_protocol: bool,
     /// The access log asks for the client.
     pub(crate) access_log: bool,
+    /// Bytes of body that a request may have.
+    limit_body: Option<u64>,
+    /// Calls of the application that may run at once.
+    pub(crate) limit_concurrency: Option<u64>,
 }
 
 impl Rules {
@@ -26,12 +30,69 @@ impl Rules {
             proxies: Proxies::new(&config.forwarded_allow_ips),
             proxy_protocol: config.proxy_protocol,
             access_log: config.access_log,
+            limit_body: config.limit_request_body,
+            limit_concurrency: config.limit_concurrency,
         }
+    }
+
+    /// Whether a request may not have as many bytes of body.
+    pub(crate) fn limits_body(&self, bytes: u64) -> bool {
+        self.limit_body.is_some_and(|limit| bytes > limit)
     }
 }
 
-/// Copies the head of the request.
-pub(crate) fn read_head(envoy: &EnvoyFilter<'_>, rules: &Rules) -> RequestHead {
+/// A response in the application's place, to a request that does not get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub status: u16,
+    pub text: &'static str,
+    /// The response code details of the access log.
+    pub details: &'static str,
+}
+
+impl Refusal {
+    pub(crate) const BUSY: Self = Self {
+        status: 503,
+        text: "Service Unavailable",
+        details: "aiovoy_limit_concurrency",
+    };
+    pub(crate) const STOPPING: Self = Self {
+        status: 503,
+        text: "Service Unavailable",
+        details: "aiovoy_stopped",
+    };
+    pub(crate) const BODY: Self = Self {
+        status: 413,
+        text: "Content Too Large",
+        details: "aiovoy_limit_request_body",
+    };
+    /// An origin server has no tunnel to offer.
+    const CONNECT: Self = Self {
+        status: 501,
+        text: "Not Implemented",
+        details: "aiovoy_connect",
+    };
+
+    const fn bad(details: &'static str) -> Self {
+        Self {
+            status: 400,
+            text: "Bad Request",
+            details,
+        }
+    }
+
+    /// Whether an HTTP/1 connection can't be used after it: where the request ends is in doubt.
+    pub(crate) fn closes(self) -> bool {
+        matches!(self.status, 400 | 501)
+    }
+}
+
+/// Copies the head of the request, and says whether it is to be refused.
+pub(crate) fn read_head(
+    envoy: &EnvoyFilter<'_>,
+    rules: &Rules,
+    end_of_stream: bool,
+) -> (RequestHead, Option<Refusal>) {
     let headers = envoy.request_headers();
     let peer = if rules.proxy_protocol {
         envoy.attribute_bytes(AttributeId::SourceAddress)
@@ -47,11 +108,19 @@ pub(crate) fn read_head(envoy: &EnvoyFilter<'_>, rules: &Rules) -> RequestHead {
         server: endpoint(envoy.attribute_bytes(AttributeId::DestinationAddress)),
         ..RequestHead::default()
     };
-    let forwarded = read_fields(&headers, &mut head);
-    if !forwarded.is_empty() && rules.proxies.trust(&head.client.host) {
-        forwarded.tell(&rules.proxies, &mut head);
+    let said = read_fields(&headers, &mut head);
+    if said.is_forwarded() && rules.proxies.trust(&head.client.host) {
+        said.tell(&rules.proxies, &mut head);
     }
-    head
+    let refusal = match said.content_length {
+        // A body of chunks, which HTTP/1.0 does not have (RFC 9112, section 6.1).
+        None if !end_of_stream && head.version == HttpVersion::Http10 => {
+            Some(Refusal::bad("aiovoy_bad_framing"))
+        }
+        Some(length) if rules.limits_body(length) => Some(Refusal::BODY),
+        _ => None,
+    };
+    (head, said.refusal.or(refusal))
 }
 
 /// Appends the chunks of a body to `body`.
@@ -59,20 +128,23 @@ pub(crate) fn append<'a>(body: &mut Vec<u8>, chunks: impl Iterator<Item = &'a [u
     chunks.for_each(|chunk| body.extend_from_slice(chunk));
 }
 
-/// What a proxy says of the client, if the request is from one.
+/// What the fields say to the server.
 #[derive(Default)]
-struct Forwarded<'a> {
+struct Said<'a> {
     /// Each `x-forwarded-for`.
     clients: SmallVec<[&'a [u8]; 2]>,
     /// The last `x-forwarded-proto`.
     scheme: Option<&'a [u8]>,
+    content_length: Option<u64>,
+    refusal: Option<Refusal>,
 }
 
-impl Forwarded<'_> {
-    fn is_empty(&self) -> bool {
-        self.clients.is_empty() && self.scheme.is_none()
+impl Said<'_> {
+    fn is_forwarded(&self) -> bool {
+        !self.clients.is_empty() || self.scheme.is_some()
     }
 
+    /// What a trusted proxy says counts.
     fn tell(&self, proxies: &Proxies, head: &mut RequestHead) {
         match self.scheme.map(<[u8]>::trim_ascii) {
             Some(b"https" | b"wss") => head.https = true,
@@ -87,37 +159,92 @@ impl Forwarded<'_> {
 
 /// Turns Envoy's header map into method, target and fields. `:authority` becomes `host` at the
 /// start of the list (ASGI HTTP scope, `headers`).
-fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead) -> Forwarded<'a> {
+///
+/// What Envoy lets in although RFC 9110, 9112 or 9113 has it refused, is refused here.
+fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead) -> Said<'a> {
     let bytes = headers
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum();
     head.fields = Fields::with_capacity(headers.len(), bytes);
-    let mut forwarded = Forwarded::default();
+    let mut said = Said::default();
     // Envoy gives pseudo headers first, so `host` is pushed before any other field.
     for (index, (name, value)) in headers.iter().enumerate() {
         match name {
-            b":authority" => head.fields.push(b"host", value),
-            b":method" => head.method = value.into(),
-            b":path" => head.target = value.to_vec(),
+            b":authority" if value == NO_HOST && head.version == HttpVersion::Http10 => {}
+            b":authority" => {
+                if !is_authority(value) {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_host"));
+                }
+                head.fields.push(b"host", value);
+            }
+            b":method" => {
+                if value == b"CONNECT" {
+                    said.refusal = Some(Refusal::CONNECT);
+                }
+                head.method = value.into();
+            }
+            b":path" => {
+                if !value.iter().all(u8::is_ascii_graphic) {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_path"));
+                }
+                head.target = value.to_vec();
+            }
             b"x-forwarded-proto" if value == scheme(head.https) && is_of_envoy(headers, index) => {}
             [b':', ..] => {}
             _ => {
                 match name {
+                    b"content-length" => said.content_length = Some(number(value)),
                     b"expect" => {
                         head.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                     }
                     b"upgrade" => head.websocket |= value.eq_ignore_ascii_case(b"websocket"),
                     b"te" => head.takes_trailers |= has_trailers(value),
-                    b"x-forwarded-for" => forwarded.clients.push(value),
-                    b"x-forwarded-proto" => forwarded.scheme = Some(value),
+                    b"x-forwarded-for" => said.clients.push(value),
+                    b"x-forwarded-proto" => said.scheme = Some(value),
                     _ => {}
+                }
+                if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_field"));
                 }
                 head.fields.push(name, value);
             }
         }
     }
-    forwarded
+    said
+}
+
+/// The `:authority` by which Envoy lets in a request of HTTP/1.0 that has no `host`, if it is
+/// configured so (`default_host_for_http_10`).
+const NO_HOST: &[u8] = b"-";
+
+/// Whether `authority` is a host with or without a port (RFC 9110, section 7.2), or empty.
+///
+/// Of two `host` fields Envoy makes one with a comma. A name could have one too (RFC 3986, section
+/// 3.2.2), but none has, so it is refused.
+fn is_authority(authority: &[u8]) -> bool {
+    let (host, port) = match authority.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if !authority.ends_with(b"]") => (&authority[..colon], &authority[colon + 1..]),
+        _ => (authority, &b""[..]),
+    };
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
+    let valid = match host.strip_prefix(b"[") {
+        Some(literal) => literal
+            .strip_suffix(b"]")
+            .is_some_and(|address| address.iter().all(|byte| in_name(byte) || *byte == b':')),
+        None => host.iter().all(in_name),
+    };
+    valid
+        && (port.is_empty()
+            || port.iter().all(u8::is_ascii_digit) && exchange::port(port).is_some())
+}
+
+/// The number in a field that Envoy has checked.
+fn number(digits: &[u8]) -> u64 {
+    let number = str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok());
+    number.unwrap_or(u64::MAX)
 }
 
 /// Whether the `x-forwarded-proto` at `index`, of the connection's scheme, is the one that Envoy

@@ -12,7 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use envoy::{DataStatus, EnvoyFilter, Header, HeadersStatus};
+use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
 use crate::config::Config;
@@ -90,9 +90,9 @@ enum Phase {
 }
 
 impl WebSocket {
-    fn new(offer: Handshake) -> Self {
+    fn new(handshake: Handshake) -> Self {
         Self {
-            phase: RefCell::new(Phase::Offered(Box::new(offer))),
+            phase: RefCell::new(Phase::Offered(Box::new(handshake))),
             pinged: Cell::new(Instant::now()),
             pong_due: Cell::default(),
             closing: Cell::default(),
@@ -108,44 +108,41 @@ impl WebSocket {
     }
 }
 
+/// The handshake of a request that asks for a WebSocket.
+pub(super) fn read_handshake(head: &RequestHead) -> Option<Result<Handshake, Refusal>> {
+    let keyed = head.version <= HttpVersion::Http11;
+    let asked = head.websocket && head.method.as_slice() == b"GET";
+    asked.then(|| Handshake::read(head.fields.iter(), keyed))
+}
+
 impl Filter {
-    /// Begins a WebSocket, or refuses a handshake that is wrong. Gives what the loop is to know.
-    pub(super) fn offer_websocket(
-        &self,
-        head: &RequestHead,
-    ) -> Result<Box<WebSocketOffer>, Refusal> {
-        let keyed = head.version <= HttpVersion::Http11;
-        let offer = Handshake::read(head.fields.iter(), keyed)?;
+    /// Makes the stream a WebSocket. Gives what the loop is to know of it.
+    pub(super) fn offer_websocket(&self, handshake: Handshake) -> Box<WebSocketOffer> {
         let told = WebSocketOffer {
-            subprotocols: offer.subprotocols.clone(),
+            subprotocols: handshake.subprotocols.clone(),
             least_cost: self.process.websockets.least_cost,
         };
         // Set once: a stream has one request.
-        let _ = self.websocket.set(Box::new(WebSocket::new(offer)));
+        let _ = self.websocket.set(Box::new(WebSocket::new(handshake)));
         self.streams.add_websocket();
-        Ok(Box::new(told))
+        Box::new(told)
     }
 
     /// Answers a handshake that is wrong.
-    pub(super) fn refuse_websocket(
-        &self,
-        envoy: &mut EnvoyFilter<'_>,
-        refusal: &Refusal,
-    ) -> HeadersStatus {
+    pub(super) fn refuse_handshake(&self, envoy: &mut EnvoyFilter<'_>, refusal: &Refusal) {
         self.end_response();
         let field = refusal.field();
         let headers: Vec<_> = field
             .iter()
             .map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes()))
             .collect();
-        let text = refusal.to_string();
+        let (status, text) = (refusal.status().into(), refusal.to_string());
         envoy.send_response(
-            refusal.status().into(),
+            status,
             &headers,
             text.as_bytes(),
             "aiovoy_websocket_handshake",
         );
-        HeadersStatus::StopIteration
     }
 
     /// The body hook of a WebSocket.

@@ -1,18 +1,8 @@
 use envoy::AttributeId;
 use envoy::fake::Request;
 
-use super::Rules;
-use crate::config::Config;
 use crate::envoy_thread;
 use crate::exchange::{Endpoint, HttpVersion, RequestHead};
-
-/// The rules by `settings`, which are JSON.
-fn rules(settings: &str) -> Rules {
-    let mut settings: serde_json::Value = serde_json::from_str(settings).expect("JSON");
-    settings["app"] = "main:app".into();
-    let settings = settings.to_string();
-    Rules::new(&Config::parse(settings.as_bytes()).expect("valid settings"))
-}
 
 /// The head that the loop gets of `request`.
 fn head_of(request: Request) -> RequestHead {
@@ -25,7 +15,7 @@ fn heads_of(requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
 
 /// The same with settings.
 fn heads_by(settings: &str, requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
-    let (envoy, mut played) = envoy_thread::start_with(rules(settings));
+    let (envoy, mut played) = envoy_thread::start_with(settings);
     let streams: Vec<_> = requests.into_iter().map(|it| envoy.stream(it)).collect();
     for stream in &streams {
         stream.request_headers(true);
@@ -65,7 +55,7 @@ fn host_comes_first_and_fields_keep_their_order_and_repeats() {
         .header("cookie", "a=1")
         .header("x-empty", "")
         .header("cookie", "b=2")
-        .header("x-bytes", b"\xff\x00 ")
+        .header("x-bytes", b"\xff\x01")
         .header("cookie", "a=1");
     assert_eq!(
         fields(&head_of(request)),
@@ -74,7 +64,7 @@ fn host_comes_first_and_fields_keep_their_order_and_repeats() {
             ("cookie", b"a=1"),
             ("x-empty", b""),
             ("cookie", b"b=2"),
-            ("x-bytes", b"\xff\x00 "),
+            ("x-bytes", b"\xff\x01"),
             ("cookie", b"a=1"),
         ]
     );
@@ -241,7 +231,7 @@ fn last_scheme_counts_if_it_is_one() {
     };
     let heads = heads_of([
         request(&["https"]),
-        request(&[" wss "]),
+        request(&["wss"]),
         request(&["http", "https"]),
         request(&["https", "ftp"]),
         request(&["https, http"]),
@@ -281,11 +271,133 @@ fn access_log_is_told_the_client() {
     for (settings, expected) in [("{}", None), (r#"{"access_log": true}"#, Some("192.0.2.1"))] {
         let expected = expected.map(str::to_owned);
         let seen = std::thread::spawn(move || {
-            let (envoy, _) = envoy_thread::start_with(rules(settings));
+            let (envoy, _) = envoy_thread::start_with(settings);
             let stream = envoy.stream(Request::get("/").header("x-forwarded-for", "192.0.2.1"));
             stream.request_headers(true);
             stream.dynamic_metadata("aiovoy", "client")
         });
         assert_eq!(seen.join().expect("no panic"), expected);
     }
+}
+
+/// Status and details of the refusal of `request`, over HTTP/2; none if it comes to the loop.
+fn refusal(request: Request) -> Option<(u32, String)> {
+    let request = request.attribute(AttributeId::RequestProtocol, "HTTP/2");
+    std::thread::spawn(move || {
+        let (envoy, mut played) = envoy_thread::start();
+        let stream = envoy.stream(request);
+        stream.request_headers(true);
+        envoy.run_events();
+        let response = stream.response();
+        assert_eq!(played.take().is_empty(), response.end_of_stream);
+        assert_eq!(stream.go_away(), None, "other streams go on");
+        response.status().map(|status| (status, response.details))
+    })
+    .join()
+    .expect("no panic")
+}
+
+fn with_authority(authority: &str) -> Request {
+    Request::get("/").authority(authority)
+}
+
+#[test]
+fn host_is_a_name_or_an_address_with_or_without_a_port() {
+    for authority in [
+        "",
+        "example.org",
+        "example.org:80",
+        "example.org:",
+        "192.0.2.1:65535",
+        "[2001:db8::1]",
+        "[2001:db8::1]:443",
+        "[v1.fe80::a+en1]",
+        "a_b~c!$&'()*+;=%41",
+    ] {
+        assert_eq!(refusal(with_authority(authority)), None, "{authority}");
+    }
+    for authority in [
+        "a,b",
+        "a b",
+        "a@b",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a\\b",
+        "<a>",
+        "\u{e9}",
+        "a:b",
+        "a:-1",
+        "a:+1",
+        "a:65536",
+        "a:1:2",
+        "2001:db8::1",
+        "[::1",
+        "::1]",
+        "[::1]a",
+        "[::1]:a",
+        "a[::1]",
+        "[[::1]]",
+    ] {
+        let bad = Some((400, "aiovoy_bad_host".to_owned()));
+        assert_eq!(refusal(with_authority(authority)), bad, "{authority}");
+    }
+}
+
+#[test]
+fn request_that_envoy_should_have_refused_is_refused() {
+    let get = Request::get;
+    for (request, status, details) in [
+        (
+            Request::new("CONNECT", "example.org:80"),
+            501,
+            "aiovoy_connect",
+        ),
+        (get("/\u{e9}"), 400, "aiovoy_bad_path"),
+        (get("/a b"), 400, "aiovoy_bad_path"),
+        (get("/").header("x-a", " a"), 400, "aiovoy_bad_field"),
+        (get("/").header("x-a", "a\t"), 400, "aiovoy_bad_field"),
+        (get("/").header("x-a", " "), 400, "aiovoy_bad_field"),
+    ] {
+        assert_eq!(refusal(request), Some((status, details.to_owned())));
+    }
+    assert_eq!(refusal(get("/").header("x-a", "a \t b")), None);
+}
+
+#[test]
+fn refusal_over_http_1_closes_the_connection_at_once() {
+    let (envoy, mut played) = envoy_thread::start();
+    let stream = envoy.stream(with_authority("a,b"));
+    stream.request_headers(true);
+    assert_eq!(stream.response().status(), Some(400));
+    assert_eq!(stream.response().header("content-length"), Some(&b"0"[..]));
+    assert_eq!(stream.response().details, "aiovoy_bad_host");
+    assert!(stream.response().reset.is_some());
+    envoy.run_events();
+    assert_eq!(played.take(), envoy_thread::NOTHING);
+    assert_eq!(envoy.in_flight(), 0);
+}
+
+#[test]
+fn body_of_http_10_has_a_length() {
+    let (envoy, _) = envoy_thread::start();
+    let post = |fields: &[(&str, &str)]| {
+        let request = Request::post("/").attribute(AttributeId::RequestProtocol, "HTTP/1.0");
+        let request = fields.iter().fold(request, |request, (name, value)| {
+            request.header(name, value)
+        });
+        let stream = envoy.stream(request);
+        stream.request_headers(false);
+        stream.response().status()
+    };
+    assert_eq!(post(&[]), Some(400));
+    assert_eq!(post(&[("content-length", "1")]), None);
+}
+
+#[test]
+fn request_of_http_10_without_a_host_has_none() {
+    let request = |version| with_authority("-").attribute(AttributeId::RequestProtocol, version);
+    let heads = heads_of([request("HTTP/1.0"), request("HTTP/1.1")]);
+    let hosts: Vec<_> = heads.iter().map(|head| fields(head).len()).collect();
+    assert_eq!(hosts, [0, 1]);
 }

@@ -91,6 +91,12 @@ impl Request {
         self
     }
 
+    /// Sets `:authority`.
+    pub fn authority(mut self, authority: &str) -> Self {
+        self.headers[0].1 = authority.into();
+        self
+    }
+
     /// Sets an attribute.
     pub fn attribute(mut self, id: AttributeId, value: impl Into<Attribute>) -> Self {
         self.attributes.insert(id as u32, value.into());

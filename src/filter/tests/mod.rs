@@ -1,3 +1,4 @@
 mod end;
+mod limits;
 mod request_body;
 mod response;
