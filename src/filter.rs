@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use envoy::{
-    DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter, HttpFilterConfig,
-    ResetReason, Scheduler, TrailersStatus,
+    AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
+    HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
 };
 use smallvec::SmallVec;
 
@@ -50,6 +50,8 @@ impl HttpFilterConfig for FilterConfig {
                 envoy,
                 waiting: RefCell::default(),
                 posted: Cell::default(),
+                http_1: Cell::default(),
+                tls: Cell::default(),
                 request: Cell::default(),
                 response: Cell::default(),
                 websocket: OnceCell::new(),
@@ -68,6 +70,9 @@ pub(crate) struct Filter {
     waiting: RefCell<Option<Box<Request>>>,
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
+    http_1: Cell<bool>,
+    /// The connection is encrypted; known only if `alt_svc` asks for it.
+    tls: Cell<bool>,
     request: Cell<RequestBody>,
     response: Cell<ResponseBody>,
     /// What the stream is besides, if it is one.
@@ -106,6 +111,12 @@ impl HttpFilter for Filter {
         envoy: &mut EnvoyFilter<'_>,
         end_of_stream: bool,
     ) -> HeadersStatus {
+        if self.streams.is_closing(|| connection_id(envoy)) {
+            // RFC 9112, section 9.6: no more of them is processed.
+            self.end_response();
+            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
+            return HeadersStatus::StopIteration;
+        }
         let rules = &self.process.rules;
         let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
         if rules.access_log
@@ -135,6 +146,11 @@ impl HttpFilter for Filter {
         if !self.process.in_flight.arrive(rules.limit_concurrency) {
             self.turn_away(envoy, Refusal::BUSY);
             return HeadersStatus::StopIteration;
+        }
+        let http_1 = head.version <= HttpVersion::Http11;
+        self.http_1.set(http_1);
+        if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
+            self.tls.set(request::tls_version(envoy).is_some());
         }
         self.posted.set(true);
         self.request.set(RequestBody {
@@ -311,7 +327,7 @@ impl Filter {
     /// Answers a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
         self.envoy.with(current, |envoy| {
-            envoy.send_go_away_and_close(true);
+            self.close_connection(envoy);
             self.turn_away(envoy, Refusal::STOPPING);
         });
     }
@@ -364,10 +380,16 @@ impl Filter {
         response.started = true;
         self.response.set(response);
         if head.close || self.process.in_flight.draining() {
-            envoy.send_go_away_and_close(true);
+            self.close_connection(envoy);
         }
         let status = status_digits(head.status);
-        let headers = headers(&status, &head.fields);
+        let mut headers = headers(&status, &head.fields);
+        if let Some(services) = &self.process.rules.alt_svc
+            && self.tls.get()
+            && head.fields.iter().all(|(name, _)| name != b"alt-svc")
+        {
+            headers.push(Header::new(b"alt-svc", services.as_bytes()));
+        }
         if body.is_empty() {
             if end {
                 self.end_response();
@@ -390,6 +412,16 @@ impl Filter {
         envoy.send_response_data(data, end);
         if !end {
             self.report_room(envoy);
+        }
+    }
+
+    /// Has the client use another connection for its next request.
+    fn close_connection(&self, envoy: &mut EnvoyFilter<'_>) {
+        envoy.send_go_away_and_close(true);
+        if self.http_1.get()
+            && let Some(id) = connection_id(envoy)
+        {
+            self.streams.closes(id);
         }
     }
 
@@ -430,7 +462,7 @@ impl Filter {
         }
         if failure == Failure::Idle {
             // The rest of the request may still come, and is not to be taken for another one.
-            envoy.send_go_away_and_close(true);
+            self.close_connection(envoy);
         }
         self.answer(envoy, status, text, details);
     }
@@ -482,6 +514,10 @@ impl Filter {
             envoy.drain_buffered_request_body(drained);
         }
     }
+}
+
+fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {
+    envoy.attribute_int(AttributeId::ConnectionId)
 }
 
 fn status_digits(status: u16) -> [u8; 3] {

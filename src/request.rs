@@ -16,6 +16,8 @@ pub(crate) struct Rules {
     proxies: Proxies,
     /// The connection's other end is told by the PROXY protocol.
     proxy_protocol: bool,
+    /// What `alt-svc` is to say.
+    pub(crate) alt_svc: Option<String>,
     /// The access log asks for the client.
     pub(crate) access_log: bool,
     /// Bytes of body that a request may have.
@@ -29,6 +31,7 @@ impl Rules {
         Self {
             proxies: Proxies::new(&config.forwarded_allow_ips),
             proxy_protocol: config.proxy_protocol,
+            alt_svc: config.alt_svc.clone(),
             access_log: config.access_log,
             limit_body: config.limit_request_body,
             limit_concurrency: config.limit_concurrency,
@@ -100,9 +103,7 @@ pub(crate) fn read_head(
         envoy.direct_remote_address()
     };
     let mut head = RequestHead {
-        https: envoy
-            .attribute_bytes(AttributeId::ConnectionTlsVersion)
-            .is_some(),
+        https: tls_version(envoy).is_some(),
         version: version(envoy.attribute_bytes(AttributeId::RequestProtocol)),
         client: endpoint(peer),
         server: endpoint(envoy.attribute_bytes(AttributeId::DestinationAddress)),
@@ -121,6 +122,11 @@ pub(crate) fn read_head(
         _ => None,
     };
     (head, said.refusal.or(refusal))
+}
+
+/// The TLS version of the connection, such as `TLSv1.3`, if it is encrypted.
+pub(crate) fn tls_version<'a>(envoy: &'a EnvoyFilter<'_>) -> Option<&'a [u8]> {
+    envoy.attribute_bytes(AttributeId::ConnectionTlsVersion)
 }
 
 /// Appends the chunks of a body to `body`.

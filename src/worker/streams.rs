@@ -19,9 +19,10 @@
 //! - No borrow of this module's cells is held across a call into Envoy or into a filter.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use envoy::{EnvoyFilter, Scheduler};
 
@@ -44,6 +45,9 @@ pub(crate) struct Streams {
     turn_due: Cell<bool>,
     /// `turn` is taking the outbox and will come to `gathered`.
     in_turn: Cell<bool>,
+    /// HTTP/1 connections that were told that they close, and when. Until Envoy does it, requests
+    /// that were sent behind each other still come.
+    closing: RefCell<VecDeque<(u64, Instant)>>,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.
@@ -51,6 +55,10 @@ pub(crate) struct Streams {
     outbound: RefCell<Vec<Outbound>>,
     scratch: RefCell<Vec<u8>>,
 }
+
+/// How long a connection that closes is remembered; Envoy's `drain_timeout` in our configuration is
+/// a quarter of it.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a buffer that is kept for its capacity may have of it.
 const SCRATCH: usize = 256 * 1024;
@@ -82,6 +90,7 @@ impl Streams {
             gathered: RefCell::default(),
             turn_due: Cell::default(),
             in_turn: Cell::default(),
+            closing: RefCell::default(),
             resumed: RefCell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),
@@ -106,6 +115,29 @@ impl Streams {
     /// Posts `message` of exchange `id`.
     pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
         self.gather(envoy, id, Gathered::Message(message));
+    }
+
+    /// An HTTP/1 connection was told that it closes.
+    pub(crate) fn closes(&self, connection: u64) {
+        self.closing
+            .borrow_mut()
+            .push_back((connection, Instant::now()));
+    }
+
+    /// Whether a connection was told so; it is asked for only if one was.
+    pub(crate) fn is_closing(&self, connection: impl FnOnce() -> Option<u64>) -> bool {
+        let mut closing = self.closing.borrow_mut();
+        while closing
+            .front()
+            .is_some_and(|(_, since)| since.elapsed() > CLOSES_WITHIN)
+        {
+            closing.pop_front();
+        }
+        if closing.is_empty() {
+            return false;
+        }
+        let connection = connection();
+        closing.iter().any(|(id, _)| Some(*id) == connection)
     }
 
     /// Has the stream of `id` go on with what Envoy has kept of its request, in a moment: the
