@@ -12,12 +12,13 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The application, as `module:attribute`.
-    pub app: String,
+    /// The application, as `module:attribute`. May be left out if there are mounts.
+    #[serde(default)]
+    app: Option<String>,
     /// Applications by path prefix; the longest that fits wins, and else `app`.
     #[serde(default)]
-    pub mounts: Vec<Mount>,
-    /// Whether the attribute is a function that makes the application.
+    mounts: Vec<Mount>,
+    /// Whether the attributes are functions that make the applications.
     #[serde(default)]
     pub factory: bool,
     /// Where the application's modules are looked for first. Default: the working directory.
@@ -86,10 +87,11 @@ pub(crate) struct Config {
 }
 
 /// An application under a path prefix.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mount {
-    /// The prefix, such as `/api`: of whole path segments, without a slash at its end.
+    /// The prefix, such as `/api`: of whole path segments, without a slash at its end. Empty for
+    /// the application that gets what fits no other.
     pub path: String,
     /// The application, as `module:attribute`.
     pub app: String,
@@ -152,16 +154,53 @@ impl Config {
                     .into(),
             );
         }
-        let config: Self = serde_json::from_slice(json).map_err(|error| {
+        let mut config: Self = serde_json::from_slice(json).map_err(|error| {
             format!("`extension_config` of the aiovoy bootstrap extension: {error}")
         })?;
-        match config.app.split_once(':') {
-            Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => Ok(config),
-            _ => Err(format!(
-                "`app` is `{}` where `module:attribute` was expected",
-                config.app
-            )),
+        if config.app.is_none() && config.mounts.is_empty() {
+            return Err("neither `app` nor a mount says which application to serve".into());
         }
+        for mount in &config.mounts {
+            if !mount.path.starts_with('/') || mount.path.ends_with('/') {
+                return Err(format!(
+                    "the `path` of a mount is `{}` where `/prefix` was expected",
+                    mount.path
+                ));
+            }
+        }
+        let app = config.app.clone().map(|app| Mount {
+            path: String::new(),
+            app,
+        });
+        config.mounts.extend(app);
+        // Those that fit more requests come later.
+        config.mounts.sort_by(|one, other| {
+            let longer = other.path.len().cmp(&one.path.len());
+            longer.then_with(|| one.path.cmp(&other.path))
+        });
+        for Mount { app, .. } in &config.mounts {
+            match app.split_once(':') {
+                Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => {}
+                _ => {
+                    return Err(format!(
+                        "`app` is `{app}` where `module:attribute` was expected"
+                    ));
+                }
+            }
+        }
+        let paths = config
+            .mounts
+            .windows(2)
+            .find(|pair| pair[0].path == pair[1].path);
+        match paths {
+            Some(pair) => Err(format!("two applications below `{}`", pair[0].path)),
+            None => Ok(config),
+        }
+    }
+
+    /// The applications. The first whose prefix fits gets a request.
+    pub(crate) fn mounts(&self) -> &[Mount] {
+        &self.mounts
     }
 }
 
@@ -247,10 +286,30 @@ mod tests {
     #[test]
     fn only_the_application_is_required() {
         let config = Config::parse(br#"{"app": "main:app"}"#).expect("valid");
-        assert_eq!(config.app, "main:app");
+        assert_eq!(config.mounts(), [mount("", "main:app")]);
         assert_eq!(config.event_loop, EventLoop::Uvloop);
         assert_eq!(config.lifespan, Lifespan::Auto);
         assert_eq!(config.timeout_graceful_shutdown, Duration::from_secs(30));
+    }
+
+    fn mount(path: &str, app: &str) -> Mount {
+        let (path, app) = (path.to_owned(), app.to_owned());
+        Mount { path, app }
+    }
+
+    #[test]
+    fn longest_prefixes_come_first() {
+        let json = br#"{"app": "main:app", "mounts": [
+            {"path": "/a", "app": "a:app"}, {"path": "/a/b", "app": "b:app"}, {"path": "/c", "app": "c:app"}
+        ]}"#;
+        let config = Config::parse(json).expect("valid");
+        let expected = [
+            mount("/a/b", "b:app"),
+            mount("/a", "a:app"),
+            mount("/c", "c:app"),
+            mount("", "main:app"),
+        ];
+        assert_eq!(config.mounts(), expected);
     }
 
     #[test]
@@ -274,6 +333,17 @@ mod tests {
             (r#"{}"#, "app"),
             (r#"{"app": "main"}"#, "module:attribute"),
             (r#"{"app": ":app"}"#, "module:attribute"),
+            (
+                r#"{"mounts": [{"path": "/a", "app": "a"}]}"#,
+                "module:attribute",
+            ),
+            (r#"{"mounts": [{"path": "a", "app": "a:b"}]}"#, "`a`"),
+            (r#"{"mounts": [{"path": "/a/", "app": "a:b"}]}"#, "`/a/`"),
+            (r#"{"mounts": [{"path": "", "app": "a:b"}]}"#, "``"),
+            (
+                r#"{"mounts": [{"path": "/a", "app": "a:b"}, {"path": "/b", "app": "c:d"}, {"path": "/a", "app": "c:d"}]}"#,
+                "`/a`",
+            ),
             (r#"{"app": "main:app", "lop": "uvloop"}"#, "lop"),
             (r#"{"app": "main:app", "loop": "trio"}"#, "trio"),
             (

@@ -264,6 +264,8 @@ pub(crate) type Short = SmallVec<[u8; 24]>;
 /// The head of a request, owned.
 #[derive(Debug, Default)]
 pub(crate) struct RequestHead {
+    /// Which of the configuration's mounts has the application.
+    pub mount: usize,
     /// The method as sent.
     pub method: Short,
     /// Path and query, as in `:path`.

@@ -5,6 +5,7 @@
 use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 
+use crate::asgi::scope::{decode, split_target};
 use crate::config::Config;
 use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
 use crate::proxies::Proxies;
@@ -20,6 +21,8 @@ pub(crate) struct Rules {
     pub(crate) alt_svc: Option<String>,
     /// The access log asks for the client.
     pub(crate) access_log: bool,
+    /// The prefixes of the applications, the longest first.
+    prefixes: Vec<String>,
     /// Bytes of body that a request may have.
     limit_body: Option<u64>,
     /// Calls of the application that may run at once.
@@ -33,9 +36,29 @@ impl Rules {
             proxy_protocol: config.proxy_protocol,
             alt_svc: config.alt_svc.clone(),
             access_log: config.access_log,
+            prefixes: config
+                .mounts()
+                .iter()
+                .map(|mount| mount.path.clone())
+                .collect(),
             limit_body: config.limit_request_body,
             limit_concurrency: config.limit_concurrency,
         }
+    }
+
+    /// The index of the application that has `target`.
+    fn mount(&self, target: &[u8]) -> Option<usize> {
+        let mut prefixes = self.prefixes.iter();
+        if let [all] = self.prefixes.as_slice()
+            && all.is_empty()
+        {
+            return Some(0);
+        }
+        let path = decode(split_target(target).0);
+        prefixes.position(|prefix| {
+            let rest = path.strip_prefix(prefix.as_str());
+            rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// Whether a request may not have as many bytes of body.
@@ -68,6 +91,11 @@ impl Refusal {
         status: 413,
         text: "Content Too Large",
         details: "aiovoy_limit_request_body",
+    };
+    const NOT_FOUND: Self = Self {
+        status: 404,
+        text: "Not Found",
+        details: "aiovoy_no_mount",
     };
     /// An origin server has no tunnel to offer.
     const CONNECT: Self = Self {
@@ -113,11 +141,14 @@ pub(crate) fn read_head(
     if said.is_forwarded() && rules.proxies.trust(&head.client.host) {
         said.tell(&rules.proxies, &mut head);
     }
+    let mount = rules.mount(&head.target);
+    head.mount = mount.unwrap_or_default();
     let refusal = match said.content_length {
         // A body of chunks, which HTTP/1.0 does not have (RFC 9112, section 6.1).
         None if !end_of_stream && head.version == HttpVersion::Http10 => {
             Some(Refusal::bad("aiovoy_bad_framing"))
         }
+        _ if mount.is_none() => Some(Refusal::NOT_FOUND),
         Some(length) if rules.limits_body(length) => Some(Refusal::BODY),
         _ => None,
     };

@@ -26,13 +26,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::asgi::lifespan::Lifespan;
+use crate::asgi::lifespan::Lifespans;
 use crate::config::Config;
 use crate::control::{Command, Control, Event};
 use crate::exchange::Inbound;
@@ -152,10 +152,10 @@ impl Server {
         let app_dir = app_dir.to_string_lossy().into_owned();
         let mut loops: Vec<LoopThread> = Vec::new();
         for (index, worker) in process.workers().iter().enumerate() {
-            // The first loop imports the application; the others share it.
+            // The first loop imports the applications; the others share them.
             let loaded = loops
                 .first()
-                .map(|first| Python::attach(|py| first.dispatcher.get().app(py)));
+                .map(|first| Python::attach(|py| first.dispatcher.get().apps(py)));
             let (config, app_dir) = (config.clone(), app_dir.clone());
             let started = LoopThread::start(LoopStart {
                 index,
@@ -163,8 +163,8 @@ impl Server {
                 worker: worker.clone(),
                 process: process.clone(),
                 timeout_idle: config.timeout_idle,
-                app: move |py: Python<'_>| {
-                    loaded.map_or_else(|| app::load(py, &config, &app_dir), Ok)
+                apps: move |py: Python<'_>| {
+                    loaded.map_or_else(|| app::load_all(py, &config, &app_dir), Ok)
                 },
             });
             match started {
@@ -259,11 +259,20 @@ impl Shared {
         self.stop.complete();
     }
 
-    async fn startup(&self, loops: &[Arc<LoopThread>]) -> Result<Vec<Lifespan>, String> {
+    /// Starts the applications on each loop. If one fails, those that have started are shut down.
+    async fn startup(&self, loops: &[Arc<LoopThread>]) -> Result<Vec<Lifespans>, String> {
         let startups = loops
             .iter()
-            .map(|thread| Lifespan::startup(self.config.clone(), thread.clone()));
-        try_join_all(startups).await
+            .map(|thread| Lifespans::startup(&self.config, thread));
+        let (lifespans, outcomes): (Vec<_>, Vec<_>) = join_all(startups).await.into_iter().unzip();
+        // What fails on one loop is likely to fail on all, and is told once.
+        match outcomes.into_iter().find_map(Result::err) {
+            None => Ok(lifespans),
+            Some(message) => {
+                self.shutdown_lifespans(loops, &lifespans).await;
+                Err(message)
+            }
+        }
     }
 
     /// Tells the launcher once Envoy accepts connections.
@@ -332,7 +341,7 @@ impl Shared {
         }
     }
 
-    async fn shutdown_lifespans(&self, loops: &[Arc<LoopThread>], lifespans: &[Lifespan]) {
+    async fn shutdown_lifespans(&self, loops: &[Arc<LoopThread>], lifespans: &[Lifespans]) {
         let shutdowns = loops
             .iter()
             .zip(lifespans)
@@ -341,7 +350,7 @@ impl Shared {
         let limit = self.config.timeout_graceful_shutdown.max(END_GRACE);
         match timeout(limit, join_all(shutdowns)).await {
             Ok(outcomes) => {
-                for message in outcomes.into_iter().filter_map(Result::err) {
+                for message in outcomes.into_iter().flatten() {
                     log::error!("{message}");
                     self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
                 }

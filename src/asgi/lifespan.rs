@@ -3,58 +3,96 @@
 //! Drives `aiovoy.lifespan` on each worker's loop.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::scope::ScopeTemplate;
-use crate::config::Config;
+use crate::config::{Config, Mount};
 use crate::python::traceback;
 use crate::worker::LoopThread;
 
-/// The lifespan of the application on one loop.
-pub(crate) struct Lifespan {
-    lifespan: Py<PyAny>,
+/// The lifespans of the applications on one loop, as far as they have started.
+#[derive(Default)]
+pub(crate) struct Lifespans {
+    /// Each with the beginning of its error messages.
+    started: Vec<(Py<PyAny>, String)>,
 }
 
-impl Lifespan {
-    /// Starts the application on `thread`'s loop. The error is for the log.
+impl Lifespans {
+    /// Starts the applications on `thread`'s loop, one after the other, until one fails. Its error
+    /// is for the log.
     pub(crate) async fn startup(
-        config: Arc<Config>,
-        thread: Arc<LoopThread>,
-    ) -> Result<Self, String> {
-        let begin = |py: Python<'_>| -> PyResult<_> {
-            let class = py
-                .import(intern!(py, "aiovoy.lifespan"))?
-                .getattr(intern!(py, "Lifespan"))?;
-            let lifespan =
-                class.call1((thread.dispatcher.get().app(py), config.lifespan.name()))?;
-            let started = on_loop(&thread, &lifespan, "startup")?;
-            Ok((lifespan.unbind(), started))
-        };
-        let (lifespan, started) =
-            Python::attach(|py| begin(py).map_err(|error| describe(py, &error)))?;
-        let state = started.await;
-        Python::attach(|py| {
-            let state = state.and_then(|state| Ok(state.extract::<Option<Py<PyDict>>>(py)?));
-            let scope = state.and_then(|state| ScopeTemplate::new(py, &config.root_path, state));
-            let scope = scope.map_err(|error| describe(py, &error))?;
-            thread.dispatcher.get().set_scope(scope);
-            Ok(Self { lifespan })
-        })
+        config: &Config,
+        thread: &LoopThread,
+    ) -> (Self, Result<(), String>) {
+        let mut lifespans = Self::default();
+        let mut scopes = Vec::new();
+        let apps = Python::attach(|py| thread.dispatcher.get().apps(py));
+        for (mount, app) in config.mounts().iter().zip(apps) {
+            // One alone needs no name.
+            let name = match config.mounts() {
+                [_] => String::new(),
+                _ => format!("`{}`: ", mount.app),
+            };
+            match start(config, mount, app, thread).await {
+                Ok((lifespan, scope)) => {
+                    lifespans.started.push((lifespan, name));
+                    scopes.push(scope);
+                }
+                Err(error) => return (lifespans, Err(format!("{name}{error}"))),
+            }
+        }
+        thread.dispatcher.get().set_scopes(scopes);
+        (lifespans, Ok(()))
     }
 
-    /// Shuts the application down. The error is for the log.
-    pub(crate) async fn shutdown(&self, thread: &LoopThread) -> Result<(), String> {
-        let ended = Python::attach(|py| {
-            on_loop(thread, self.lifespan.bind(py), "shutdown")
-                .map_err(|error| describe(py, &error))
-        })?;
-        let ended = ended.await;
-        Python::attach(|py| ended.map(drop).map_err(|error| describe(py, &error)))
+    /// Shuts the applications down, the last to start first. The errors are for the log.
+    pub(crate) async fn shutdown(&self, thread: &LoopThread) -> Vec<String> {
+        let mut errors = Vec::new();
+        for (lifespan, name) in self.started.iter().rev() {
+            if let Err(error) = shutdown(lifespan, thread).await {
+                errors.push(format!("{name}{error}"));
+            }
+        }
+        errors
     }
+}
+
+/// Starts `app`. Gives what its shutdown needs, and what its scopes have in common.
+async fn start(
+    config: &Config,
+    mount: &Mount,
+    app: Py<PyAny>,
+    thread: &LoopThread,
+) -> Result<(Py<PyAny>, ScopeTemplate), String> {
+    let begin = |py: Python<'_>| -> PyResult<_> {
+        let class = py
+            .import(intern!(py, "aiovoy.lifespan"))?
+            .getattr(intern!(py, "Lifespan"))?;
+        let lifespan = class.call1((app, config.lifespan.name()))?;
+        let started = on_loop(thread, &lifespan, "startup")?;
+        Ok((lifespan.unbind(), started))
+    };
+    let (lifespan, started) = Python::attach(|py| begin(py).map_err(|error| describe(py, &error)))?;
+    let state = started.await;
+    Python::attach(|py| {
+        let state = state.and_then(|state| Ok(state.extract::<Option<Py<PyDict>>>(py)?));
+        let scope =
+            state.and_then(|state| ScopeTemplate::new(py, &config.root_path, &mount.path, state));
+        scope
+            .map(|scope| (lifespan, scope))
+            .map_err(|error| describe(py, &error))
+    })
+}
+
+async fn shutdown(lifespan: &Py<PyAny>, thread: &LoopThread) -> Result<(), String> {
+    let ended = Python::attach(|py| {
+        on_loop(thread, lifespan.bind(py), "shutdown").map_err(|error| describe(py, &error))
+    })?;
+    let ended = ended.await;
+    Python::attach(|py| ended.map(drop).map_err(|error| describe(py, &error)))
 }
 
 /// Runs the coroutine method `name` of `object` on the loop.

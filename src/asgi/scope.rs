@@ -12,7 +12,10 @@ use crate::exchange::{Endpoint, HttpVersion, RequestHead, WebSocketOffer};
 
 /// What is the same in every scope of a worker.
 pub(crate) struct ScopeTemplate {
+    /// With the prefix of the application's mount, if it has one.
     root_path: Py<PyString>,
+    /// What a proxy in front has taken off the path.
+    stripped: String,
     /// The lifespan's `state`, if it has one.
     state: Option<Py<PyDict>>,
     /// The `extensions` of most requests, and of those of HTTP/1.0.
@@ -23,7 +26,8 @@ pub(crate) struct ScopeTemplate {
 impl ScopeTemplate {
     pub(crate) fn new(
         py: Python<'_>,
-        root_path: &str,
+        stripped: &str,
+        prefix: &str,
         state: Option<Py<PyDict>>,
     ) -> PyResult<Self> {
         let files = ["http.response.pathsend", "http.response.zerocopysend"];
@@ -37,7 +41,8 @@ impl ScopeTemplate {
             extensions.set_item(name, PyDict::new(py))?;
         }
         Ok(Self {
-            root_path: PyString::new(py, root_path).unbind(),
+            root_path: PyString::new(py, &[stripped, prefix].concat()).unbind(),
+            stripped: stripped.to_owned(),
             state,
             extensions: extensions.unbind(),
             extensions_of_http_10,
@@ -110,16 +115,16 @@ impl ScopeTemplate {
     /// `path` and `raw_path` begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
     fn set_paths(&self, scope: &Bound<'_, PyDict>, raw_path: &[u8]) -> PyResult<()> {
         let py = scope.py();
-        let root_path = self.root_path.bind(py).to_str()?;
+        let stripped = self.stripped.as_str();
         let path = decode(raw_path);
-        if root_path.is_empty() {
+        if stripped.is_empty() {
             scope.set_item(intern!(py, "path"), PyString::new(py, &path))?;
             return scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, raw_path));
         }
-        scope.set_item(intern!(py, "path"), [root_path, &path].concat())?;
+        scope.set_item(intern!(py, "path"), [stripped, &path].concat())?;
         scope.set_item(
             intern!(py, "raw_path"),
-            PyBytes::new(py, &[root_path.as_bytes(), raw_path].concat()),
+            PyBytes::new(py, &[stripped.as_bytes(), raw_path].concat()),
         )
     }
 }
@@ -171,7 +176,7 @@ fn address<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Option<Bound<'
 
 /// Path and query of a request target. The absolute form (RFC 9112, section 3.2.2) comes from
 /// Envoy as a path already.
-fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     match target.iter().position(|&byte| byte == b'?') {
         Some(at) => (&target[..at], &target[at + 1..]),
         None => (target, b""),
@@ -180,7 +185,7 @@ fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 
 /// Percent-decodes a path. What is not UTF-8 then becomes U+FFFD, as in uvicorn; what is no
 /// percent-encoding stays as it is.
-fn decode(path: &[u8]) -> Cow<'_, str> {
+pub(crate) fn decode(path: &[u8]) -> Cow<'_, str> {
     if !path.contains(&b'%') {
         return String::from_utf8_lossy(path);
     }

@@ -7,16 +7,24 @@ use pyo3::prelude::*;
 use super::traceback;
 use crate::config::Config;
 
-/// Loads the application that `config` names. The error is for the log: a message that says what
+/// Loads the applications of `config`, in its order. The error is for the log: a message that says what
 /// was looked for and where, or the traceback of what the application's module raised.
-pub(crate) fn load(py: Python<'_>, config: &Config, app_dir: &str) -> Result<Py<PyAny>, String> {
+pub(crate) fn load_all(
+    py: Python<'_>,
+    config: &Config,
+    app_dir: &str,
+) -> Result<Vec<Py<PyAny>>, String> {
+    let mounts = config.mounts().iter();
+    mounts
+        .map(|mount| load(py, &mount.app, config.factory, app_dir))
+        .collect()
+}
+
+fn load(py: Python<'_>, name: &str, factory: bool, app_dir: &str) -> Result<Py<PyAny>, String> {
     let load = || -> PyResult<Result<Py<PyAny>, String>> {
         let importer = py.import(intern!(py, "aiovoy.importer"))?;
         let not_found = importer.getattr(intern!(py, "ImportFromStringError"))?;
-        let app = importer.call_method1(
-            intern!(py, "load_app"),
-            (&config.app, app_dir, config.factory),
-        );
+        let app = importer.call_method1(intern!(py, "load_app"), (name, app_dir, factory));
         match app {
             Err(error) if error.value(py).is_instance(&not_found)? => {
                 Ok(Err(error.value(py).to_string()))
@@ -31,8 +39,7 @@ pub(crate) fn load(py: Python<'_>, config: &Config, app_dir: &str) -> Result<Py<
             "could not be imported"
         };
         Err(format!(
-            "application `{}` {what}\n{}",
-            config.app,
+            "application `{name}` {what}\n{}",
             traceback::format(py, &error)
         ))
     })

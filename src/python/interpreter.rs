@@ -191,7 +191,7 @@ fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
     let module = py.import(intern!(py, "aiovoy.interpreter"))?;
     module.call_method1(
         intern!(py, "prepare"),
-        (&config.app, app_dir, loaded_libpython()),
+        (&config.mounts()[0].app, app_dir, loaded_libpython()),
     )?;
     Ok(())
 }

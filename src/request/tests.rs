@@ -1,6 +1,8 @@
 use envoy::AttributeId;
 use envoy::fake::Request;
 
+use super::Rules;
+use crate::config::Config;
 use crate::envoy_thread;
 use crate::exchange::{Endpoint, HttpVersion, RequestHead};
 
@@ -400,4 +402,37 @@ fn request_of_http_10_without_a_host_has_none() {
     let heads = heads_of([request("HTTP/1.0"), request("HTTP/1.1")]);
     let hosts: Vec<_> = heads.iter().map(|head| fields(head).len()).collect();
     assert_eq!(hosts, [0, 1]);
+}
+
+#[test]
+fn longest_prefix_of_whole_segments_of_the_decoded_path_wins() {
+    let mounts = r#"[
+        {"path": "/a", "app": "a:app"}, {"path": "/a/b", "app": "b:app"}, {"path": "/\u00e9", "app": "c:app"}
+    ]"#;
+    for (app, left) in [(r#""app": "main:app","#, Some(3)), ("", None)] {
+        // The order of `Config::mounts`.
+        let cases = [
+            ("/a/b", Some(0)),
+            ("/a/b/", Some(0)),
+            ("/a/b/c?d", Some(0)),
+            ("/a/b?/c", Some(0)),
+            ("/%61%2fb", Some(0)),
+            ("/a", Some(2)),
+            ("/a/", Some(2)),
+            ("/a/bc", Some(2)),
+            ("/a//b", Some(2)),
+            ("/%C3%a9", Some(1)),
+            ("/", left),
+            ("/ab", left),
+            ("/b/a", left),
+            ("//a", left),
+            ("/A", left),
+            ("*", left),
+        ];
+        let settings = format!(r#"{{{app}"mounts": {mounts}}}"#);
+        let rules = Rules::new(&Config::parse(settings.as_bytes()).expect("valid"));
+        for (target, expected) in cases {
+            assert_eq!(rules.mount(target.as_bytes()), expected, "{target}");
+        }
+    }
 }

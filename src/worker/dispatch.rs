@@ -3,8 +3,8 @@
 //! Drains the inbox when the loop is woken: starts a task for each new exchange and gives each
 //! running one what has come for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -32,13 +32,14 @@ use crate::runtime;
 pub(crate) struct Dispatcher {
     worker: Arc<Worker>,
     process: Arc<Process>,
-    app: Py<PyAny>,
+    /// The applications, in the order of the configuration's mounts.
+    apps: Vec<Py<PyAny>>,
     create_task: Py<PyAny>,
     create_future: Py<PyAny>,
     call_later: Py<PyAny>,
     done: Py<Done>,
-    /// Set when the lifespan has started, which is before the first request.
-    scope: Mutex<Arc<ScopeTemplate>>,
+    /// For each application. Set when all have started, which is before the first request.
+    scopes: OnceLock<Vec<ScopeTemplate>>,
     /// Every exchange whose application call has not returned.
     running: Mutex<FxHashMap<ExchangeId, Cycle>>,
     /// Kept for its capacity.
@@ -55,7 +56,7 @@ impl Dispatcher {
         event_loop: &Bound<'_, PyAny>,
         worker: Arc<Worker>,
         process: Arc<Process>,
-        app: Py<PyAny>,
+        apps: Vec<Py<PyAny>>,
         timeout_idle: Duration,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
@@ -66,12 +67,12 @@ impl Dispatcher {
         let dispatcher = Self {
             worker,
             process,
-            app,
+            apps,
             create_task: task_maker(event_loop)?.unbind(),
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
-            scope: Mutex::new(Arc::new(ScopeTemplate::new(py, "", None)?)),
+            scopes: OnceLock::new(),
             running: Mutex::default(),
             batch: Mutex::default(),
             timeout_idle,
@@ -83,13 +84,15 @@ impl Dispatcher {
         Ok(dispatcher.unbind())
     }
 
-    /// Sets what every scope has in common.
-    pub(crate) fn set_scope(&self, scope: ScopeTemplate) {
-        *self.scope.lock() = Arc::new(scope);
+    /// Sets what the scopes of each application have in common.
+    pub(crate) fn set_scopes(&self, scopes: Vec<ScopeTemplate>) {
+        // A loop has one start-up.
+        let _ = self.scopes.set(scopes);
     }
 
-    pub(crate) fn app(&self, py: Python<'_>) -> Py<PyAny> {
-        self.app.clone_ref(py)
+    /// The applications.
+    pub(crate) fn apps(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.apps.iter().map(|app| app.clone_ref(py)).collect()
     }
 
     /// Posts `message` to Envoy.
@@ -162,7 +165,9 @@ impl Dispatcher {
 
     fn start_exchange(slf: &Bound<'_, Self>, id: ExchangeId, request: Request) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let template = this.scope.lock().clone();
+        let mount = request.head.mount;
+        let scopes = this.scopes.get();
+        let template = &scopes.expect("no request comes before the start-up has ended")[mount];
         let scope = match &request.websocket {
             Some(offer) => template.build_websocket(py, &request.head, offer)?,
             None => template.build(py, &request.head)?,
@@ -172,7 +177,11 @@ impl Dispatcher {
         let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
         let send = cycle.bind(py).getattr(intern!(py, "send"))?;
         let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
-        let call = Call::new(cycle.clone_ref(py), this.app.clone_ref(py), arguments);
+        let call = Call::new(
+            cycle.clone_ref(py),
+            this.apps[mount].clone_ref(py),
+            arguments,
+        );
         let task = this.create_task.bind(py).call1((call,));
         match task {
             Ok(task) => cycle.set_task(task.unbind()),

@@ -32,9 +32,9 @@ pub(crate) struct LoopStart<A> {
     pub(crate) worker: Arc<Worker>,
     pub(crate) process: Arc<Process>,
     pub(crate) timeout_idle: Duration,
-    /// Gives the application. Runs in the running loop, so that what an application does when it
+    /// Gives the applications. Runs in the running loop, so that what an application does when it
     /// is imported finds its loop there.
-    pub(crate) app: A,
+    pub(crate) apps: A,
 }
 
 impl LoopThread {
@@ -44,7 +44,7 @@ impl LoopThread {
     /// Errors if the thread, the loop or the application can't be had; the thread has then ended.
     pub(crate) fn start<A>(start: LoopStart<A>) -> Result<Self, String>
     where
-        A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+        A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
     {
         let (started, outcome) = mpsc::channel();
         let thread = Python::attach(|py| {
@@ -95,7 +95,7 @@ fn start_thread<A>(
     started: mpsc::Sender<Started>,
 ) -> PyResult<Py<PyAny>>
 where
-    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+    A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
 {
     let name = format!("aiovoy-loop-{}", start.index);
     let os_name = CString::new(name.as_str()).unwrap_or_default();
@@ -125,7 +125,7 @@ where
 /// The loop thread's life.
 fn run<A>(py: Python<'_>, start: LoopStart<A>, started: mpsc::Sender<Started>) -> PyResult<()>
 where
-    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String> + Send + 'static,
+    A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
 {
     let module = py.import(intern!(py, "aiovoy.event_loop"))?;
     let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
@@ -157,15 +157,15 @@ where
 
 fn boot<A>(event_loop: &Bound<'_, PyAny>, start: LoopStart<A>) -> Started
 where
-    A: FnOnce(Python<'_>) -> Result<Py<PyAny>, String>,
+    A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String>,
 {
     let py = event_loop.py();
-    let app = (start.app)(py)?;
+    let apps = (start.apps)(py)?;
     let dispatcher = Dispatcher::start(
         event_loop,
         start.worker,
         start.process,
-        app,
+        apps,
         start.timeout_idle,
     );
     let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
