@@ -5,50 +5,97 @@ Values go in as JSON, which YAML reads as it stands: no value can change the sha
 
 import json
 import os
+import re
 import resource
 import string
 import textwrap
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from .config import Config
+from .certificates import Authorities, Certificate
+from .config import Config, StrPath
 from .environ import bridge_path
 from .errors import ConfigError
 
 
-def bootstrap(config: Config, *, host: str, port: int, admin: str | Path, python: str) -> str:
-    """The bootstrap that serves `config` on `host` and `port`.
+def bootstrap(
+    config: Config,
+    *,
+    host: str,
+    port: int,
+    ssl_port: int | None = None,
+    admin: str | Path,
+    python: str,
+    secrets: Path | None = None,
+) -> str:
+    """The bootstrap that serves `config` on `host` and `port`, and with TLS on `ssl_port`, which may be the same.
 
     `host` is an IP address, since Envoy resolves no names; `admin` is where its admin interface listens; `python` is
-    the executable of the environment that the application runs in.
+    the executable of the environment that the application runs in. With `secrets`, a folder where `write_secrets` has
+    been, certificates can be renewed.
     """
-    settings = _settings(config, admin, python)
     return _fill(
         "bootstrap.yaml",
         admin=_quote(str(admin)),
-        max_connections=_quote(_max_connections()),
+        max_connections=_quote(config.limit_connections or _max_connections()),
         bridge=_quote(str(bridge_path())),
-        settings=_block((f"{name}: {_quote(value)}" for name, value in settings.items()), indent=8),
-        host=_quote(host),
-        port=_quote(port),
-        keep_alive=_quote(_duration(config.timeout_keep_alive)),
-        access_log=_block(_access_log(config), indent=10),
+        settings=_lines(_settings(config, ssl_port, admin, python)),
+        listeners="".join(_listeners(config, host, port, ssl_port, secrets)),
     )
 
 
-def _settings(config: Config, admin: str | Path, python: str) -> dict[str, str | float | bool]:
+def write_secrets(config: Config, folder: Path) -> dict[Path, Certificate | Authorities]:
+    """Writes what tells Envoy of certificates. Returns them by the folders in which a renaming makes it read again."""
+    watched = {}
+    for name, secret in _secrets(config).items():
+        watched_folder = folder / name
+        watched_folder.mkdir()
+        kind = "tls_certificate" if isinstance(secret, Certificate) else "validation_context"
+        resource = {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            "name": name,
+            kind: {**secret.message(), "watched_directory": {"path": str(watched_folder)}},
+        }
+        # Of the own user alone, as the folder is: there may be a password in it.
+        (folder / f"{name}.json").write_text(_quote({"resources": [resource]}), "utf-8")
+        watched[watched_folder] = secret
+    return watched
+
+
+def _secrets(config: Config) -> dict[str, Certificate | Authorities]:
+    secrets: dict[str, Certificate | Authorities] = {}
+    for number, certificate in enumerate(config.certificates):
+        secrets[f"certificate_{number}"] = certificate
+    if config.authorities is not None:
+        secrets["authorities"] = config.authorities
+    return secrets
+
+
+def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: str) -> dict[str, Any]:
     """What the bridge is told. What is not set is left out: `src/config.rs` has the defaults."""
-    app_dir = None if config.app_dir is None else os.path.abspath(config.app_dir)
     settings = {
-        "app": config.app,
+        "app": config.app or None,
+        "mounts": [{"path": path, "app": app} for path, app in config.mount.items()] or None,
         "factory": config.factory or None,
-        "app_dir": app_dir,
+        "app_dir": None if config.app_dir is None else os.path.abspath(config.app_dir),
         "python": python or None,
         "loop": config.loop,
         "lifespan": config.lifespan,
         "root_path": config.root_path or None,
+        "forwarded_allow_ips": config.trusted_proxies,
+        "proxy_protocol": config.proxy_protocol or None,
+        "limit_request_body": config.limit_request_body,
+        "limit_concurrency": config.limit_concurrency,
+        "ws_max_size": config.ws_max_size,
+        "ws_max_queue": config.ws_max_queue,
+        "ws_ping_interval": _number(config.ws_ping_interval),
+        "ws_ping_timeout": _number(config.ws_ping_timeout),
+        "ws_per_message_deflate": config.ws_per_message_deflate,
+        "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
+        "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
+        "access_log": config.access_log or None,
         "admin": str(admin),
     }
     return {name: value for name, value in settings.items() if value is not None}
@@ -59,10 +106,132 @@ def _number(value: float | None) -> float | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _access_log(config: Config) -> list[str]:
+def _listeners(config: Config, host: str, port: int, ssl_port: int | None, secrets: Path | None) -> list[str]:
+    place = _tcp(config, host, port) if config.uds is None else _pipe(config, config.uds)
+    if not config.certificates:
+        return [_listener(config, "aiovoy", place)]
+    tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets))
+    if config.ssl_port is None:
+        listeners = [_listener(config, "aiovoy", place, tls)]
+    else:
+        listeners = [_listener(config, "aiovoy", place)]
+        listeners.append(_listener(config, "aiovoy_tls", _tcp(config, host, ssl_port), tls))
+    if config.http3:
+        streams = _quote(config.http2_max_concurrent_streams)
+        place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), streams=streams)
+        quic = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
+        listeners.append(_listener(config, "aiovoy_quic", place, quic, udp=True))
+    return listeners
+
+
+def _tcp(config: Config, host: str, port: int | None) -> str:
+    user_timeout = ""
+    if config.timeout_idle:
+        milliseconds = max(1, round(config.timeout_idle * 1000))
+        user_timeout = _fill("user_timeout.yaml", milliseconds=_quote(milliseconds))
+    return _fill("tcp.yaml", host=_quote(host), port=_quote(port), user_timeout=user_timeout)
+
+
+def _pipe(config: Config, path: StrPath) -> str:
+    mode = f"{config.uds_permissions} # 0{config.uds_permissions:o}"
+    return _fill("pipe.yaml", path=_quote(os.path.abspath(path)), mode=mode)
+
+
+def _listener(config: Config, name: str, place: str, transport_socket: str = "", *, udp: bool = False) -> str:
+    headers_timeout = _duration(config.timeout_request_headers)
+    proxy_protocol = _fill("proxy_protocol.yaml", timeout=headers_timeout)
+    connection_manager = _fill(
+        "connection_manager.yaml",
+        codec="HTTP3" if udp else "AUTO",
+        keep_alive=_duration(config.timeout_keep_alive),
+        header_count=_quote(config.limit_request_header_count),
+        header_kb=_quote(-(-config.limit_request_header_bytes // 1024)),
+        headers_timeout=headers_timeout,
+        streams=_quote(config.http2_max_concurrent_streams),
+        idle=_duration(config.timeout_idle),
+        ignored_upgrades=_quote("[^wW].*" if config.ws == "auto" else ".*"),
+        upgrades=_template("upgrades.yaml") if config.ws == "auto" else "",
+        allow_connect=_quote(config.ws == "auto"),
+        client_certificate=_template("client_certificate.yaml") if transport_socket and config.authorities else "",
+        request_id=_template("request_id.yaml") if config.request_id else "generate_request_id: false",
+        access_log=_access_log(config),
+    )
+    return _fill(
+        "listener.yaml",
+        name=name,
+        place=place,
+        proxy_protocol=proxy_protocol if config.proxy_protocol and not udp else "",
+        tls_cipher=_template("tls_cipher.yaml") if transport_socket else "",
+        connection_manager=connection_manager,
+        handshake_timeout=f"transport_socket_connect_timeout: {headers_timeout}" if transport_socket else "",
+        transport_socket=transport_socket,
+    )
+
+
+def _tls_context(config: Config, alpn: str, secrets: Path | None) -> str:
+    authorities = config.authorities
+    if secrets is None:
+        certificates = "".join(_item(_lines(certificate.message())) for certificate in config.certificates)
+        filled = "tls_certificates:\n" + certificates
+        if authorities is not None:
+            filled += f"validation_context: {_quote(authorities.message())}\n"
+        note = "# Started by hand, Envoy does not see when these files change."
+    else:
+        sources = {name: _source(name, secrets) for name in _secrets(config)}
+        validation = sources.pop("authorities", None)
+        filled = "tls_certificate_sds_secret_configs:\n"
+        filled += "".join(_item(_lines(source)) for source in sources.values())
+        if validation is not None:
+            filled += f"validation_context_sds_secret_config: {_quote(validation)}\n"
+        note = "# The files of the certificates are in these, and are read again when they change."
+    required = _quote(config.cert_reqs == "required")
+    return _fill("tls_context.yaml", required=required, alpn=alpn, note=note, certificates=filled)
+
+
+def _source(name: str, secrets: Path) -> dict[str, Any]:
+    source = {"path_config_source": {"path": str(secrets / f"{name}.json")}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}
+
+
+def _access_log(config: Config) -> str:
     if not config.access_log:
-        return ["# No access log: `--access-log` writes one."]
-    return _template("access_log.yaml").splitlines()
+        return "# No access log: `--access-log` writes one."
+    match config.access_log_format:
+        case "json":
+            log_format = f"json_format: {_quote(JSON_LOG)}"
+        case "common" | "combined" as name:
+            log_format = f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
+        case text:
+            log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
+    return _fill("access_log.yaml", format=log_format)
+
+
+# As the scope names it; a request that was refused before there was a scope has only the connection's.
+_CLIENT = (
+    '%COALESCE({"operators": [{"command": "DYNAMIC_METADATA", "param": "aiovoy:client"}, '
+    '"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"]})%'
+)
+
+_COMMON = (
+    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" '
+    "%RESPONSE_CODE% %BYTES_SENT%"
+)
+
+TEXT_LOGS = {"common": _COMMON, "combined": _COMMON + ' "%REQ(REFERER)%" "%REQ(USER-AGENT)%"'}
+
+JSON_LOG = {
+    "time": "%START_TIME%",
+    "client": _CLIENT,
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "bytes": "%BYTES_SENT%",
+    "milliseconds": "%DURATION%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "referer": "%REQ(REFERER)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+}
 
 
 def _max_connections() -> int:
@@ -74,8 +243,9 @@ def _max_connections() -> int:
 
 
 def _duration(seconds: float) -> str:
-    """`google.protobuf.Duration` as JSON: decimals, no exponent. Not 0, which would mean no limit at all."""
-    return f"{max(seconds, 0.001):.3f}".rstrip("0").rstrip(".") + "s"
+    """`google.protobuf.Duration` as JSON: decimals, no exponent. Not rounded to 0, which would mean no limit at all."""
+    least = 0.001 if seconds else 0
+    return f"{max(seconds, least):.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def _quote(value: object) -> str:
@@ -87,13 +257,29 @@ def _quote(value: object) -> str:
     return text
 
 
-def _block(lines: Iterable[str], indent: int) -> str:
-    """Lines for a placeholder that stands alone on its line, `indent` columns from the left."""
-    return textwrap.indent("\n".join(lines), " " * indent).lstrip()
+def _lines(settings: dict[str, Any]) -> str:
+    """A mapping, a line for each key."""
+    return "".join(f"{name}: {_quote(value)}\n" for name, value in settings.items())
+
+
+def _item(lines: str) -> str:
+    """Lines as an item of a list."""
+    return "- " + textwrap.indent(lines, "  ").lstrip()
 
 
 def _fill(template: str, **values: str) -> str:
-    return string.Template(_template(template)).substitute(values)
+    """Fills in a template. A placeholder alone on its line takes lines, any number, and gives them its indentation."""
+    filled = []
+    for line in _template(template).splitlines(keepends=True):
+        alone = _ALONE.fullmatch(line)
+        if alone is None:
+            filled.append(string.Template(line).substitute(values))
+        elif lines := values[alone["name"]].strip("\n"):
+            filled.append(textwrap.indent(lines, alone["indentation"]) + "\n")
+    return "".join(filled)
+
+
+_ALONE = re.compile(r"(?P<indentation> *)\$(?P<name>\w+)\n")
 
 
 def _template(name: str) -> str:

@@ -3,14 +3,15 @@
 import functools
 import platform
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from . import __version__
 from .binary import envoy_version
 from .bootstrap import bootstrap
-from .config import LIFESPANS, LOG_LEVELS, LOOPS, Config
+from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, WS, Config
 from .environ import bridge_path
 from .errors import AiovoyError, ConfigError
 from .port import resolve
@@ -30,7 +31,44 @@ def _print_module_path(context: click.Context, _: click.Parameter, wanted: bool)
         context.exit()
 
 
+def _octal(_: click.Context, __: click.Parameter, text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise click.BadParameter(f"expected an octal number, got `{text}`") from None
+
+
+def _mounts(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    mounts: dict[str, str] = {}
+    for text in texts:
+        path, equals, app = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected PREFIX=MODULE:ATTRIBUTE, got `{text}`")
+        if path in mounts:
+            raise click.BadParameter(f"two applications below `{path}`")
+        mounts[path] = app
+    return mounts
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
 _option = functools.partial(click.option, show_envvar=True)
+
+
+def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
+    """An option for a number; its range and default are those of `Config`."""
+    field = name.removeprefix("--").replace("-", "_")
+    default = getattr(Config, field)
+    least, most = RANGES[field]
+    more = {"default": default, "show_default": True, **more} if default is not None else more
+    return _option(name, type=kind(least, most), **more)
+
+
+_count = functools.partial(_number, kind=click.IntRange)
+_port = functools.partial(_count, metavar="PORT")
+_seconds = functools.partial(_number, kind=click.FloatRange, metavar="SECONDS")
 
 # Options that print something instead of serving; an environment variable for that would be a trap.
 _print_option = functools.partial(click.option, is_flag=True, allow_from_autoenv=False)
@@ -38,14 +76,62 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 
 
 @click.command(context_settings={"auto_envvar_prefix": "AIOVOY"})
-@click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP")
-@_option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
+@click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP", default="")
 @_option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=Config.port,
+    "--mount",
+    metavar="PREFIX=MODULE:ATTRIBUTE",
+    multiple=True,
+    callback=_mounts,
+    help="Another application, for the paths below PREFIX. May be repeated; the longest prefix wins.",
+)
+@_option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
+@_port("--port", help="Port to listen on; 0 takes a free one.")
+@_option("--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port.")
+@_option(
+    "--uds-permissions",
+    callback=_octal,
+    metavar="MODE",
+    default=f"{Config.uds_permissions:o}",
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Who may connect to it: the mode of the file, in octal.",
+)
+@_option(
+    "--ssl-certfile",
+    type=_FILE,
+    multiple=True,
+    help="Certificate and its chain, in PEM; the port speaks TLS then. May be repeated, for several names.",
+)
+@_option(
+    "--ssl-keyfile",
+    type=_FILE,
+    multiple=True,
+    show_default="in the certificate's file",
+    help="Key of the certificate; repeated in the same order.",
+)
+@_option("--ssl-keyfile-password", metavar="PASSWORD", help="Password of the keys.")
+@_option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
+@_option(
+    "--ssl-cert-reqs",
+    type=click.Choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
+    metavar="|".join(CERT_REQS),
+    default=Config.ssl_cert_reqs,
+    show_default=True,
+    help="Whether clients are asked for a certificate.",
+)
+@_port("--ssl-port", help="Port that speaks TLS, where the other port is to stay without; 0 takes a free one.")
+@_option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
+@_option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
+@_option(
+    "--proxy-headers/--no-proxy-headers",
+    default=Config.proxy_headers,
+    show_default=True,
+    help="Take client and scheme from the X-Forwarded-For and X-Forwarded-Proto of trusted proxies.",
+)
+@_option(
+    "--forwarded-allow-ips",
+    metavar="LIST",
+    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1",
+    help="Trusted proxies: addresses, networks, other names of peers, or *; with commas.",
 )
 @_option(
     "--app-dir",
@@ -57,6 +143,23 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
 @_option("--loop", type=click.Choice(LOOPS), show_default="uvloop", help="Event loop.")
 @_option("--lifespan", type=click.Choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
+@_option(
+    "--ws",
+    type=click.Choice(WS),
+    default=Config.ws,
+    show_default=True,
+    help="Whether to serve WebSockets; without, a handshake is a request like others.",
+)
+@_count("--ws-max-size", metavar="BYTES", show_default="16777216", help="Longest message from a client.")
+@_count("--ws-max-queue", metavar="NUMBER", show_default="32", help="Most messages that wait for the application.")
+@_seconds("--ws-ping-interval", show_default="20", help="Time between pings; 0 for none.")
+@_seconds("--ws-ping-timeout", show_default="20", help="How long the answer to a ping may take; 0 for ever.")
+@_option(
+    "--ws-per-message-deflate/--no-ws-per-message-deflate",
+    default=None,
+    show_default="on",
+    help="Compress messages if the client can.",
+)
 @_option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
@@ -71,24 +174,43 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
     help="Log each request on standard output.",
 )
 @_option(
+    "--access-log-format",
+    metavar="FORMAT",
+    default=Config.access_log_format,
+    show_default=True,
+    help="How: common, combined, json, or a format string of Envoy.",
+)
+@_option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
+@_option(
     "--env-file",
     type=click.Path(exists=True, dir_okay=False),
     help="File of environment variables for the application; those already set win.",
 )
-@_option(
+@_count("--limit-request-header-bytes", metavar="BYTES", help="Longest head of a request; else 431.")
+@_count("--limit-request-header-count", metavar="NUMBER", help="Most fields of a request; else 431.")
+@_count("--limit-request-body", metavar="BYTES", help="Longest body of a request; else 413.")
+@_count("--limit-concurrency", metavar="NUMBER", help="Most requests in the application; else 503.")
+@_count(
+    "--limit-connections",
+    metavar="NUMBER",
+    show_default="3/4 of the file descriptors",
+    help="Most connections; more are closed at once.",
+)
+@_count(
+    "--http2-max-concurrent-streams",
+    metavar="NUMBER",
+    help="Most requests at a time on one connection of HTTP/2 or HTTP/3.",
+)
+@_seconds("--timeout-request-headers", help="How long the head of a request may take; else 408.")
+@_seconds(
+    "--timeout-idle",
+    help="How long a client may neither send the body that is waited for nor take the response; else 408 or the end.",
+)
+@_seconds("--timeout-keep-alive", help="How long an idle connection stays open.")
+@_seconds(
     "--timeout-graceful-shutdown",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
     show_default="30",
     help="How long requests in flight may take when the server stops.",
-)
-@_option(
-    "--timeout-keep-alive",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    default=Config.timeout_keep_alive,
-    show_default=True,
-    help="How long an idle connection stays open.",
 )
 @_option(
     "--envoy",
@@ -113,6 +235,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     CTRL+C lets requests in flight finish; a second CTRL+C quits at once. The exit code is 0 after the first, 128 plus
     the signal's number after the second, and Envoy's own if it fails.
     """
+    if not settings["app"] and not settings["mount"]:
+        raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
     try:
         config = Config(**settings)
         if print_envoy_config:
@@ -128,4 +252,9 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 def _envoy_config(config: Config) -> str:
     """The bootstrap for an Envoy started by hand; its admin socket is in the working directory then."""
     admin = "./aiovoy-admin.sock"
-    return bootstrap(config, host=resolve(config.host), port=config.port, admin=admin, python=sys.executable)
+    ssl_port = config.ssl_port
+    if ssl_port is None and config.certificates:
+        ssl_port = config.port
+    return bootstrap(
+        config, host=resolve(config.host), port=config.port, ssl_port=ssl_port, admin=admin, python=sys.executable
+    )

@@ -6,36 +6,71 @@ written once, in `src/config.rs`.
 
 import os
 import re
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from .appname import app_name
+from .certificates import Authorities, Certificate
 from .errors import ConfigError
 
 Loop = Literal["uvloop", "asyncio"]
 Lifespan = Literal["auto", "on", "off"]
+Ws = Literal["auto", "none"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
+CertReqs = Literal["none", "optional", "required"]
+StrPath = str | os.PathLike[str]
 
 LOOPS: tuple[Loop, ...] = get_args(Loop)
+WS: tuple[Ws, ...] = get_args(Ws)
 LIFESPANS: tuple[Lifespan, ...] = get_args(Lifespan)
 LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 """Least talkative first."""
+CERT_REQS: tuple[CertReqs, ...] = get_args(CertReqs)
+"""Each at the index that is its number in the module `ssl`."""
+
+_LONGEST = 2_000_000
+"""Seconds; more milliseconds do not fit in an option of a socket."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "ssl_port": (0, 65535),
+    "uds_permissions": (0, 0o777),
+    "limit_request_header_bytes": (1, 8192 * 1024),
+    "limit_request_header_count": (1, 2**32 - 1),
+    "limit_request_body": (0, 2**53),
+    "limit_concurrency": (1, 2**53),
+    "ws_max_size": (0, 2**53),
+    "ws_max_queue": (1, 2**53),
+    "ws_ping_interval": (0, _LONGEST),
+    "ws_ping_timeout": (0, _LONGEST),
+    "limit_connections": (1, 2**63 - 1),
+    "http2_max_concurrent_streams": (1, 2**31 - 1),
+    "timeout_request_headers": (0, _LONGEST),
+    "timeout_idle": (0, _LONGEST),
+    "timeout_keep_alive": (1e-9, _LONGEST),
+    "timeout_graceful_shutdown": (0, _LONGEST),
+}
+"""The least and the greatest value of each number."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Settings of one server; a wrong one raises `ConfigError`."""
 
-    app: str
-    """The application, as `module:attribute`."""
+    app: str = ""
+    """The application, as `module:attribute`; may be left out where there is a `mount`."""
 
     _: KW_ONLY
+
+    mount: Mapping[str, str] = field(default_factory=dict)
+    """More applications, by the path prefix below which they are: `{"/api": "api:app"}`. The longest prefix wins."""
 
     factory: bool = False
     """Whether the attribute is called, without arguments, to make the application."""
 
-    app_dir: str | os.PathLike[str] | None = None
+    app_dir: StrPath | None = None
     """Folder to import the application from; by default the working directory."""
 
     root_path: str = ""
@@ -47,11 +82,96 @@ class Config:
     lifespan: Lifespan | None = None
     """Whether lifespan events are sent; by default `auto`: if the application understands them."""
 
+    ws: Ws = "auto"
+    """Whether WebSockets are served; without, a handshake is a request like others."""
+
+    ws_max_size: int | None = None
+    """Bytes of a message from the client; by default 16 MiB."""
+
+    ws_max_queue: int | None = None
+    """Messages from the client that wait for the application; by default 32."""
+
+    ws_ping_interval: float | None = None
+    """Seconds between pings, 0 for none; by default 20."""
+
+    ws_ping_timeout: float | None = None
+    """Seconds that a client may take to answer one, 0 for ever; by default 20."""
+
+    ws_per_message_deflate: bool | None = None
+    """Whether messages are compressed if the client can do it; by default they are."""
+
     host: str = "127.0.0.1"
     """Address or host name to listen on."""
 
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
+
+    uds: StrPath | None = None
+    """Unix domain socket to listen on, instead of `host` and `port`."""
+
+    uds_permissions: int = 0o666
+    """Who may connect to it."""
+
+    ssl_certfile: StrPath | Sequence[StrPath] = ()
+    """File of a certificate and its chain, or several, among which a client's SNI chooses. `port` speaks TLS then."""
+
+    ssl_keyfile: StrPath | Sequence[StrPath] = ()
+    """File of the certificate's key, or one for each certificate; by default it is in the certificate's file."""
+
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
+    """Password of the keys."""
+
+    ssl_ca_certs: StrPath | None = None
+    """File of the authorities that sign client certificates."""
+
+    ssl_cert_reqs: CertReqs | int = "none"
+    """Whether clients are asked for a certificate; also as a number of the module `ssl`."""
+
+    ssl_port: int | None = None
+    """Port that speaks TLS, where `port` is to stay without; 0 takes a free one."""
+
+    http3: bool = False
+    """Whether the TLS port speaks HTTP/3 as well, over UDP."""
+
+    proxy_protocol: bool = False
+    """Whether connections begin with a header of the PROXY protocol, version 1 or 2."""
+
+    proxy_headers: bool = True
+    """Whether `x-forwarded-for` and `x-forwarded-proto` of trusted proxies set the scope's client and scheme."""
+
+    forwarded_allow_ips: str | Sequence[str] | None = None
+    """Trusted proxies: addresses, networks, other names of peers, or `*`; by default $FORWARDED_ALLOW_IPS, else
+    127.0.0.1."""
+
+    limit_request_header_bytes: int = 61440
+    """Bytes of a request's head, in whole KiB; more is answered with 431."""
+
+    limit_request_header_count: int = 100
+    """Fields of a request's head; more is answered with 431."""
+
+    limit_request_body: int | None = None
+    """Bytes of a request's body; more is answered with 413."""
+
+    limit_concurrency: int | None = None
+    """Requests in the application; one more is answered with 503."""
+
+    limit_connections: int | None = None
+    """Connections; more are closed at once. By default three quarters of the file descriptors."""
+
+    http2_max_concurrent_streams: int = 100
+    """Requests at a time on one connection of HTTP/2 or HTTP/3."""
+
+    timeout_request_headers: float = 30
+    """Seconds until a request's head must have come, else it is answered with 408; 0 is for ever."""
+
+    timeout_idle: float = 300
+    """Seconds that a client may neither send the body that is asked for nor take the response; 0 is for ever."""
+
+    timeout_keep_alive: float = 5
+    """Seconds after which an idle connection is closed."""
+
+    timeout_graceful_shutdown: float | None = None
+    """Seconds that requests in flight get to finish when the server stops; by default 30."""
 
     log_level: LogLevel = "info"
     """The least severe messages that are logged."""
@@ -59,16 +179,16 @@ class Config:
     access_log: bool = False
     """Whether each request is logged on standard output."""
 
-    env_file: str | os.PathLike[str] | None = None
+    access_log_format: str = "common"
+    """`common`, `combined`, `json`, or a format string of Envoy."""
+
+    request_id: bool = False
+    """Whether requests without an `x-request-id` get one."""
+
+    env_file: StrPath | None = None
     """File of environment variables for the application; those already set win."""
 
-    timeout_graceful_shutdown: float | None = None
-    """Seconds that requests in flight get to finish when the server stops; by default 30."""
-
-    timeout_keep_alive: float = 5
-    """Seconds after which an idle connection is closed."""
-
-    envoy: str | os.PathLike[str] | None = None
+    envoy: StrPath | None = None
     """Another Envoy binary than the one installed with aiovoy."""
 
     @classmethod
@@ -82,27 +202,96 @@ class Config:
         return cls(app, **settings)
 
     def __post_init__(self) -> None:
-        if not _APP.fullmatch(self.app):
-            raise ConfigError(f"expected an application as `module:attribute`, got `{self.app}`")
+        self._check_apps()
         _check_choice("loop", self.loop, LOOPS)
+        _check_choice("ws", self.ws, WS)
         _check_choice("lifespan", self.lifespan, LIFESPANS)
         _check_choice("log_level", self.log_level, LOG_LEVELS)
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"expected `port` from 0 to 65535, got `{self.port}`")
-        if self.timeout_graceful_shutdown is not None and self.timeout_graceful_shutdown < 0:
-            raise ConfigError(
-                f"expected `timeout_graceful_shutdown` of 0 or more, got `{self.timeout_graceful_shutdown}`"
-            )
-        if self.timeout_keep_alive <= 0:
-            raise ConfigError(f"expected `timeout_keep_alive` above 0, got `{self.timeout_keep_alive}`")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                bound = f"{least} or more" if value < least else f"{most} or less"
+                raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
+        self._check_tls()
+
+    def _check_apps(self) -> None:
+        if self.app or not self.mount:
+            _check_app(self.app)
+        for path, app in self.mount.items():
+            if not _PREFIX.fullmatch(path):
+                raise ConfigError(f"expected the prefix of a mount as `/path`, got `{path}`")
+            _check_app(app)
+
+    def _check_tls(self) -> None:
+        certificates = self.certificates
+        for certificate in certificates:
+            certificate.check()
+        for name in ["ssl_port", "ssl_ca_certs", "http3"]:
+            if getattr(self, name) != getattr(type(self), name) and not certificates:
+                raise ConfigError(f"`{name}` needs `ssl_certfile`")
+        if self.http3 and self.uds is not None and self.ssl_port is None:
+            raise ConfigError("`http3` needs a port, got `uds`: add `ssl_port`")
+        authorities = self.authorities
+        if authorities is not None:
+            authorities.check()
+        elif self.cert_reqs != "none":
+            raise ConfigError(f"`ssl_cert_reqs` of `{self.cert_reqs}` needs `ssl_ca_certs`")
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        """What the server shows, the one for clients without SNI first."""
+        certfiles, keyfiles = _several(self.ssl_certfile), _several(self.ssl_keyfile)
+        if keyfiles and len(keyfiles) != len(certfiles):
+            raise ConfigError(f"expected an `ssl_keyfile` for each `ssl_certfile`, got {len(keyfiles)}: {keyfiles}")
+        pairs = zip(certfiles, keyfiles or certfiles, strict=True)
+        return [Certificate(Path(cert), Path(key), self.ssl_keyfile_password) for cert, key in pairs]
+
+    @property
+    def authorities(self) -> Authorities | None:
+        """Whom the server asks clients for certificates of."""
+        if self.cert_reqs == "none" or self.ssl_ca_certs is None:
+            return None
+        return Authorities(Path(self.ssl_ca_certs))
+
+    @property
+    def cert_reqs(self) -> CertReqs:
+        """`ssl_cert_reqs` as a word."""
+        for number, word in enumerate(CERT_REQS):
+            if self.ssl_cert_reqs in (word, number, str(number)):
+                return word
+        raise ConfigError(f"expected `ssl_cert_reqs` to be one of {', '.join(CERT_REQS)}, got `{self.ssl_cert_reqs}`")
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """`forwarded_allow_ips` one by one; none where no proxy's headers count."""
+        if not self.proxy_headers:
+            return []
+        allowed = self.forwarded_allow_ips
+        if allowed is None:
+            allowed = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+        names = allowed.split(",") if isinstance(allowed, str) else allowed
+        return [name.strip() for name in names if name.strip()]
 
 
 _APP = re.compile(r"[^\s:]+:[^\s:]+")
 """Not stricter: what can be imported is for the import to say, inside Envoy."""
 
+_PREFIX = re.compile(r"(/[^/]+)+")
+
+
+def _check_app(app: str) -> None:
+    if not _APP.fullmatch(app):
+        raise ConfigError(f"expected an application as `module:attribute`, got `{app}`")
+
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
         raise ConfigError(f"expected `{name}` to be one of {', '.join(choices)}, got `{value}`")
+
+
+def _several(paths: StrPath | Sequence[StrPath] | None) -> list[str]:
+    if paths is None or isinstance(paths, str | os.PathLike):
+        paths = [] if paths is None else [paths]
+    return [os.fspath(path) for path in paths]

@@ -2,7 +2,8 @@
 
 Envoy sets SO_REUSEPORT on its listener, so it would share a port with another server of the same user without a
 word. Here the port is taken without that option first, which fails if anybody has it, and only then opened to Envoy.
-The holding socket never listens, hence never gets a connection.
+The holding socket never listens, hence never gets a connection. One for UDP may get datagrams of clients that come
+too early; they send them again.
 """
 
 import errno
@@ -19,18 +20,19 @@ class HeldPort:
 
     port: int
 
-    def __init__(self, host: str, port: int) -> None:
-        """Resolves `host` and takes `port` of it; 0 takes a free one."""
+    def __init__(self, host: str, port: int, *, udp: bool = False) -> None:
+        """Resolves `host` and takes `port` of it, for TCP and if `udp` also for UDP; 0 takes a free one."""
         family, address = _resolve(host, port)
         try:
-            self._socket = _bind(family, address)
+            self._sockets = _hold(family, address, udp)
         except OSError as error:
-            raise StartupError(f"cannot listen on {authority(address[0], port)}: {_reason(error)}") from None
-        self.address, self.port = self._socket.getsockname()[:2]
+            raise StartupError(f"cannot listen on {authority(address[0], port)}: {reason(error)}") from None
+        self.address, self.port = self._sockets[0].getsockname()[:2]
 
     def release(self) -> None:
         """Lets go. Envoy keeps what it has bound."""
-        self._socket.close()
+        for held in self._sockets:
+            held.close()
 
 
 def authority(address: str, port: int) -> str:
@@ -54,24 +56,48 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     return family, (str(address[0]), port)
 
 
+def _hold(family: socket.AddressFamily, address: tuple[str, int], udp: bool) -> list[socket.socket]:
+    tcp = _bind(family, address)
+    if not udp:
+        return [tcp]
+    try:
+        # SO_REUSEADDR would share a UDP port with anybody who asks for it, too.
+        return [tcp, _open(_bind_once(family, tcp.getsockname()[:2], socket.SOCK_DGRAM))]
+    except OSError as error:
+        tcp.close()
+        if error.errno == errno.EADDRINUSE and address[1] == 0:
+            return _hold(family, address, udp)  # the free port was free for TCP only
+        raise
+
+
 def _bind(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
     """A socket bound to `address`, to which one that sets SO_REUSEPORT can be bound as well."""
     # The kernel lets two sockets share a port that both ask for by SO_REUSEADDR, as long as none listens. So we ask
     # only if connections of an earlier server linger there, and take it back as soon as we have the port: of two
     # servers that start at the same time one gets it.
     try:
-        bound = _bind_once(family, address, reuse_address=False)
+        return _open(_bind_once(family, address))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        bound = _bind_once(family, address, reuse_address=True)
+        return _open(_bind_once(family, address, reuse_address=True))
+
+
+def _open(bound: socket.socket) -> socket.socket:
+    """Lets Envoy bind to the same address."""
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return bound
 
 
-def _bind_once(family: socket.AddressFamily, address: tuple[str, int], *, reuse_address: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+def _bind_once(
+    family: socket.AddressFamily,
+    address: tuple[str, int],
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    reuse_address: bool = False,
+) -> socket.socket:
+    bound = socket.socket(family, kind)
     try:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as Envoy does
@@ -83,6 +109,7 @@ def _bind_once(family: socket.AddressFamily, address: tuple[str, int], *, reuse_
     return bound
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """What the system says, as the end of a message."""
     text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]

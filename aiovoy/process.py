@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from .binary import envoy_binary
-from .bootstrap import bootstrap
+from .bootstrap import bootstrap, write_secrets
 from .config import LOG_LEVELS, Config
 from .control import ControlChannel, Event
 from .environ import check_bridge, envoy_environ
 from .errors import StartupError
 from .port import HeldPort, authority
+from .renewal import Renewal
+from .uds import check_uds, remove_uds
 
 Output = IO[Any] | int | None
 """Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
@@ -52,26 +54,44 @@ class EnvoyProcess:
     """The IP address it listens on."""
 
     port: int
+    """0 on a Unix domain socket."""
+
+    ssl_port: int | None
+    """The port that speaks TLS."""
 
     def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
         """Starts Envoy; it inherits standard input, and also `stdout` and `stderr` unless those are given."""
+        self.config = config
         self.ready = Future()
         self.exited = Future()
+        self._held_ports: list[HeldPort] = []
         self._failure: str | None = None
         self._stderr = _Tail(stderr)
         binary = envoy_binary(config.envoy)
         check_bridge()
         with contextlib.ExitStack() as made:
-            self._held_port = HeldPort(config.host, config.port)
-            made.callback(self._held_port.release)
-            self.host, self.port = self._held_port.address, self._held_port.port
+            made.callback(self._release_ports)
+            self._hold_ports()
+            if config.uds is not None:
+                check_uds(config.uds)
+                made.callback(remove_uds, config.uds)
             folder = _run_folder()
             made.callback(shutil.rmtree, folder, ignore_errors=True)
             self._control = ControlChannel(folder / "control.sock", self._on_event)
             made.callback(self._control.close)
             bootstrap_file = folder / "bootstrap.yaml"
-            admin = folder / "admin.sock"
-            document = bootstrap(config, host=self.host, port=self.port, admin=admin, python=sys.executable)
+            secrets = write_secrets(config, folder)
+            if secrets:
+                made.callback(Renewal(secrets).close)
+            document = bootstrap(
+                config,
+                host=self.host,
+                port=self.port,
+                ssl_port=self.ssl_port,
+                admin=folder / "admin.sock",
+                python=sys.executable,
+                secrets=folder,
+            )
             bootstrap_file.write_text(document, "utf-8")
             try:
                 self._process = subprocess.Popen(
@@ -88,7 +108,17 @@ class EnvoyProcess:
 
     @property
     def url(self) -> str:
-        return f"http://{authority(self.host, self.port)}"
+        if self.config.uds is not None:
+            return f"unix:{self.config.uds}"
+        scheme = "https" if self.port == self.ssl_port else "http"
+        return f"{scheme}://{authority(self.host, self.port)}"
+
+    @property
+    def urls(self) -> list[str]:
+        """`url`, and that of the TLS port if it is another one."""
+        if self.ssl_port in (None, self.port):
+            return [self.url]
+        return [self.url, f"https://{authority(self.host, self.ssl_port)}"]
 
     @property
     def pid(self) -> int:
@@ -119,10 +149,29 @@ class EnvoyProcess:
         self.shutdown()
         return self.exited.result()
 
+    def _hold_ports(self) -> None:
+        config = self.config
+        apart = config.ssl_port is not None
+        self.host, self.port, self.ssl_port = config.host, 0, None
+        if config.uds is None:
+            self.host, self.port = self._hold(config.port, udp=config.http3 and not apart)
+            self.ssl_port = self.port if config.certificates else None
+        if config.ssl_port is not None:
+            self.host, self.ssl_port = self._hold(config.ssl_port, udp=config.http3)
+
+    def _hold(self, port: int, *, udp: bool) -> tuple[str, int]:
+        held = HeldPort(self.config.host, port, udp=udp)
+        self._held_ports.append(held)
+        return held.address, held.port
+
+    def _release_ports(self) -> None:
+        for held in self._held_ports:
+            held.release()
+
     def _on_event(self, event: Event) -> None:
         match event:
             case {"event": "ready", "python": str(python), "workers": int(workers), "loop": str(loop)}:
-                self._held_port.release()
+                self._release_ports()
                 if not self.ready.done():
                     self.ready.set_result(Ready(python, workers, loop))
             case {"event": "failed", "message": str(message)}:
@@ -163,7 +212,8 @@ def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
         *("--parent-shutdown-time-s", str(drain + 5)),
         *("--log-level", level),
         # `main` warns of the signals that stop Envoy, and repeats errors that are written to standard error anyway.
-        *("--component-log-level", f"dynamic_modules:{bridge_level},main:off"),
+        # `misc` warns of fields of the configuration that are new.
+        *("--component-log-level", f"dynamic_modules:{bridge_level},main:off,misc:error"),
         *("--log-format", "[%Y-%m-%d %T.%e] [%l] %v"),
         # The access log, if there is one: Envoy's default is ten seconds.
         *("--file-flush-interval-msec", "100"),

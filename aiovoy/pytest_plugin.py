@@ -22,7 +22,7 @@ StartServer = Callable[..., EnvoyProcess]
 def aiovoy_server() -> Iterator[StartServer]:
     """Starts servers, on free ports unless told otherwise; they are stopped when the test ends.
 
-    A started server has `url`, `host`, `port`, `pid` and `stop()`.
+    A started server has `url`, `host`, `port`, `ssl_port`, `pid` and `stop()`.
     """
     with ExitStack() as servers:
 

@@ -39,7 +39,7 @@ async def _serve(config: Config) -> int:
         if _talks(config):
             if sys.stderr.isatty():
                 _say(_banner(config, ready, time.perf_counter() - started))
-            _say(f"aiovoy running on {server.url} (press CTRL+C to quit)")
+            _say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
         code = await server.wait()
     exit_code = stop.exit_code(code)
     if exit_code != 0 and len(stop.signals) < 2:

@@ -42,9 +42,19 @@ class Server:
         return self._started.port
 
     @property
+    def ssl_port(self) -> int | None:
+        """The port that speaks TLS; it may be the same."""
+        return self._started.ssl_port
+
+    @property
     def url(self) -> str:
-        """`http://host:port`."""
+        """`http://host:port`, `https://host:port` if that port speaks TLS, or `unix:path`."""
         return self._started.url
+
+    @property
+    def urls(self) -> list[str]:
+        """`url`, and that of the TLS port if it is another one."""
+        return self._started.urls
 
     @property
     def pid(self) -> int:

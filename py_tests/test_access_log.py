@@ -1,13 +1,32 @@
 """`--access-log`: a line for each request, on standard output, and only if it is asked for."""
 
+import json
+import re
+import uuid
+
 import pytest
 from apps import Receive, Scope, Send, answer
-from conftest import Connect, Serve, unlike_uvicorn
+from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
+from http1 import Http1Connection
+from serving import Server
+
+every = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"not here", status=404)
+
+
+async def request_id(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, [value.decode() for name, value in scope["headers"] if name == b"x-request-id"])
+
+
+async def line(server: Server) -> str:
+    """The only line of the log, once it is written."""
+    await eventually(lambda: server.output.endswith("\n"))
+    (line,) = server.output.splitlines()
+    return line
 
 
 async def test_access_log_has_a_line_for_each_request(serve: Serve, connect: Connect) -> None:
@@ -36,3 +55,93 @@ async def test_requests_are_not_logged_by_default(serve: Serve, options: dict[st
     await server.get("/some/path")
     assert server.log == log
     assert server.output == ""
+
+
+HEADERS = [(b"referer", b"http://a/"), (b"user-agent", b"test/1")]
+
+COMMON = r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /path\?query HTTP/([\d.]+)" 404 8'
+
+
+@every
+@unlike_uvicorn("its log has another form")
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({}, COMMON),
+        ({"access_log_format": "combined"}, COMMON + ' "http://a/" "test/1"'),
+        ({"access_log_format": '%RESPONSE_CODE% "%REQ(USER-AGENT)%" %PROTOCOL%'}, r'404 "test/1" HTTP/([\d.]+)'),
+    ],
+    ids=["common", "combined", "format of one's own"],
+)
+async def test_forms(serve: Serve, connect: Connect, options: dict[str, str], form: str) -> None:
+    server = serve(app, access_log=True, lifespan="off", **options)
+    connection = await connect(server)
+    await connection.get("/path?query", headers=HEADERS)
+    found = re.fullmatch(form, await line(server))
+    assert found is not None, server.output
+    assert found[1].removesuffix(".0") == connection.protocol.removeprefix("http/")
+
+
+@every
+@unlike_uvicorn("its log has another form")
+async def test_json(serve: Serve, connect: Connect) -> None:
+    server = serve(app, access_log=True, access_log_format="json", lifespan="off")
+    connection = await connect(server)
+    await connection.get('/"quoted"', headers=HEADERS)
+    entry = json.loads(await line(server))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", entry.pop("time"))
+    assert isinstance(entry.pop("milliseconds"), int)
+    assert entry == {
+        "client": "127.0.0.1",
+        "method": "GET",
+        "path": '/"quoted"',
+        "protocol": {HTTP1: "HTTP/1.1", HTTP2: "HTTP/2", HTTP3: "HTTP/3"}[connection.protocol],
+        "status": 404,
+        "bytes": 8,
+        "request_id": None,
+        "referer": "http://a/",
+        "user_agent": "test/1",
+    }
+
+
+@unlike_uvicorn("its log has another form")
+async def test_client_is_the_one_of_the_scope(serve: Serve) -> None:
+    server = serve(app, access_log=True, lifespan="off")
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.get("/", headers=[(b"x-forwarded-for", b"203.0.113.7")])
+    assert (await line(server)).startswith("203.0.113.7 - - [")
+
+
+@unlike_uvicorn("its log has another form")
+async def test_request_that_is_refused_early_is_logged(serve: Serve) -> None:
+    server = serve(app, access_log=True, lifespan="off")
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.get("/", headers=[(b"x-long", b"x" * 70_000), (b"x-forwarded-for", b"203.0.113.7")])
+    assert re.fullmatch(r"127\.0\.0\.1 - - .* 431 \d+", await line(server))
+
+
+# --- Request ids ---
+
+
+@every
+@unlike_uvicorn("it has no such option")
+async def test_request_id(serve: Serve, connect: Connect) -> None:
+    """One is made where there is none; the client's own stays as it is."""
+    server = serve(
+        request_id, request_id=True, access_log=True, access_log_format="%REQ(X-REQUEST-ID)%", lifespan="off"
+    )
+    connection = await connect(server)
+    (made,) = (await connection.get("/")).json()
+    assert uuid.UUID(made).version == 4
+    ids = [made]
+    for given in ["mine", str(uuid.uuid4())]:
+        response = await connection.get("/", headers=[(b"x-request-id", given.encode())])
+        assert response.json() == [given]
+        assert response.header(b"x-request-id") is None
+        ids.append(given)
+    await eventually(lambda: server.output.split() == ids)
+
+
+@unlike_uvicorn("it has no such option")
+async def test_no_request_id_unless_asked_for(serve: Serve) -> None:
+    assert (await serve(request_id, lifespan="off").get("/")).json() == []

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
+from certificates import Pair
 from click.testing import CliRunner
 
 from aiovoy import ConfigError, Server, StartupError, __version__
@@ -135,6 +136,15 @@ def test_module_path() -> None:
         (["main:app", "--loop", "trio"], "Invalid value for '--loop'"),
         (["main:app", "--app-dir", "/no/such/folder"], "Invalid value for '--app-dir'"),
         (["main:app", "--timeout-keep-alive", "0"], "Invalid value for '--timeout-keep-alive'"),
+        (["main:app", "--limit-request-body", "-1"], "Invalid value for '--limit-request-body'"),
+        (["main:app", "--limit-connections", "many"], "Invalid value for '--limit-connections'"),
+        (["main:app", "--uds-permissions", "rw"], "expected an octal number, got `rw`"),
+        (["main:app", "--ssl-certfile", "/no/file"], "Invalid value for '--ssl-certfile'"),
+        (["main:app", "--ssl-cert-reqs", "3"], "Invalid value for '--ssl-cert-reqs'"),
+        (["main:app", "--http3"], "`http3` needs `ssl_certfile`"),
+        (["--mount", "/api"], "expected PREFIX=MODULE:ATTRIBUTE, got `/api`"),
+        (["--mount", "/api=a:a", "--mount", "/api=b:b"], "two applications below `/api`"),
+        (["--mount", "api=a:a"], "expected the prefix of a mount as `/path`, got `api`"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str) -> None:
@@ -157,6 +167,52 @@ def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["--print-envoy-config"])
     for text in ['app: "shop:app"', "port_value: 81", "StdoutAccessLog"]:
         assert text in result.output
+
+
+def settings_of(*arguments: str) -> list[str]:
+    """What the bridge is told."""
+    result = CliRunner().invoke(main, [*arguments, "--print-envoy-config"])
+    assert result.exit_code == 0, result.output
+    settings, _, _ = result.output.partition("      value:\n")[2].partition("\nstatic_resources:")
+    return settings.split("\n")
+
+
+def test_settings_of_the_bridge() -> None:
+    settings = settings_of(
+        *("main:app", "--mount", "/api=api:app", "--mount", "/api/v2=api:v2"),
+        *("--forwarded-allow-ips", "10.0.0.0/8,::1", "--proxy-protocol"),
+        *("--limit-request-body", "1000", "--limit-concurrency", "10", "--timeout-idle", "7"),
+        *("--ws-max-size", "1", "--ws-max-queue", "2", "--ws-ping-interval", "3", "--ws-ping-timeout", "0"),
+        *("--no-ws-per-message-deflate", "--access-log"),
+    )
+    for line in [
+        'app: "main:app"',
+        'mounts: [{"path": "/api", "app": "api:app"}, {"path": "/api/v2", "app": "api:v2"}]',
+        'forwarded_allow_ips: ["10.0.0.0/8", "::1"]',
+        "proxy_protocol: true",
+        "limit_request_body: 1000",
+        "limit_concurrency: 10",
+        "timeout_idle: 7",
+        "ws_max_size: 1",
+        "ws_max_queue: 2",
+        "ws_ping_interval: 3",
+        "ws_ping_timeout: 0",
+        "ws_per_message_deflate: false",
+        "access_log: true",
+    ]:
+        assert " " * 8 + line in settings
+
+
+def test_several_files_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pairs = [Pair(tmp_path, name, name=name) for name in ("one", "two")]
+    monkeypatch.setenv("AIOVOY_SSL_CERTFILE", f"{pairs[0].certfile}:{pairs[1].certfile}")
+    monkeypatch.setenv("AIOVOY_SSL_KEYFILE", f"{pairs[0].keyfile}:{pairs[1].keyfile}")
+    monkeypatch.setenv("AIOVOY_MOUNT", "/api=api:app /shop=shop:app")
+    result = CliRunner().invoke(main, ["--print-envoy-config"])
+    for pair in pairs:
+        assert f'certificate_chain: {{"filename": "{pair.certfile}"}}' in result.output
+        assert f'private_key: {{"filename": "{pair.keyfile}"}}' in result.output
+    assert '{"path": "/shop", "app": "shop:app"}' in result.output
 
 
 # A process in the foreground

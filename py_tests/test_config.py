@@ -27,6 +27,18 @@ def test_app_is_module_and_attribute(app: str) -> None:
         {"port": -1},
         {"timeout_graceful_shutdown": -1},
         {"timeout_keep_alive": 0},
+        {"timeout_idle": -1},
+        {"timeout_request_headers": -0.5},
+        {"ssl_port": 70000},
+        {"uds_permissions": 0o1000},
+        {"limit_request_header_bytes": 0},
+        {"limit_request_header_count": 0},
+        {"limit_request_body": -1},
+        {"limit_concurrency": 0},
+        {"limit_connections": 0},
+        {"http2_max_concurrent_streams": 0},
+        {"ws": "wsproto"},
+        {"ws_max_size": -1},
         {"env_file": "/nowhere/.env"},
     ],
 )
@@ -34,6 +46,42 @@ def test_wrong_setting_is_named_with_its_value(setting: dict[str, Any]) -> None:
     (name, value), *_ = setting.items()
     with pytest.raises(ConfigError, match=f"`{name}`.*`{value}`"):
         Config("main:app", **setting)
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "api", "/api/", "//api"])
+def test_prefix_of_a_mount_is_a_path(prefix: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected the prefix of a mount as `/path`, got `{prefix}`"):
+        Config(mount={prefix: "api:app"})
+
+
+def test_application_of_a_mount_is_module_and_attribute() -> None:
+    with pytest.raises(ConfigError, match="expected an application as `module:attribute`, got `api`"):
+        Config(mount={"/api": "api"})
+
+
+def test_mounts_need_no_other_application() -> None:
+    assert Config(mount={"/api": "api:app", "/api/v2": "api:v2"}).app == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "trusted"),
+    [
+        ({}, None, ["127.0.0.1"]),
+        ({}, "10.0.0.0/8, ::1", ["10.0.0.0/8", "::1"]),
+        ({"forwarded_allow_ips": "*"}, "10.0.0.0/8", ["*"]),
+        ({"forwarded_allow_ips": ["10.1.2.3", "proxy"]}, None, ["10.1.2.3", "proxy"]),
+        ({"forwarded_allow_ips": ""}, None, []),
+        ({"forwarded_allow_ips": "*", "proxy_headers": False}, None, []),
+    ],
+)
+def test_trusted_proxies(
+    settings: dict[str, Any], variable: str | None, trusted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    else:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", variable)
+    assert Config("main:app", **settings).trusted_proxies == trusted
 
 
 def test_unknown_setting_is_refused() -> None:

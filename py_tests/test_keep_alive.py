@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, unlike_uvicorn
+from conftest import Connect, http3_options, http3_too, unlike_uvicorn
 from http1 import Http1Connection, Http1Exchange
 from serving import Server, serve
 
@@ -14,8 +14,8 @@ LONG = 2.5
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serve(f"{__name__}:app", timeout_keep_alive=1) as server:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serve(f"{__name__}:app", timeout_keep_alive=1, **http3_options(request)) as server:
         yield server
 
 
@@ -42,6 +42,7 @@ async def slow_upload(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, message["body"] + rest)
 
 
+@http3_too
 async def test_idle_connection_is_closed(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     assert (await connection.get("/plain")).body == b"plain"
