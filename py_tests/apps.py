@@ -59,6 +59,17 @@ async def read(receive: Receive) -> bytes:
     return b"".join(pieces)
 
 
+def shown(value: Any) -> Any:
+    """`value` as JSON can tell it; bytes become {"bytes": ...}, so that types stay visible."""
+    if isinstance(value, bytes):
+        return {"bytes": value.decode("latin-1")}
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(item) for item in value]
+    return value
+
+
 async def file_exists(path: str) -> None:
     """Waits for the test to make a file: a gate that works while the server drains, too."""
     while not Path(path).exists():

@@ -5,49 +5,112 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
+from certificates import Pair
+from conformance import Conformance, protocol_of
 from exchange import Connection
-from http1 import Http1Connection
+from http1 import Http1Connection, Http10Connection
 from http2 import Http2Connection
+from http3 import Http3Connection
 from serving import AIOVOY, RECENT, UNDER_TEST, UVICORN, Server, serve
+from wire import Tls
 
 Serve = Callable[..., Server]
-Connect = Callable[[Server], Awaitable[Connection]]
+Connect = Callable[..., Awaitable[Connection]]
 
-PROTOCOLS = ["http/1.1", "http/2"] if UNDER_TEST == AIOVOY else ["http/1.1"]
+HTTP10, HTTP1, HTTP2, HTTP3 = "http/1.0", "http/1.1", "http/2", "http/3"
+
+CLIENTS: dict[str, type[Http1Connection] | type[Http2Connection]] = {
+    HTTP10: Http10Connection,
+    HTTP1: Http1Connection,
+    HTTP2: Http2Connection,
+}
+
+http3_too = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+"""For tests of what is another thing on HTTP/3; the others run with HTTP/1.1 and 2."""
+
+every_protocol = pytest.mark.protocols(HTTP10, HTTP1, HTTP2, HTTP3)
+"""For tests that HTTP/1.0 matters to, too."""
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The certificate of servers that nothing else is wanted of."""
+    return Pair(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the test file's `app`, started once for the file."""
-    with serve(f"{request.module.__name__}:app") as server:
+    tests = [item for item in request.session.items if item.path == request.path]
+    http3 = any(protocol_of(item) == HTTP3 for item in tests)
+    options = http3_options(request) if http3 else {}
+    with serve(f"{request.module.__name__}:app", **options) as server:
         yield server
 
 
 @pytest.fixture(name="serve")
-def serve_fixture() -> Iterator[Serve]:
+def serve_fixture(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Starts servers for one test: `serve(app, timeout_graceful_shutdown=1)`."""
+    http3 = "protocol" in request.fixturenames and request.getfixturevalue("protocol") == HTTP3
+    common = http3_options(request) if http3 else {}
     with contextlib.ExitStack() as servers:
-        yield lambda app, **options: servers.enter_context(serve(app, **options))
+        yield lambda app, **options: servers.enter_context(serve(app, **{**common, **options}))
 
 
-@pytest.fixture(params=PROTOCOLS)
+def http3_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a server needs to speak HTTP/3, on another port than HTTP in the clear."""
+    if UNDER_TEST == UVICORN:
+        return {}
+    return {**request.getfixturevalue("pair").options, "ssl_port": 0, "http3": True}
+
+
+@pytest.fixture
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Tests that use it run once for each protocol."""
+    """Tests that use it run once for each protocol; for which ones, `pytest_generate_tests` says."""
     protocol: str = request.param
     return protocol
 
 
 @pytest.fixture
 async def connect(protocol: str) -> AsyncIterator[Connect]:
-    """Opens connections that speak `protocol`."""
+    """Opens connections that speak `protocol`: `connect(server)`, or `connect(server, Tls())` under TLS."""
     async with contextlib.AsyncExitStack() as connections:
 
-        async def open_connection(server: Server) -> Connection:
-            client = Http1Connection if protocol == "http/1.1" else Http2Connection
-            return await connections.enter_async_context(await client.open(server.port))
+        async def open_connection(server: Server, tls: Tls | None = None) -> Connection:
+            connection: Connection
+            if protocol == HTTP3:
+                connection = await Http3Connection.open(server.ssl_port, tls or Tls())
+            else:
+                connection = await CLIENTS[protocol].open(server.ssl_port if tls else server.port, tls)
+            return await connections.enter_async_context(connection)
 
         yield open_connection
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "protocol" in metafunc.fixturenames:
+        metafunc.parametrize("protocol", protocols(metafunc.definition), indirect=True)
+
+
+def protocols(test: pytest.Item) -> list[str]:
+    """Those that the test is marked with; else HTTP/1.1 and 2, and 3 where a line of the specification is tested."""
+    if mark := test.get_closest_marker("protocols"):
+        chosen = list(mark.args)
+    elif test.get_closest_marker("conforms"):
+        chosen = [HTTP1, HTTP2, HTTP3]
+    else:
+        chosen = [HTTP1, HTTP2]
+    return [one for one in chosen if UNDER_TEST != UVICORN or one in (HTTP10, HTTP1)]
+
+
+@pytest.fixture
+async def client(server: Server, protocol: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that people use, for what needs cookies, forms and files; it speaks `protocol`."""
+    http2 = protocol == "http/2"
+    async with httpx.AsyncClient(base_url=server.url, http1=not http2, http2=http2, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture
@@ -59,6 +122,13 @@ def key() -> str:
 def unlike_uvicorn(reason: str) -> pytest.MarkDecorator:
     """For tests of what the specification wants and uvicorn does not do."""
     return pytest.mark.skipif(UNDER_TEST == UVICORN, reason=reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "protocols(*names): the protocols that a test runs with")
+    config.addinivalue_line("markers", "conforms(*lines, on=()): the lines of conformance.py that a test is about")
+    if UNDER_TEST == AIOVOY:
+        config.pluginmanager.register(Conformance(config))
 
 
 def pytest_runtest_setup() -> None:

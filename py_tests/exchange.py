@@ -1,6 +1,6 @@
-"""What the suite's HTTP/1.1 and HTTP/2 clients have in common: a connection makes exchanges.
+"""What the suite's HTTP clients have in common: a connection makes exchanges.
 
-Both clients are small and show what arrived as it arrived; neither retries, decodes or hides.
+They are small and show what arrived as it arrived; none retries, decodes or hides.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from deadline import DEADLINE
@@ -17,6 +17,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 # A body up to this size leaves with its head, so that a server can see both at once.
 WITH_HEAD = 16 * 1024
+
+
+Head = tuple[int, list[tuple[bytes, bytes]]]
+"""Status and headers."""
 
 
 class ResponseCut(Exception):
@@ -31,11 +35,14 @@ class ResponseCut(Exception):
 
 @dataclass(frozen=True)
 class Response:
-    """A complete response. Header names are as on the wire, without HTTP/2's pseudo-headers."""
+    """A complete response. Header names are as on the wire, without pseudo-headers."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    interim: list[Head] = field(default_factory=list)
+    """The heads with status 1xx that came before."""
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for key, value in self.headers if key.lower() == name]
@@ -57,29 +64,52 @@ class Exchange(ABC):
     status: int | None = None
     headers: list[tuple[bytes, bytes]]
     sent = 0
-    """Bytes of request body that the kernel has taken."""
+    """Bytes of request body that the kernel has taken; on HTTP/3, those that have left for it."""
+
+    def __init__(self) -> None:
+        self.interim: list[Head] = []
+        self.trailers: list[tuple[bytes, bytes]] = []
 
     @abstractmethod
     async def send(self, data: bytes, *, end: bool = False) -> None:
         """Sends a piece of the request body; waits while the server does not take it."""
 
     @abstractmethod
-    async def head(self) -> int:
-        """Waits for the response's head; gives the status."""
+    async def send_trailers(self, fields: Headers) -> None:
+        """Ends the request with trailers."""
+
+    @abstractmethod
+    async def any_head(self) -> Head:
+        """Waits for the next head, interim or final."""
+
+    @abstractmethod
+    def silent(self) -> bool:
+        """Whether nothing of a response is here that has not been asked for."""
 
     @abstractmethod
     async def chunk(self) -> bytes:
         """The next piece of the response body, b"" at its end. What is not asked for is not read
-        (HTTP/1.1) or not acknowledged (HTTP/2): the server sees a slow reader."""
+        (HTTP/1.1) or not acknowledged (HTTP/2 and 3): the server sees a slow reader."""
 
     @abstractmethod
     async def leave(self) -> None:
-        """Gives the exchange up: HTTP/1.1 closes the connection, HTTP/2 resets the stream."""
+        """Gives the exchange up: HTTP/1.1 closes the connection, HTTP/2 and 3 reset the stream."""
+
+    async def head(self) -> int:
+        """Waits for the response's final head; gives the status."""
+        while (head := await self.any_head())[0] < 200:
+            self.interim.append(head)
+        self.status, self.headers = head
+        self.begin_body()
+        return self.status
+
+    def begin_body(self) -> None:
+        """Called once the final head is here."""
 
     async def response(self) -> Response:
         """Waits for the whole response, or raises ResponseCut."""
         status = await self.head()
-        return Response(status, self.headers, await self.rest())
+        return Response(status, self.headers, await self.rest(), self.trailers, self.interim)
 
     async def rest(self) -> bytes:
         """Waits for what of the body has not been asked for yet, or raises ResponseCut."""
@@ -119,7 +149,7 @@ class Connection(ABC):
 
     @abstractmethod
     async def abort(self) -> None:
-        """Leaves without goodbye: the peer sees a TCP reset."""
+        """Leaves without goodbye: the peer sees a TCP reset; on HTTP/3, an error."""
 
     async def request(self, method: str, path: str, *, headers: Headers = (), body: bytes = b"") -> Response:
         """Sends a whole request and waits for its response, which may come before the body left."""

@@ -1,47 +1,43 @@
 """An HTTP/1.1 client on a bare socket: it reads only what it is asked for, and can send anything."""
 
 import asyncio
-import socket
-import struct
+import select
 from typing import Self
 
 from deadline import DEADLINE
-from exchange import Connection, Exchange, Headers, ResponseCut
+from exchange import Connection, Exchange, Head, Headers, ResponseCut
+from wire import Tls, Wire
 
 PIECE = 64 * 1024
 
 
 class Http1Connection(Connection):
     protocol = "http/1.1"
+    version = "1.1"
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.local_port = sock.getsockname()[1]
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.sock = wire.sock
+        self.local_port = wire.local_port
         self.buffer = b""
+        self.broken = False
+        """The connection did not end in good order."""
 
     @classmethod
-    async def open(cls, port: int) -> Self:
-        sock = socket.socket()
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(DEADLINE):
-                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        except BaseException:
-            sock.close()
-            raise
-        return cls(sock)
+    async def open(cls, port: int, tls: Tls | None = None) -> Self:
+        return cls(await Wire.open(port, tls, "http/1.1"))
 
     async def write(self, data: bytes) -> None:
         async with asyncio.timeout(DEADLINE):
-            await asyncio.get_running_loop().sock_sendall(self.sock, data)
+            await self.wire.send(data)
 
     async def more(self) -> bool:
         """Reads once into the buffer; False at the connection's end."""
         try:
             async with asyncio.timeout(DEADLINE):
-                data = await asyncio.get_running_loop().sock_recv(self.sock, PIECE)
+                data = await self.wire.receive(PIECE)
         except ConnectionError:
+            self.broken = True
             return False
         self.buffer += data
         return bool(data)
@@ -66,15 +62,15 @@ class Http1Connection(Connection):
         lines = list(headers)
         names = {name.lower() for name, _ in lines}
         if b"host" not in names:
-            host, port = self.sock.getpeername()
-            lines.insert(0, (b"host", f"{host}:{port}".encode()))
+            lines.insert(0, (b"host", self.wire.authority.encode()))
         chunked = upload and b"content-length" not in names
+        assert self.version == "1.1" or not chunked, "HTTP/1.0 knows no chunks"
         if chunked:
             lines.append((b"transfer-encoding", b"chunked"))
         elif body and b"content-length" not in names:
             lines.append((b"content-length", b"%d" % len(body)))
         head = b"".join(b"%s: %s\r\n" % line for line in lines)
-        await self.write(f"{method} {path} HTTP/1.1\r\n".encode() + head + b"\r\n" + body)
+        await self.write(f"{method} {path} HTTP/{self.version}\r\n".encode() + head + b"\r\n" + body)
         return Http1Exchange(self, method, chunked)
 
     async def ended(self, within: float = DEADLINE) -> None:
@@ -83,22 +79,27 @@ class Http1Connection(Connection):
                 self.buffer = b""
 
     async def close(self) -> None:
-        self.sock.close()
+        self.wire.close()
 
     async def abort(self) -> None:
-        # Linger 0: close() sends RST.
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        self.wire.abort()
+
+
+class Http10Connection(Http1Connection):
+    """Requests of HTTP/1.0; the server closes the connection after the response."""
+
+    protocol = "http/1.0"
+    version = "1.0"
 
 
 class Http1Exchange(Exchange):
     """Exchanges of one connection must be read in the order in which they were started."""
 
     def __init__(self, connection: Http1Connection, method: str = "GET", chunked: bool = False):
+        super().__init__()
         self.connection = connection
         self.method = method
         self.chunked = chunked
-        self.informational: list[int] = []
         self.framing = ""
         self.left = 0
 
@@ -111,28 +112,28 @@ class Http1Exchange(Exchange):
         if end and self.chunked:
             await self.connection.write(b"0\r\n\r\n")
 
-    async def head(self) -> int:
-        while True:
-            first, *lines = (await self.connection.until(b"\r\n\r\n")).split(b"\r\n")
-            version, status, *_ = first.split(b" ")
-            assert version in (b"HTTP/1.1", b"HTTP/1.0"), first
-            if int(status) >= 200:
-                break
-            self.informational.append(int(status))
-        self.status = int(status)
-        self.headers = []
-        for line in lines:
-            name, value = line.split(b":", 1)
-            self.headers.append((name, value.strip()))
-        self.expect_body()
-        return self.status
+    async def send_trailers(self, fields: Headers) -> None:
+        assert self.chunked
+        lines = b"".join(b"%s: %s\r\n" % field for field in fields)
+        await self.connection.write(b"0\r\n" + lines + b"\r\n")
 
-    def expect_body(self) -> None:
+    async def any_head(self) -> Head:
+        first, *lines = (await self.connection.until(b"\r\n\r\n")).split(b"\r\n")
+        version, status, *_ = first.split(b" ")
+        assert version in (b"HTTP/1.1", b"HTTP/1.0"), first
+        return int(status), [parsed(line) for line in lines]
+
+    def silent(self) -> bool:
+        readable, _, _ = select.select([self.connection.sock], [], [], 0)
+        return not readable and not self.connection.buffer
+
+    def begin_body(self) -> None:
         """How the body's end will be known: RFC 9112, section 6.3."""
         fields = {name.lower(): value for name, value in self.headers}
         if self.method == "HEAD" or self.status in (204, 304):
             self.framing = "none"
         elif b"transfer-encoding" in fields:
+            assert self.connection.version == "1.1", "chunks for a client that knows none"
             assert fields[b"transfer-encoding"] == b"chunked", fields
             assert b"content-length" not in fields, fields
             self.framing = "chunked"
@@ -148,12 +149,12 @@ class Http1Exchange(Exchange):
         if self.framing == "chunked" and not self.left:
             self.left = int((await self.connection.until(b"\r\n")).split(b";")[0], 16)
             if not self.left:
-                while await self.connection.until(b"\r\n"):
-                    pass  # a trailer
+                while line := await self.connection.until(b"\r\n"):
+                    self.trailers.append(parsed(line))
                 self.framing = "none"
                 return b""
         if not self.connection.buffer and not await self.connection.more():
-            if self.framing == "close":
+            if self.framing == "close" and not self.connection.broken:
                 return b""
             raise ResponseCut(reason=f"the connection's end with {self.left} bytes due")
         return await self.take()
@@ -169,3 +170,9 @@ class Http1Exchange(Exchange):
 
     async def leave(self) -> None:
         await self.connection.close()
+
+
+def parsed(line: bytes) -> tuple[bytes, bytes]:
+    """A header line as name and value."""
+    name, value = line.split(b":", 1)
+    return name, value.strip()

@@ -1,10 +1,7 @@
-"""An HTTP/2 client over cleartext TCP, by prior knowledge: the `h2` package and a socket."""
+"""An HTTP/2 client over TLS, or by prior knowledge over cleartext: the `h2` package and a socket."""
 
 import asyncio
-import collections
 import contextlib
-import socket
-import struct
 from typing import Self
 
 import h2.config
@@ -13,7 +10,9 @@ import h2.events
 import h2.exceptions
 import h2.settings
 from deadline import DEADLINE
-from exchange import Connection, Exchange, Headers, ResponseCut
+from exchange import Connection, Headers
+from streams import StreamExchange, request_fields
+from wire import Tls, Wire
 
 FRAME_HEAD = 9
 GOAWAY = 0x7
@@ -27,14 +26,14 @@ class Http2Connection(Connection):
     protocol = "http/2"
     reader: asyncio.Task[None]
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.local_port = sock.getsockname()[1]
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.sock = wire.sock
+        self.local_port = wire.local_port
         self.streams: dict[int, Http2Exchange] = {}
         self.going_away = asyncio.Event()
         self.closed = asyncio.Event()
         self.window_opened = asyncio.Event()
-        self.writing = asyncio.Lock()
         config = h2.config.H2Configuration(
             client_side=True,
             header_encoding=None,
@@ -45,17 +44,10 @@ class Http2Connection(Connection):
         self.h2 = h2.connection.H2Connection(config)
 
     @classmethod
-    async def open(cls, port: int) -> Self:
-        sock = socket.socket()
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(DEADLINE):
-                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        except BaseException:
-            sock.close()
-            raise
-        connection = cls(sock)
+    async def open(cls, port: int, tls: Tls | None = None) -> Self:
+        wire = await Wire.open(port, tls, "h2")
+        assert wire.tls is None or wire.tls.selected_alpn_protocol() == "h2"
+        connection = cls(wire)
         connection.h2.initiate_connection()
         connection.h2.increment_flow_control_window(CONNECTION_WINDOW)
         await connection.flush()
@@ -63,18 +55,17 @@ class Http2Connection(Connection):
         return connection
 
     async def flush(self) -> None:
-        async with self.writing:
-            if data := self.h2.data_to_send():
-                with contextlib.suppress(ConnectionError):
-                    # The reader tells of a lost connection.
-                    await asyncio.get_running_loop().sock_sendall(self.sock, data)
+        if data := self.h2.data_to_send():
+            with contextlib.suppress(ConnectionError):
+                # The reader tells of a lost connection.
+                await self.wire.send(data)
 
     async def read(self) -> None:
         """Runs as a task for the connection's life: gives what arrives to its stream."""
         buffer = b""
         reason = "the connection's end"
         try:
-            while data := await asyncio.get_running_loop().sock_recv(self.sock, 256 * 1024):
+            while data := await self.wire.receive(256 * 1024):
                 buffer = self.frames(buffer + data)
                 await self.flush()
         except ConnectionError as error:
@@ -107,7 +98,9 @@ class Http2Connection(Connection):
             self.window_opened.set()
         elif isinstance(event, h2.events.StreamEnded):
             self.streams[event.stream_id].put(None)
-        elif isinstance(event, h2.events.ResponseReceived):
+        elif isinstance(
+            event, h2.events.ResponseReceived | h2.events.InformationalResponseReceived | h2.events.TrailersReceived
+        ):
             self.streams[event.stream_id].put(event.headers)
         elif isinstance(event, h2.events.DataReceived):
             stream = self.streams[event.stream_id]
@@ -130,17 +123,9 @@ class Http2Connection(Connection):
     ) -> "Http2Exchange":
         if self.going_away.is_set():
             raise ConnectionAbortedError("the server has sent GOAWAY")
-        fields = [(name.lower(), value) for name, value in headers]
-        host, port = self.sock.getpeername()
-        authority = dict(fields).get(b"host", f"{host}:{port}".encode())
+        scheme = "http" if self.wire.tls is None else "https"
+        head = request_fields(method, scheme, self.wire.authority, path, headers)
         stream_id = self.h2.get_next_available_stream_id()
-        head = [
-            (b":method", method.encode()),
-            (b":scheme", b"http"),
-            (b":authority", authority),
-            (b":path", path.encode()),
-            *((name, value) for name, value in fields if name != b"host"),
-        ]
         exchange = self.streams[stream_id] = Http2Exchange(self, stream_id)
         self.h2.send_headers(stream_id, head, end_stream=not body and not upload)
         if self.closed.is_set():
@@ -155,50 +140,23 @@ class Http2Connection(Connection):
             await self.closed.wait()
 
     async def close(self) -> None:
+        await self.stop_reading()
+        self.wire.close()
+
+    async def abort(self) -> None:
+        await self.stop_reading()
+        self.wire.abort()
+
+    async def stop_reading(self) -> None:
         self.reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.reader
-        self.sock.close()
-
-    async def abort(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await self.close()
 
 
-class Http2Exchange(Exchange):
+class Http2Exchange(StreamExchange):
     def __init__(self, connection: Http2Connection, stream_id: int) -> None:
+        super().__init__(stream_id)
         self.connection = connection
-        self.stream_id = stream_id
-        self.left = False
-        # Heads (lists), data (pairs of bytes and their cost in the window), None for the end,
-        # a ResponseCut for an early one.
-        self.arrived: collections.deque[object] = collections.deque()
-        self.arrival = asyncio.Event()
-        self.over = False
-        self.reset = False
-
-    def put(self, item: object) -> None:
-        if not self.over:
-            self.over = item is None or isinstance(item, ResponseCut)
-            self.arrived.append(item)
-            self.arrival.set()
-
-    def cut(self, reason: str) -> None:
-        # A reset after the whole response says that no more of the request is wanted.
-        self.reset = True
-        self.put(ResponseCut(reason=reason))
-
-    async def take(self) -> object:
-        async with asyncio.timeout(DEADLINE):
-            while not self.arrived:
-                self.arrival.clear()
-                await self.arrival.wait()
-        item = self.arrived[0]
-        if isinstance(item, ResponseCut):
-            raise item
-        if item is not None:
-            self.arrived.popleft()
-        return item
 
     async def send(self, data: bytes, *, end: bool = False) -> None:
         h2_connection = self.connection.h2
@@ -221,31 +179,13 @@ class Http2Exchange(Exchange):
             if last:
                 break
 
-    async def trailers(self, fields: Headers) -> None:
-        """Ends the request with trailers."""
+    async def send_trailers(self, fields: Headers) -> None:
         self.connection.h2.send_headers(self.stream_id, list(fields), end_stream=True)
         await self.connection.flush()
 
-    async def head(self) -> int:
-        item = await self.take()
-        assert isinstance(item, list), item
-        fields = dict(item[:1])
-        self.status = int(fields[b":status"])
-        self.headers = item[1:]
-        return self.status
-
-    async def chunk(self) -> bytes:
-        while True:
-            item = await self.take()
-            if item is None:
-                return b""
-            assert isinstance(item, tuple), item
-            data, cost = item
-            if cost:
-                self.connection.h2.acknowledge_received_data(cost, self.stream_id)
-                await self.connection.flush()
-            if data:
-                return bytes(data)
+    async def acknowledge(self, cost: int) -> None:
+        self.connection.h2.acknowledge_received_data(cost, self.stream_id)
+        await self.connection.flush()
 
     async def leave(self) -> None:
         self.left = True

@@ -27,7 +27,7 @@ UNDER_TEST = os.environ.get("AIOVOY_TEST_SERVER", AIOVOY)
 # Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
 GOOD_ENDS = {AIOVOY: {0}, UVICORN: {0, -signal.SIGTERM, -signal.SIGINT}}
 
-BANNER = re.compile(r"running on http://\S+:(\d+) ", re.IGNORECASE)
+BANNER = re.compile(r"running on (?:unix:\S+|(https?)://\S+:(\d+)) (?:and https://\S+:(\d+) )?", re.IGNORECASE)
 
 # What must never stand in a server's log, whatever the test did to it.
 CRASHES = re.compile(r"panicked at|Segmentation fault|assert failure|Fatal Python error|envoy bug")
@@ -42,6 +42,7 @@ class Server:
     def __init__(self, command: list[str], kind: str, cwd: Path, env: Mapping[str, str]) -> None:
         self.kind = kind
         self.port = 0
+        self.ssl_port = 0
         self._log, self._output = _Written(), _Written()
         self.process = subprocess.Popen(
             command,
@@ -82,7 +83,9 @@ class Server:
         """True once the banner is out; the port is known from then on."""
         # uvicorn writes its banner to stderr, too.
         if banner := BANNER.search(self.log):
-            self.port = int(banner[1])
+            scheme, port, ssl_port = banner.groups()
+            self.port = int(port or 0)
+            self.ssl_port = int(ssl_port or (port if scheme == "https" else 0))
         elif self.process.poll() is not None:
             raise ServerEnded(self)
         return bool(banner)
@@ -205,7 +208,7 @@ def import_string(app: str | Callable[..., Any]) -> str:
 
 
 def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, **options: Any) -> list[str]:
-    """The command line: `port=8000` becomes `--port 8000`, True `--name` and False `--no-name`."""
+    """The command line: `port=8000` becomes `--port 8000`, True `--name`, False `--no-name`, and a list repeats it."""
     words = [sys.executable, "-m", kind, import_string(app)]
     for name, value in {"port": 0, "app_dir": TESTS, **options}.items():
         option = "--" + name.replace("_", "-")
@@ -214,7 +217,8 @@ def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, **options: An
         elif value is False:
             words.append(option.replace("--", "--no-", 1))
         elif value is not None:
-            words += [option, str(value)]
+            for one in value if isinstance(value, list) else [value]:
+                words += [option, str(one)]
     return words
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, Serve, unlike_uvicorn
+from conftest import Connect, Serve, every_protocol, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
 from http1 import Http1Connection
@@ -83,6 +83,7 @@ async def raises_base_exception(scope: Scope, receive: Receive, send: Send) -> N
 ends_uvicorn = unlike_uvicorn("it ends, or its client waits")
 
 
+@pytest.mark.conforms("core.exception", "http.response.incomplete")
 @pytest.mark.parametrize(
     "app",
     [
@@ -121,6 +122,8 @@ async def returns_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     pass
 
 
+@pytest.mark.conforms("http.response.incomplete")
+@every_protocol
 @pytest.mark.parametrize("app", [returns, returns_at_once])
 async def test_return_without_a_response_is_a_500(server: Server, connect: Connect, app: Any) -> None:
     response = await (await connect(server)).post(f"/{app.__name__}", b"body")
@@ -167,6 +170,7 @@ async def starts_and_returns(scope: Scope, receive: Receive, send: Send) -> None
     await start(send)
 
 
+@pytest.mark.conforms("http.response.incomplete")
 @pytest.mark.parametrize("app", [starts_and_raises, starts_and_returns])
 async def test_end_after_the_start_message_is_never_a_complete_200(server: Server, connect: Connect, app: Any) -> None:
     # The head may wait for the first body message; if it did, a 500 can still be sent.
@@ -213,6 +217,7 @@ async def raises_amid_length(scope: Scope, receive: Receive, send: Send) -> None
     raise LookupError("raised on purpose")
 
 
+@pytest.mark.conforms("core.exception", "http.response.incomplete")
 @pytest.mark.parametrize(
     "app",
     [
@@ -230,10 +235,10 @@ async def test_end_amid_the_body_cuts_the_response(server: Server, connect: Conn
     await exchange.send(b"", end=True)
     with pytest.raises(ResponseCut) as cut:
         await exchange.chunk()
-    if connection.protocol == "http/2":
-        assert "RST_STREAM" in cut.value.reason
-    else:
+    if connection.protocol == "http/1.1":
         await connection.ended()
+    else:
+        assert "RST_STREAM" in cut.value.reason or "RESET_STREAM" in cut.value.reason
 
 
 async def test_exception_amid_the_body_is_logged(server: Server, connect: Connect) -> None:
@@ -256,6 +261,8 @@ async def too_short_in_pieces(scope: Scope, receive: Receive, send: Send) -> Non
         await body(send, b"45")
 
 
+@pytest.mark.conforms("http.response.short")
+@every_protocol
 @pytest.mark.parametrize("app", [too_short, too_short_in_pieces])
 async def test_body_shorter_than_its_length_does_not_leave_the_client_waiting(
     server: Server, connect: Connect, app: Any
@@ -283,6 +290,8 @@ async def too_long_in_pieces(scope: Scope, receive: Receive, send: Send) -> None
         note(scope, isinstance(error, OSError))
 
 
+@pytest.mark.conforms("http.response.long")
+@every_protocol
 @pytest.mark.parametrize("app", [too_long, too_long_in_pieces])
 async def test_body_longer_than_its_length_never_leaves(server: Server, connect: Connect, key: str, app: Any) -> None:
     # What is too much could be taken for the next response.
@@ -388,6 +397,7 @@ async def sends_wrong(scope: Scope, receive: Receive, send: Send) -> None:
     raise LookupError("accepted")
 
 
+@pytest.mark.conforms("core.wrong_message", "http.response.order", "http.response.names", "http.response.values")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[unlike_uvicorn("it lets this pass")] if "*" in name else []) for name in WRONG],
@@ -480,6 +490,7 @@ async def test_other_requests_go_on_while_some_fail(server: Server, connect: Con
     assert await waiting.rest() == b"az"
 
 
+@pytest.mark.conforms("core.exception")
 async def test_connection_serves_on_after_a_500(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     for _ in range(3):

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import hashlib
 
+import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, routes, start
-from conftest import Connect, unlike_uvicorn
+from conftest import HTTP1, HTTP2, HTTP3, Connect, unlike_uvicorn
 from deadline import settled
 from exchange import Exchange
 from http1 import Http1Connection
@@ -14,25 +15,27 @@ from serving import Server
 
 MEGABYTE = 1024 * 1024
 PIECE = 64 * 1024
-TOTAL = 128 * MEGABYTE
 
 # Kernel buffers (several MB on loopback on either side), HTTP/2 windows and our own queues; far
-# below TOTAL, so that a server without back-pressure cannot pass.
-UNDER_WAY = 24 * MEGABYTE
-RESIDENT = 48 * MEGABYTE
+# below the total, so that a server without back-pressure cannot pass. HTTP/3 has no kernel buffers,
+# and a slow client.
+TOTAL = {HTTP1: 128 * MEGABYTE, HTTP2: 128 * MEGABYTE, HTTP3: 8 * MEGABYTE}
+UNDER_WAY = {HTTP1: 24 * MEGABYTE, HTTP2: 24 * MEGABYTE, HTTP3: 2 * MEGABYTE}
+RESIDENT = {HTTP1: 48 * MEGABYTE, HTTP2: 48 * MEGABYTE, HTTP3: 8 * MEGABYTE}
 
 
 # --- The client reads slowly ---
 
 
 async def flood(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends TOTAL bytes; notes when `send` has made it wait, and how much had been sent."""
+    """Sends as many bytes as the path says; notes when `send` made it wait, and how many had been sent."""
+    total = int(scope["path"].split("/")[2])
     piece = bytes(range(256)) * (PIECE // 256)
     await start(send)
     sent = 0
     pending = 0
     waited = False
-    while sent < TOTAL:
+    while sent < total:
         sending = asyncio.ensure_future(body(send, piece, more=True))
         pending += 1
         done, _ = await asyncio.wait({sending}, timeout=0.5)
@@ -55,18 +58,19 @@ async def read_all(exchange: Exchange) -> int:
     return size
 
 
-async def test_slow_reader_makes_send_wait(server: Server, connect: Connect, key: str) -> None:
-    before = server.memory()
-    exchange = await (await connect(server)).start("GET", f"/flood?{key}")
+@pytest.mark.conforms("http.response.slow")
+async def test_slow_reader_makes_send_wait(server: Server, connect: Connect, protocol: str, key: str) -> None:
+    before, total = server.memory(), TOTAL[protocol]
+    exchange = await (await connect(server)).start("GET", f"/flood/{total}?{key}")
     assert await exchange.head() == 200
     waiting, sent, _ = (await server.noted(key, "waiting"))[:3]
     assert waiting == {"pending": 1}
-    assert sent["sent"] < UNDER_WAY
+    assert sent["sent"] < UNDER_WAY[protocol]
     assert "finished" not in await server.notes(key)
-    assert server.memory() - before < RESIDENT
-    assert await read_all(exchange) == TOTAL
+    assert server.memory() - before < RESIDENT[protocol]
+    assert await read_all(exchange) == total
     await server.noted(key, "finished")
-    assert server.memory() - before < RESIDENT
+    assert server.memory() - before < RESIDENT[protocol]
 
 
 async def one_send(scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +136,7 @@ async def sink(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_slow_reader_delays_nobody_else(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
-    exchange = await connection.start("GET", f"/flood?{key}")
+    exchange = await connection.start("GET", f"/flood/{TOTAL[connection.protocol]}?{key}")
     await exchange.head()
     await server.noted(key, "waiting")
     for _ in range(10):
@@ -144,7 +148,7 @@ async def test_slow_reader_delays_nobody_else(server: Server, connect: Connect, 
 @unlike_uvicorn("uvicorn has no HTTP/2")
 async def test_slow_stream_does_not_delay_its_siblings(server: Server, key: str) -> None:
     async with await Http2Connection.open(server.port) as connection:
-        slow = await connection.start("GET", f"/flood?{key}")
+        slow = await connection.start("GET", f"/flood/{TOTAL[HTTP2]}?{key}")
         await slow.head()
         await server.noted(key, "waiting")
         data = b"y" * 300_000
@@ -163,32 +167,33 @@ async def reads_late(scope: Scope, receive: Receive, send: Send) -> None:
     await sink(scope, receive, send)
 
 
+@pytest.mark.conforms("http.request.slow")
 async def test_application_that_does_not_read_stops_the_client(
-    server: Server, connect: Connect, key: str, tmp_path: object
+    server: Server, connect: Connect, protocol: str, key: str, tmp_path: object
 ) -> None:
     path = f"{tmp_path}/gate"
-    before = server.memory()
+    before, total = server.memory(), TOTAL[protocol]
     piece = bytes(range(256)) * (MEGABYTE // 256)
     exchange = await (await connect(server)).start(
         "POST", f"/reads_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
     )
 
     async def upload() -> None:
-        for _ in range(TOTAL // MEGABYTE):
+        for _ in range(total // MEGABYTE):
             await exchange.send(piece)
         await exchange.send(b"", end=True)
 
     uploading = asyncio.create_task(upload())
     try:
         await server.noted(key, "not reading")
-        assert await settled(lambda: exchange.sent) < UNDER_WAY
+        assert await settled(lambda: exchange.sent) < UNDER_WAY[protocol]
         assert not uploading.done()
-        assert server.memory() - before < RESIDENT
+        assert server.memory() - before < RESIDENT[protocol]
         open(path, "w").close()
-        expected = hashlib.sha256(piece * (TOTAL // MEGABYTE)).hexdigest()
+        expected = hashlib.sha256(piece * (total // MEGABYTE)).hexdigest()
         assert (await exchange.response()).json() == expected
-        assert exchange.sent == TOTAL
-        assert server.memory() - before < RESIDENT
+        assert exchange.sent == total
+        assert server.memory() - before < RESIDENT[protocol]
     finally:
         uploading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -242,9 +247,9 @@ async def test_slow_reader_of_an_echo_stops_its_own_upload(server: Server, conne
     uploading = asyncio.create_task(upload())
     try:
         await exchange.head()
-        assert await settled(lambda: exchange.sent) < 2 * UNDER_WAY
+        assert await settled(lambda: exchange.sent) < 2 * UNDER_WAY[HTTP1]
         assert not uploading.done()
-        assert server.memory() - before < RESIDENT
+        assert server.memory() - before < RESIDENT[HTTP1]
         assert await read_all(exchange) == total
         await uploading
     finally:

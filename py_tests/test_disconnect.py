@@ -63,6 +63,7 @@ async def awaits_receive(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, await receive())
 
 
+@pytest.mark.conforms("http.disconnect.client")
 async def test_pending_receive_gets_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("GET", f"/awaits_receive?{key}")
@@ -79,6 +80,7 @@ async def awaits_body(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, message)
 
 
+@pytest.mark.conforms("http.disconnect.client")
 async def test_receive_of_the_body_gets_disconnect(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("POST", f"/awaits_body?{key}", upload=True)
@@ -178,6 +180,7 @@ async def streams(scope: Scope, receive: Receive, send: Send) -> None:
     note(scope, await receive())
 
 
+@pytest.mark.conforms("http.send.disconnect")
 @unlike_uvicorn("its send returns for good after a disconnect")
 async def test_send_raises_an_os_error(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
@@ -207,6 +210,7 @@ async def blocked_in_send(scope: Scope, receive: Receive, send: Send) -> None:
         note(scope, SEND_RAISED)
 
 
+@pytest.mark.conforms("http.send.disconnect")
 @unlike_uvicorn("its send returns as if nothing had happened")
 async def test_blocked_send_raises_an_os_error(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)
@@ -253,6 +257,7 @@ async def does_not_care(scope: Scope, receive: Receive, send: Send) -> None:
         note(scope, "left")
 
 
+@pytest.mark.conforms("core.closed")
 @unlike_uvicorn("its send returns for good after a disconnect")
 async def test_error_of_a_disconnect_is_not_logged(server: Server, connect: Connect, leave: Leave, key: str) -> None:
     connection = await connect(server)

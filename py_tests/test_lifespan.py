@@ -65,6 +65,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, seen)
 
 
+@pytest.mark.conforms("lifespan.state", "http.scope.state", "lifespan.once")
 async def test_state_of_startup_is_copied_into_every_request(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     first, second = [(await connection.get("/")).json() for _ in range(2)]
@@ -77,6 +78,7 @@ async def test_state_of_startup_is_copied_into_every_request(server: Server, con
     assert second["requests"] == first["requests"] + 1
 
 
+@pytest.mark.conforms("lifespan.scope")
 async def test_lifespan_scope_is_as_specified(server: Server) -> None:
     (line,) = [line for line in server.log.splitlines() if line.startswith("scope: ")]
     scope = json.loads(line.removeprefix("scope: "))
@@ -85,6 +87,7 @@ async def test_lifespan_scope_is_as_specified(server: Server) -> None:
     assert set(scope) == {"type", "asgi"}
 
 
+@pytest.mark.conforms("lifespan.once", "lifespan.shutdown")
 async def test_shutdown_comes_once_and_the_exit_code_is_0(serve: Serve) -> None:
     server = serve(app)
     for _ in range(3):
@@ -117,6 +120,7 @@ def refused(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.conforms("lifespan.startup")
 @pytest.mark.parametrize("mode", ["auto", "on"])
 async def test_listener_opens_after_startup_is_complete(tmp_path: Path, mode: str) -> None:
     port = free_port()
@@ -182,6 +186,7 @@ async def exit_code_of(app: Any, **options: Any) -> tuple[int, str]:
         return await server.exit_code(), server.log
 
 
+@pytest.mark.conforms("lifespan.startup.failed")
 @pytest.mark.parametrize("mode", ["auto", "on"])
 async def test_startup_failed_ends_the_server(mode: str) -> None:
     code, log = await exit_code_of(startup_fails, lifespan=mode)
@@ -198,12 +203,11 @@ async def test_startup_that_raises_ends_the_server_in_mode_on() -> None:
     assert "running on" not in log
 
 
+@pytest.mark.conforms("lifespan.unsupported")
 @pytest.mark.parametrize("app", [startup_raises, does_not_know_lifespan, returns_from_lifespan, startup_says_nonsense])
-async def test_startup_that_raises_or_returns_is_no_lifespan_in_mode_auto(
-    serve: Serve, connect: Connect, app: Any
-) -> None:
+async def test_startup_that_raises_or_returns_is_no_lifespan_in_mode_auto(serve: Serve, app: Any) -> None:
     server = serve(app, lifespan="auto")
-    assert (await (await connect(server)).get("/")).body == b"serving all the same"
+    assert (await server.get("/")).body == b"serving all the same"
 
 
 async def test_unknown_lifespan_is_an_error_in_mode_on() -> None:
@@ -219,9 +223,9 @@ async def test_return_without_startup_complete_is_an_error_in_mode_on() -> None:
     assert "lifespan.startup.complete" in log
 
 
-async def test_lifespan_is_not_run_in_mode_off(serve: Serve, connect: Connect) -> None:
+async def test_lifespan_is_not_run_in_mode_off(serve: Serve) -> None:
     server = serve(does_not_know_lifespan, lifespan="off")
-    assert (await (await connect(server)).get("/")).body == b"serving all the same"
+    assert (await server.get("/")).body == b"serving all the same"
     assert "AssertionError" not in server.log
 
 
@@ -242,6 +246,7 @@ async def shutdown_raises(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"")
 
 
+@pytest.mark.conforms("lifespan.shutdown.failed")
 @pytest.mark.parametrize("app", [shutdown_fails, shutdown_raises])
 async def test_failure_in_shutdown_is_logged_and_ends_the_server(app: Any) -> None:
     with serve(app, lifespan="on") as server:

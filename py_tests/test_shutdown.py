@@ -11,11 +11,12 @@ from typing import Any
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from conftest import Connect, Serve, unlike_uvicorn
+from conftest import Connect, Serve, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection, Exchange, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
+from http3 import Http3Connection
 from serving import AIOVOY, UNDER_TEST, UVICORN, Server, serve
 
 MEGABYTE = 1024 * 1024
@@ -139,6 +140,7 @@ async def no_longer_listening(server: Server) -> None:
 # --- The order of things ---
 
 
+@pytest.mark.conforms("lifespan.shutdown")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_request_in_flight_finishes_while_new_connections_are_refused(
     server: Server, connect: Connect, key: str, tmp_path: Path, number: signal.Signals
@@ -181,6 +183,7 @@ async def test_ctrl_c_reaches_all_processes_and_is_as_graceful(
 # --- No request is lost ---
 
 
+@http3_too
 async def test_streamed_response_in_flight_completes(
     server: Server, connect: Connect, key: str, tmp_path: Path
 ) -> None:
@@ -193,6 +196,7 @@ async def test_streamed_response_in_flight_completes(
     assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
 
 
+@http3_too
 async def test_request_body_in_flight_arrives(server: Server, connect: Connect, key: str) -> None:
     connection = await connect(server)
     exchange = await connection.start("POST", f"/reads_gated?{key}", upload=True)
@@ -265,6 +269,7 @@ async def test_every_accepted_request_under_load_is_answered(server: Server, con
 # --- Connections that stay open ---
 
 
+@http3_too
 async def test_response_in_flight_closes_its_connection(
     server: Server, connect: Connect, key: str, tmp_path: Path
 ) -> None:
@@ -275,13 +280,14 @@ async def test_response_in_flight_closes_its_connection(
     in_flight.path.touch()
     response = await in_flight.exchange.response()
     assert response.body == b"answered"
-    if isinstance(connection, Http2Connection):
+    if isinstance(connection, Http2Connection | Http3Connection):
         assert connection.going_away.is_set()
     else:
         assert response.header(b"connection") == b"close"
     await connection.ended()
 
 
+@http3_too
 async def test_idle_connection_does_not_hold_the_end_up(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     assert (await connection.get("/plain")).body == b"plain"

@@ -9,9 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
 from apps import Receive, Scope, Send, answer, body, lifespan, start
-from conftest import PROTOCOLS
 from deadline import eventually
 from exchange import ResponseCut
 from http1 import Http1Connection
@@ -176,7 +174,6 @@ async def tasks_of(server: Server) -> list[str]:
         return names
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_clients_that_leave_leave_nothing_behind(protocol: str) -> None:
     with serve(app) as server:
         log_before, tasks_before = server.log, len(await tasks_of(server))
