@@ -1,7 +1,8 @@
-"""FastAPI and Starlette applications: each answer is compared with uvicorn's to the same request."""
+"""FastAPI applications: one as the other frameworks' files have, and one whose answers are compared with uvicorn's."""
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -35,15 +36,19 @@ from fastapi.responses import (
     StreamingResponse,
 )
 from fastapi.responses import Response as PlainResponse
+from features import LARGE, STATIC, Features, Stamp, digest, done, left, pieces, released
 from http1 import Http1Connection
+from jinja2 import DictLoader, Environment
 from pydantic import BaseModel, Field
 from serving import UVICORN, Server, serve
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
 
 # --- The FastAPI application ---
 
@@ -53,7 +58,7 @@ events: list[str] = []
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    yield {"greeting": "from the lifespan"}
+    yield {"greeting": "from the start"}
 
 
 app = FastAPI(lifespan=lifespan, title="Shop", version="1.2.3")
@@ -368,6 +373,161 @@ sub = Starlette(
 app.mount("/sub", sub)
 
 
+# --- What FastAPI has in common with other frameworks ---
+
+shop = FastAPI(lifespan=lifespan)
+shop.add_middleware(SessionMiddleware, secret_key="not secret")
+shop.add_middleware(Stamp)
+shop.mount("/static", StaticFiles(directory=STATIC))
+templates = Jinja2Templates(
+    env=Environment(loader=DictLoader({"hello": "<h1>Hello, {{ name }}!</h1>"}), autoescape=True)
+)
+
+
+@shop.get("/")
+async def shop_root() -> dict[str, str]:
+    return {"hello": "world"}
+
+
+@shop.get("/items/{number:int}", name="item")
+async def shop_item(number: int, q: str | None = None) -> dict[str, Any]:
+    return {"number": number, "q": q}
+
+
+@shop.post("/items", status_code=201)
+async def shop_new_item(item: Item) -> Item:
+    return item
+
+
+@shop.api_route("/head", methods=["GET", "HEAD"])
+async def shop_head() -> PlainTextResponse:
+    return PlainTextResponse("x" * 1000)
+
+
+@shop.get("/hello/{name}")
+async def shop_hello(request: Request, name: str) -> PlainResponse:
+    return templates.TemplateResponse(request, "hello", {"name": name})
+
+
+@shop.post("/form")
+async def shop_form(name: Annotated[str, Form()], ages: Annotated[list[str], Form()]) -> dict[str, Any]:
+    return {"name": name, "ages": ages}
+
+
+@shop.post("/login")
+async def login(request: Request, name: Annotated[str, Form()], password: Annotated[str, Form()]) -> RedirectResponse:
+    request.session["name"] = name
+    return RedirectResponse(shop.url_path_for("me"), status_code=303)
+
+
+def user(request: Request) -> str:
+    if "name" not in request.session:
+        raise HTTPException(401)
+    name: str = request.session["name"]
+    return name
+
+
+@shop.get("/me")
+async def me(name: Annotated[str, Depends(user)]) -> dict[str, str]:
+    return {"name": name}
+
+
+@shop.post("/logout", status_code=204)
+async def logout(request: Request) -> None:
+    request.session.clear()
+
+
+@shop.get("/cookies")
+async def shop_cookies(basket: Annotated[str, Cookie()], other: Annotated[str, Cookie()]) -> PlainResponse:
+    response = JSONResponse({"basket": basket, "other": other})
+    response.set_cookie("basket", "full", max_age=60, httponly=True)
+    response.set_cookie("seen", "yes, twice", path="/cookies", samesite="strict")
+    return response
+
+
+@shop.post("/upload")
+async def shop_upload(file: UploadFile, note: Annotated[str, Form()]) -> dict[str, Any]:
+    content = await file.read()
+    about = {"name": file.filename, "type": file.content_type, "size": file.size}
+    return {**about, "digest": digest(content), "note": note}
+
+
+@shop.post("/digest")
+async def digest_of_body(request: Request) -> dict[str, str]:
+    seen = hashlib.sha256()
+    async for piece in request.stream():
+        seen.update(piece)
+    return {"digest": seen.hexdigest()}
+
+
+@shop.get("/stream/{key}")
+async def shop_stream(key: str) -> StreamingResponse:
+    return StreamingResponse(pieces(key))
+
+
+@shop.get("/events/{key}")
+async def shop_events(key: str) -> StreamingResponse:
+    return StreamingResponse(pieces(key), media_type="text/event-stream")
+
+
+@shop.post("/release/{key}", status_code=204)
+async def release(key: str) -> None:
+    released.add(key)
+
+
+@shop.get("/left")
+async def which_left() -> list[str]:
+    return left
+
+
+@shop.post("/background/{key}", status_code=202)
+async def shop_background(key: str, tasks: BackgroundTasks) -> None:
+    tasks.add_task(done.append, key)
+
+
+@shop.get("/done")
+async def which_done() -> list[str]:
+    return done
+
+
+@shop.get("/thread/{number}")
+def shop_thread(number: int) -> dict[str, Any]:
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return {"number": number, "loop": True}
+    return {"number": number, "loop": False}
+
+
+@shop.get("/download")
+async def download() -> FileResponse:
+    return FileResponse(LARGE, filename="the-bridge.so")
+
+
+@shop.get("/crash")
+async def shop_crash() -> None:
+    raise LookupError("the application crashed")
+
+
+@shop.get("/startup")
+async def startup(request: Request) -> dict[str, str]:
+    return {"made": request.state.greeting}
+
+
+@shop.get("/where")
+async def where(request: Request) -> dict[str, str]:
+    return {"path": request.url_for("item", number=5).path}
+
+
+class TestFeatures(Features):
+    application = "shop"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[Server]:
+        with serve(f"{__name__}:shop") as server:
+            yield server
+
+
 # --- Both servers ---
 
 
@@ -404,8 +564,11 @@ async def compare(server: Server, reference: Server, connect: Connect) -> AsyncI
 
 
 def own(response: Response) -> list[tuple[bytes, bytes]]:
-    """The headers that come from the application: not those that each server adds as it likes."""
-    servers = {b"date", b"server", b"connection", b"transfer-encoding", b"keep-alive"}
+    """The headers that come from the application: not those that each server adds as it likes.
+
+    Nor `vary`: files that a server sends by `http.response.pathsend` pass Starlette's GZipMiddleware untouched.
+    """
+    servers = {b"date", b"server", b"connection", b"transfer-encoding", b"keep-alive", b"vary"}
     if response.status in (204, 304):
         servers.add(b"content-length")
     return [(name.lower(), value) for name, value in response.headers if name.lower() not in servers]
@@ -458,7 +621,7 @@ FORM = [(b"content-type", b"application/x-www-form-urlencoded")]
         ("GET", "/sub/static/conftest.py", 200),
         ("HEAD", "/sub/static/conftest.py", 200),
         ("GET", "/sub/static/missing.py", 404),
-        ("GET", "/sub/static/../test_frameworks.py", 404),
+        ("GET", "/sub/static/../test_fastapi.py", 404),
         ("OPTIONS", "/items/5", 405),
         ("GET", "/crash", 500),
     ],
