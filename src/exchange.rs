@@ -128,7 +128,7 @@ pub(crate) enum Outbound {
         /// The reason.
         reason: String,
     },
-    /// Time has passed: see to the WebSockets that wait for their client.
+    /// Time has passed: see to the streams that live by the clock.
     Tick,
     /// An interim head, before the final one.
     Interim {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use envoy::{
     AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
@@ -50,7 +51,9 @@ impl HttpFilterConfig for FilterConfig {
                 envoy,
                 waiting: RefCell::default(),
                 posted: Cell::default(),
-                http_1: Cell::default(),
+                version: Cell::default(),
+                clocked: Cell::default(),
+                held_end: RefCell::default(),
                 tls: Cell::default(),
                 request: Cell::default(),
                 response: Cell::default(),
@@ -70,7 +73,11 @@ pub(crate) struct Filter {
     waiting: RefCell<Option<Box<Request>>>,
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
-    http_1: Cell<bool>,
+    version: Cell<HttpVersion>,
+    /// The worker's clock counts this stream.
+    clocked: Cell<bool>,
+    /// The end of a response that waits for the end of its request.
+    held_end: RefCell<Option<HeldEnd>>,
     /// The connection is encrypted; known only if `alt_svc` asks for it.
     tls: Cell<bool>,
     request: Cell<RequestBody>,
@@ -103,7 +110,24 @@ struct ResponseBody {
     above_watermark: u32,
     /// Bytes given to Envoy of which the loop has not been told.
     unreported: usize,
+    /// While the request goes on: when the last burst began, and its bytes.
+    burst: Option<(Instant, usize)>,
 }
+
+/// The end of a response on HTTP/2 whose request has not ended. With it Envoy resets the stream,
+/// and what the client's window has no room for is lost. So after a burst it is held back until the
+/// request ends, the rest of which is thrown away, or for [`HELD`].
+struct HeldEnd {
+    since: Instant,
+    trailers: Fields,
+}
+
+/// Bytes that any usual client has room for: a window is 65,535 at the beginning.
+const BURST: usize = 60 * 1024;
+/// How long a burst takes to be with the client.
+const BURST_TIME: Duration = Duration::from_secs(1);
+/// How long the end of a response is held back.
+const HELD: Duration = Duration::from_secs(2);
 
 impl HttpFilter for Filter {
     fn on_request_headers(
@@ -147,8 +171,7 @@ impl HttpFilter for Filter {
             self.turn_away(envoy, Refusal::BUSY);
             return HeadersStatus::StopIteration;
         }
-        let http_1 = head.version <= HttpVersion::Http11;
-        self.http_1.set(http_1);
+        self.version.set(head.version);
         if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
             self.tls.set(request::tls_version(envoy).is_some());
         }
@@ -172,6 +195,12 @@ impl HttpFilter for Filter {
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
         if let Some(socket) = self.websocket.get() {
             return self.on_frames(socket, envoy, end_of_stream);
+        }
+        if self.held_end.borrow().is_some() {
+            if end_of_stream {
+                self.release_end(envoy);
+            }
+            return DataStatus::StopIterationNoBuffer;
         }
         let mut body = self.request.get();
         body.ended |= end_of_stream;
@@ -211,6 +240,7 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
+        self.release_end(envoy);
         let mut body = self.request.get();
         body.ended = true;
         self.request.set(body);
@@ -252,8 +282,8 @@ impl HttpFilter for Filter {
             self.streams.remove(envoy, self.id, []);
             return;
         }
-        if self.is_websocket() {
-            self.streams.remove_websocket();
+        if self.clocked.get() {
+            self.streams.remove_clock();
         }
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
@@ -370,7 +400,7 @@ impl Filter {
             // Not of one stream: see `Streams`.
             Outbound::Tick => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
-            Outbound::Trailers(_, fields) => self.send_trailers(envoy, &fields),
+            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),
         });
     }
@@ -403,22 +433,105 @@ impl Filter {
 
     fn send_body(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], end: bool) {
         if end {
-            self.end_response();
-        } else {
+            return self.finish(envoy, data, Fields::default());
+        }
+        let mut response = self.response.get();
+        response.unreported += data.len();
+        self.response.set(response);
+        self.send_data(envoy, data);
+        self.report_room(envoy);
+    }
+
+    /// Sends what is not the last.
+    fn send_data(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8]) {
+        if self.version.get() == HttpVersion::Http2 && !self.request.get().ended {
             let mut response = self.response.get();
-            response.unreported += data.len();
+            let now = Instant::now();
+            let (since, bytes) = response
+                .burst
+                .filter(|(since, _)| now.duration_since(*since) < BURST_TIME)
+                .unwrap_or((now, 0));
+            response.burst = Some((since, bytes + data.len()));
             self.response.set(response);
         }
-        envoy.send_response_data(data, end);
-        if !end {
-            self.report_room(envoy);
+        envoy.send_response_data(data, false);
+    }
+
+    /// Ends the response with the last of its body, or with trailers.
+    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields) {
+        self.end_response();
+        let in_burst = data.len() > BURST || self.is_in_burst();
+        let held =
+            self.version.get() == HttpVersion::Http2 && in_burst && !self.request.get().ended;
+        if !held && trailers.is_empty() {
+            return envoy.send_response_data(data, true);
         }
+        if !data.is_empty() {
+            envoy.send_response_data(data, false);
+        }
+        if !held {
+            let trailers: SmallVec<[Header<'_>; 8]> = pairs(&trailers).collect();
+            return envoy.send_response_trailers(&trailers);
+        }
+        *self.held_end.borrow_mut() = Some(HeldEnd {
+            since: Instant::now(),
+            trailers,
+        });
+        self.start_clock();
+        let kept = envoy.buffered_request_body_len();
+        if kept > 0 {
+            envoy.drain_buffered_request_body(kept);
+        }
+    }
+
+    fn is_in_burst(&self) -> bool {
+        let burst = self.response.get().burst;
+        burst.is_some_and(|(since, bytes)| bytes > BURST && since.elapsed() < BURST_TIME)
+    }
+
+    /// Sends an end that was held back.
+    fn release_end(&self, envoy: &mut EnvoyFilter<'_>) {
+        let held = self.held_end.borrow_mut().take();
+        let Some(HeldEnd { trailers, .. }) = held else {
+            return;
+        };
+        if trailers.is_empty() {
+            envoy.send_response_data(b"", true);
+        } else {
+            let trailers: SmallVec<[Header<'_>; 8]> = pairs(&trailers).collect();
+            envoy.send_response_trailers(&trailers);
+        }
+    }
+
+    /// Has [`tick`](Self::tick) called from now on.
+    fn start_clock(&self) {
+        if !self.clocked.replace(true) {
+            self.streams.add_clock();
+        }
+    }
+
+    /// Whether [`tick`](Self::tick) is to be called.
+    pub(crate) fn is_clocked(&self) -> bool {
+        self.clocked.get()
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
+        let held_since = self.held_end.borrow().as_ref().map(|held| held.since);
+        self.envoy.with(current, |envoy| {
+            if let Some(socket) = self.websocket.get() {
+                self.look_at_clock(socket, envoy, now);
+            }
+            if held_since.is_some_and(|since| now.duration_since(since) >= HELD) {
+                self.release_end(envoy);
+            }
+        });
     }
 
     /// Has the client use another connection for its next request.
     fn close_connection(&self, envoy: &mut EnvoyFilter<'_>) {
         envoy.send_go_away_and_close(true);
-        if self.http_1.get()
+        if self.version.get() <= HttpVersion::Http11
             && let Some(id) = connection_id(envoy)
         {
             self.streams.closes(id);
@@ -431,15 +544,6 @@ impl Filter {
         self.response.set(response);
         let status = status_digits(status);
         envoy.send_response_headers(&headers(&status, fields), false);
-    }
-
-    fn send_trailers(&self, envoy: &mut EnvoyFilter<'_>, fields: &Fields) {
-        self.end_response();
-        if fields.is_empty() {
-            return envoy.send_response_data(b"", true);
-        }
-        let trailers: SmallVec<[Header<'_>; 8]> = pairs(fields).collect();
-        envoy.send_response_trailers(&trailers);
     }
 
     /// From here on the end of the stream is of our making.

@@ -6,8 +6,7 @@
 //! application.
 //!
 //! What the client sends is taken while the application has room for messages
-//! ([`REQUEST_WINDOW`]) and while the client takes what it is sent, answers to its pings included.
-//! The rest stays in Envoy, which stops reading above its buffer limit.
+//! ([`REQUEST_WINDOW`]) and while the client takes the answers to its pings ([`ANSWERS`]). The rest stays in Envoy, which stops reading above its buffer limit.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -25,6 +24,9 @@ use crate::websocket::negotiation::negotiate;
 
 /// How much is parsed between two looks at the window.
 const SLICE: usize = 16 * 1024;
+
+/// Bytes of answers, to pings as a rule, that may wait for a client that does not read.
+const ANSWERS: usize = 64 * 1024;
 
 /// How long a client gets to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +81,8 @@ pub(super) struct WebSocket {
     pong_due: Cell<bool>,
     /// Since when the client owes a close frame.
     closing: Cell<Option<Instant>>,
+    /// Bytes of answers to a client that does not take what it is sent.
+    answered: Cell<usize>,
 }
 
 enum Phase {
@@ -96,6 +100,7 @@ impl WebSocket {
             pinged: Cell::new(Instant::now()),
             pong_due: Cell::default(),
             closing: Cell::default(),
+            answered: Cell::default(),
         }
     }
 
@@ -108,11 +113,18 @@ impl WebSocket {
     }
 }
 
-/// The handshake of a request that asks for a WebSocket.
+/// The handshake of a request that asks for a WebSocket. What is no such request, although it says
+/// so, is refused: to Envoy all that follows is no HTTP any more.
 pub(super) fn read_handshake(head: &RequestHead) -> Option<Result<Handshake, Refusal>> {
+    if !head.websocket {
+        return None;
+    }
+    let content = |(name, value): (&[u8], &[u8])| name == b"content-length" && value != b"0";
+    if head.method.as_slice() != b"GET" || head.fields.iter().any(content) {
+        return Some(Err(Refusal::Request));
+    }
     let keyed = head.version <= HttpVersion::Http11;
-    let asked = head.websocket && head.method.as_slice() == b"GET";
-    asked.then(|| Handshake::read(head.fields.iter(), keyed))
+    Some(Handshake::read(head.fields.iter(), keyed))
 }
 
 impl Filter {
@@ -124,7 +136,7 @@ impl Filter {
         };
         // Set once: a stream has one request.
         let _ = self.websocket.set(Box::new(WebSocket::new(handshake)));
-        self.streams.add_websocket();
+        self.start_clock();
         Box::new(told)
     }
 
@@ -210,8 +222,8 @@ impl Filter {
     ) -> usize {
         let mut taken = 0;
         for piece in chunks.flat_map(|chunk| chunk.chunks(SLICE)) {
-            let full = self.request.get().unread >= REQUEST_WINDOW
-                || self.response.get().above_watermark > 0;
+            let full =
+                self.request.get().unread >= REQUEST_WINDOW || socket.answered.get() >= ANSWERS;
             let over = matches!(*socket.phase.borrow(), Phase::Over);
             if full && !over {
                 break;
@@ -253,6 +265,9 @@ impl Filter {
     /// Sends what the connection has written, and ends the stream if that was the last of it.
     fn answer_frames(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>, out: Vec<u8>) {
         if !out.is_empty() {
+            let slow = self.response.get().above_watermark > 0;
+            let before = if slow { socket.answered.get() } else { 0 };
+            socket.answered.set(before + out.len());
             envoy.send_response_data(&out, false);
         }
         self.streams.give_back(out);
@@ -263,8 +278,7 @@ impl Filter {
 
     fn end_websocket(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>) {
         *socket.phase.borrow_mut() = Phase::Over;
-        self.end_response();
-        envoy.send_response_data(b"", true);
+        self.finish(envoy, b"", Fields::default());
     }
 
     /// Ends a WebSocket whose client has ended its side without a close frame.
@@ -339,7 +353,7 @@ impl Filter {
             let mut response = self.response.get();
             response.unreported += payload.len();
             self.response.set(response);
-            envoy.send_response_data(&out, false);
+            self.send_data(envoy, &out);
             self.report_room(envoy);
         }
         self.streams.give_back(out);
@@ -366,20 +380,18 @@ impl Filter {
     /// Goes on with what Envoy has kept of the request.
     pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
         if let Some(socket) = self.websocket.get() {
+            socket.answered.set(0);
             self.envoy
                 .with(current, |envoy| self.pull_frames(socket, envoy, 0));
         }
     }
 
-    /// Time has passed.
-    pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
-        if let Some(socket) = self.websocket.get() {
-            self.envoy
-                .with(current, |envoy| self.look_at_clock(socket, envoy, now));
-        }
-    }
-
-    fn look_at_clock(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>, now: Instant) {
+    pub(super) fn look_at_clock(
+        &self,
+        socket: &WebSocket,
+        envoy: &mut EnvoyFilter<'_>,
+        now: Instant,
+    ) {
         if let Some(since) = socket.closing.get() {
             let open = matches!(*socket.phase.borrow(), Phase::Open(_));
             if open && now.duration_since(since) >= CLOSE_TIMEOUT {

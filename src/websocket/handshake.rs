@@ -34,6 +34,9 @@ pub(crate) enum Refusal {
     Key,
     #[error("`{0}` is malformed")]
     Malformed(&'static str),
+    /// Told by who knows the request's method and length.
+    #[error("expected a GET without content")]
+    Request,
 }
 
 impl Refusal {
@@ -41,7 +44,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Version => 426,
-            Self::Key | Self::Malformed(_) => 400,
+            Self::Key | Self::Malformed(_) | Self::Request => 400,
         }
     }
 

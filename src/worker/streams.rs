@@ -160,14 +160,14 @@ impl Streams {
         }
     }
 
-    /// This thread has a WebSocket more, whose clock is to be looked at.
-    pub(crate) fn add_websocket(&self) {
-        self.worker.add_websocket(self.process.websockets.tick());
+    /// This thread has a stream more that lives by the clock.
+    pub(crate) fn add_clock(&self) {
+        self.worker.add_clock(self.process.websockets.tick());
     }
 
     /// It has one less.
-    pub(crate) fn remove_websocket(&self) {
-        self.worker.remove_websocket();
+    pub(crate) fn remove_clock(&self) {
+        self.worker.remove_clock();
     }
 
     /// Forgets the stream of `id`, with `last` as its last messages.
@@ -286,12 +286,12 @@ impl Streams {
 
     fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
         let now = Instant::now();
-        let websockets: Vec<_> = {
+        let clocked: Vec<_> = {
             let live = self.live.borrow();
-            let filters = live.iter().filter(|filter| filter.is_websocket());
+            let filters = live.iter().filter(|filter| filter.is_clocked());
             filters.cloned().collect()
         };
-        for filter in websockets {
+        for filter in clocked {
             filter.tick(envoy, now);
         }
     }
