@@ -44,6 +44,11 @@ pub(crate) struct Config {
     /// Whether the client's address comes by the PROXY protocol.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// Whether Envoy appends an element with the client's certificates to
+    /// `x-forwarded-client-cert` where there are any. Without that the last element is the
+    /// client's own.
+    #[serde(default)]
+    pub client_certs: bool,
     /// Bytes of request body above which a request is refused.
     #[serde(default, deserialize_with = "whole")]
     pub limit_request_body: Option<u64>,

@@ -272,6 +272,8 @@ pub(crate) struct RequestHead {
     pub target: Vec<u8>,
     /// Whether the scheme is `https`.
     pub https: bool,
+    /// Of a connection that is encrypted.
+    pub tls: Option<Tls>,
     /// The protocol version.
     pub version: HttpVersion,
     /// The client waits for `100 Continue` before it sends the body.
@@ -286,6 +288,26 @@ pub(crate) struct RequestHead {
     pub server: Endpoint,
     /// The fields in wire order, `host` first.
     pub fields: Fields,
+}
+
+/// The TLS of a connection, with the numbers that IANA has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    /// The version.
+    pub version: Option<u16>,
+    /// The cipher suite.
+    pub cipher: Option<u16>,
+    /// What the client has shown.
+    pub client: Option<Box<ClientCertificate>>,
+}
+
+/// A client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientCertificate {
+    /// With those that it was sent with, in PEM; the client's own is the first.
+    pub chain: Vec<String>,
+    /// Its subject, as in RFC 4514.
+    pub subject: String,
 }
 
 /// One end of a connection.

@@ -9,6 +9,7 @@
 //! - [`admin`], the one request to Envoy's admin interface
 //! - [`filter`], one stream: Envoy's hooks in, messages out, and back
 //! - [`request`], Envoy's request, copied out
+//! - [`tls`], what Envoy says of a TLS connection
 //! - [`proxies`], whose word on the client is taken
 //! - [`exchange`], the messages between the two sides, and their names
 //! - [`file`], files that responses are made of
@@ -44,6 +45,7 @@ mod python;
 mod request;
 mod runtime;
 mod server;
+mod tls;
 // Used once the bridge serves WebSockets.
 #[allow(dead_code)]
 mod websocket;

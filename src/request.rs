@@ -9,6 +9,7 @@ use crate::asgi::scope::{decode, split_target};
 use crate::config::Config;
 use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
 use crate::proxies::Proxies;
+use crate::tls;
 
 /// What the configuration says of requests.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Rules {
     proxy_protocol: bool,
     /// What `alt-svc` is to say.
     pub(crate) alt_svc: Option<String>,
+    /// Envoy appends the client's certificates to `x-forwarded-client-cert`.
+    client_certs: bool,
     /// The access log asks for the client.
     pub(crate) access_log: bool,
     /// The prefixes of the applications, the longest first.
@@ -35,6 +38,7 @@ impl Rules {
             proxies: Proxies::new(&config.forwarded_allow_ips),
             proxy_protocol: config.proxy_protocol,
             alt_svc: config.alt_svc.clone(),
+            client_certs: config.client_certs,
             access_log: config.access_log,
             prefixes: config
                 .mounts()
@@ -130,16 +134,24 @@ pub(crate) fn read_head(
     } else {
         envoy.direct_remote_address()
     };
+    let tls = tls::connection(envoy);
+    let shown = rules.client_certs
+        && tls.is_some()
+        && envoy.attribute_bool(AttributeId::ConnectionMtls) == Some(true);
     let mut head = RequestHead {
-        https: tls_version(envoy).is_some(),
+        https: tls.is_some(),
+        tls,
         version: version(envoy.attribute_bytes(AttributeId::RequestProtocol)),
         client: endpoint(peer),
         server: endpoint(envoy.attribute_bytes(AttributeId::DestinationAddress)),
         ..RequestHead::default()
     };
-    let said = read_fields(&headers, &mut head);
+    let said = read_fields(&headers, &mut head, shown);
     if said.is_forwarded() && rules.proxies.trust(&head.client.host) {
         said.tell(&rules.proxies, &mut head);
+    }
+    if let Some((element, tls)) = said.certificate.zip(head.tls.as_mut()) {
+        tls.client = tls::client(envoy, element);
     }
     let mount = rules.mount(&head.target);
     head.mount = mount.unwrap_or_default();
@@ -173,6 +185,8 @@ struct Said<'a> {
     /// The last `x-forwarded-proto`.
     scheme: Option<&'a [u8]>,
     content_length: Option<u64>,
+    /// What Envoy says of the client's certificate.
+    certificate: Option<&'a [u8]>,
     refusal: Option<Refusal>,
 }
 
@@ -197,8 +211,11 @@ impl Said<'_> {
 /// Turns Envoy's header map into method, target and fields. `:authority` becomes `host` at the
 /// start of the list (ASGI HTTP scope, `headers`).
 ///
+/// `shown` says that Envoy has appended the client's certificate to `x-forwarded-client-cert`. The
+/// application gets that as the client has sent it.
+///
 /// What Envoy lets in although RFC 9110, 9112 or 9113 has it refused, is refused here.
-fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead) -> Said<'a> {
+fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -> Said<'a> {
     let bytes = headers
         .iter()
         .map(|(name, value)| name.len() + value.len())
@@ -228,6 +245,13 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead) -> Said<'a> {
                 head.target = value.to_vec();
             }
             b"x-forwarded-proto" if value == scheme(head.https) && is_of_envoy(headers, index) => {}
+            b"x-forwarded-client-cert" if shown && !value.starts_with(b"[") => {
+                let (others, element) = tls::split_element(value);
+                said.certificate = Some(element);
+                if !others.is_empty() {
+                    head.fields.push(name, others);
+                }
+            }
             [b':', ..] => {}
             _ => {
                 match name {

@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::exchange::{Endpoint, HttpVersion, RequestHead, WebSocketOffer};
+use crate::exchange::{Endpoint, HttpVersion, RequestHead, Tls, WebSocketOffer};
 
 /// What is the same in every scope of a worker.
 pub(crate) struct ScopeTemplate {
@@ -81,7 +81,11 @@ impl ScopeTemplate {
             HttpVersion::Http10 => &self.extensions_of_http_10,
             _ => &self.extensions,
         };
-        scope.set_item(intern!(py, "extensions"), extensions.bind(py).copy()?)?;
+        let extensions = extensions.bind(py).copy()?;
+        if let Some(tls) = &head.tls {
+            extensions.set_item(intern!(py, "tls"), tls_extension(py, tls)?)?;
+        }
+        scope.set_item(intern!(py, "extensions"), extensions)?;
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
@@ -127,6 +131,22 @@ impl ScopeTemplate {
             PyBytes::new(py, &[stripped.as_bytes(), raw_path].concat()),
         )
     }
+}
+
+/// ASGI TLS 0.2. Which of its certificates the server has used, Envoy does not say.
+fn tls_extension<'py>(py: Python<'py>, tls: &Tls) -> PyResult<Bound<'py, PyDict>> {
+    let extension = PyDict::new(py);
+    extension.set_item(intern!(py, "server_cert"), py.None())?;
+    let (chain, subject) = match &tls.client {
+        Some(client) => (client.chain.as_slice(), Some(client.subject.as_str())),
+        None => (&[][..], None),
+    };
+    extension.set_item(intern!(py, "client_cert_chain"), chain)?;
+    extension.set_item(intern!(py, "client_cert_name"), subject)?;
+    extension.set_item(intern!(py, "client_cert_error"), py.None())?;
+    extension.set_item(intern!(py, "tls_version"), tls.version)?;
+    extension.set_item(intern!(py, "cipher_suite"), tls.cipher)?;
+    Ok(extension)
 }
 
 fn versions(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

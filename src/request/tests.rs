@@ -436,3 +436,78 @@ fn longest_prefix_of_whole_segments_of_the_decoded_path_wins() {
         }
     }
 }
+
+#[test]
+fn tls_is_told_with_the_numbers_of_its_names() {
+    let request = |version, cipher| {
+        let request = Request::get("/").attribute(AttributeId::ConnectionTlsVersion, version);
+        request.filter_state("aiovoy.tls_cipher", cipher)
+    };
+    let heads = heads_of([
+        Request::get("/"),
+        request("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+        request("TLSv1.2", "ECDHE-RSA-CHACHA20-POLY1305"),
+        request("TLSv9", "-"),
+    ]);
+    let seen: Vec<_> = heads
+        .iter()
+        .map(|head| head.tls.as_ref().map(|tls| (tls.version, tls.cipher)))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            None,
+            Some((Some(0x0304), Some(0x1302))),
+            Some((Some(0x0303), Some(0xcca8))),
+            Some((None, None)),
+        ]
+    );
+}
+
+const CERTS: &str = r#"{"client_certs": true}"#;
+
+/// A request of a client that has shown a certificate, and has sent or got appended `values`.
+fn shown(values: &[&str]) -> Request {
+    let request = Request::get("/")
+        .attribute(AttributeId::ConnectionTlsVersion, "TLSv1.3")
+        .attribute(AttributeId::ConnectionMtls, true)
+        .attribute(AttributeId::PeerCertificateSubject, "CN=a,O=b");
+    values.iter().fold(request, |request, value| {
+        request.header("x-forwarded-client-cert", value)
+    })
+}
+
+const ELEMENT: &str = r#"Hash=1;Cert="a";Chain="b-----END%20CERTIFICATE-----%0Ac""#;
+
+#[test]
+fn certificate_of_the_client_is_taken_off_the_fields() {
+    let sent = format!("Hash=0;Subject=\"CN=root\",{ELEMENT}");
+    let heads = heads_by(CERTS, [shown(&[ELEMENT]), shown(&[&sent])]);
+    for head in &heads {
+        let client = head.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let client = client.expect("a certificate");
+        assert_eq!(client.subject, "CN=a,O=b");
+        assert_eq!(client.chain, ["b-----END CERTIFICATE-----\n", "c"]);
+    }
+    assert_eq!(fields(&heads[0]).len(), 1, "the host");
+    let left = (
+        "x-forwarded-client-cert",
+        &b"Hash=0;Subject=\"CN=root\""[..],
+    );
+    assert_eq!(fields(&heads[1])[1], left);
+}
+
+#[test]
+fn certificate_that_envoy_does_not_tell_of_is_not_believed() {
+    let plain = Request::get("/").header("x-forwarded-client-cert", ELEMENT);
+    let anonymous = shown(&[ELEMENT]).attribute(AttributeId::ConnectionMtls, false);
+    let list = format!("[{ELEMENT}");
+    let mut heads = heads_by(CERTS, [plain, anonymous, shown(&[&list])]);
+    let without_the_setting = std::thread::spawn(|| head_of(shown(&[ELEMENT])));
+    heads.push(without_the_setting.join().expect("no panic"));
+    for head in &heads {
+        let client = head.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        assert_eq!(client, None);
+        assert_eq!(fields(head)[1].0, "x-forwarded-client-cert");
+    }
+}
