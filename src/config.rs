@@ -55,8 +55,8 @@ pub(crate) struct Config {
     /// Requests in the application above which more are refused.
     #[serde(default, deserialize_with = "whole")]
     pub limit_concurrency: Option<u64>,
-    /// Seconds that the application waits for a client that neither sends the body that is asked
-    /// for nor takes the response; 0 is for ever.
+    /// Seconds that the application waits for a client that does not send the body that is asked
+    /// for, before there is a response, or does not take the response; 0 is for ever.
     #[serde(default = "default_idle", deserialize_with = "seconds")]
     pub timeout_idle: Duration,
     /// The value of `alt-svc` in responses over TLS that are not HTTP/3.

@@ -55,7 +55,7 @@ struct State {
     /// The client is to be told to go on with the body when the application asks for it.
     continue_due: bool,
     receivers: Vec<Py<PyAny>>,
-    /// Since when receivers have waited for more of the body.
+    /// Since when receivers have waited for more of the body. Counts until a response begins.
     body_awaited: Option<Instant>,
     // Response
     response: Response,
@@ -379,7 +379,10 @@ impl HttpCycle {
     /// the response, and whether nothing of that has happened for `limit`.
     pub(crate) fn waits(&self, now: Instant, limit: Duration) -> Waits {
         let state = self.state.lock();
-        let since = [state.body_awaited, state.room_awaited];
+        // Once there is a response, how long the other side may be silent is the application's
+        // business.
+        let body_awaited = state.body_awaited.filter(|_| !state.response.is_begun());
+        let since = [body_awaited, state.room_awaited];
         match since.into_iter().flatten().min() {
             _ if state.disconnected || state.response.is_complete() => Waits::No,
             None => Waits::No,

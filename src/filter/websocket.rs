@@ -371,6 +371,11 @@ impl Filter {
         }
         socket.closing.set(Some(Instant::now()));
         self.answer_frames(socket, envoy, out);
+        // What is left unread is for nobody any more; the client's close frame is behind it.
+        let mut body = self.request.get();
+        body.unread = 0;
+        self.request.set(body);
+        self.pull_frames(socket, envoy, 0);
     }
 
     pub(crate) fn is_websocket(&self) -> bool {
@@ -398,6 +403,10 @@ impl Filter {
                 self.end_websocket(socket, envoy);
             }
             return;
+        }
+        if envoy.buffered_request_body_len() > 0 {
+            // Its pong may be behind what the application has no room for.
+            return socket.pinged.set(now);
         }
         let settings = &self.process.websockets;
         let waited = now.duration_since(socket.pinged.get());
