@@ -96,6 +96,7 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
         "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
         "access_log": config.access_log or None,
+        "client_certs": True if config.authorities else None,
         "admin": str(admin),
     }
     return {name: value for name, value in settings.items() if value is not None}

@@ -60,7 +60,7 @@ PARTS = {
         Line("http.scope.host", "`:authority` is `host`, comes first and replaces any other", STREAMS),
         Line("http.scope.cookies", "Cookies are joined with `; ` if they are joined at all"),
         Line("http.scope.client", "`client` is the address and port of the client"),
-        Line("http.scope.server", "`server` is the address and port that the client asked, or a socket's path and None"),
+        Line("http.scope.server", "`server` is the address and port that the client asked, or a path and None"),
         Line("http.scope.state", "`state` is a shallow copy of the lifespan's, for each request"),
     ],
     "HTTP events": [
@@ -121,7 +121,7 @@ PARTS = {
         Line("websocket.receive", "`websocket.receive` is a whole message, as one of `bytes` and `text`"),
         Line("websocket.send", "`websocket.send` has one of `bytes` and `text`; both or none raises"),
         Line("websocket.frames", "The server answers pings and puts fragments together"),
-        Line("websocket.disconnect", "`websocket.disconnect` has the client's `code` and `reason`; 1005 without a code"),
+        Line("websocket.disconnect", "`websocket.disconnect` has the client's `code` and `reason`; 1005 without one"),
         Line("websocket.disconnect.gone", "Its `code` is 1006 if the client went without a close frame"),
         Line("websocket.disconnect.last", "Messages that came before it are received before it, and none after it"),
         Line("websocket.close", "`websocket.close`: `code` is 1000 and `reason` empty unless they are given"),

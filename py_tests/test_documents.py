@@ -169,7 +169,7 @@ def test_each_key_of_the_bridge_is_in_the_table() -> None:
     source = (ROOT / "src" / "config.rs").read_text()
     _, _, struct = source.partition("pub(crate) struct Config {")
     struct, _, _ = struct.partition("\n}\n")
-    keys = {{"event_loop": "loop"}.get(key, key) for key in re.findall(r"^    pub (\w+):", struct, re.MULTILINE)}
+    keys = {{"event_loop": "loop"}.get(key, key) for key in re.findall(r"^    (?:pub )?(\w+):", struct, re.MULTILINE)}
     assert set(rows("Keys of `extension_config`")) == keys
 
 
