@@ -39,6 +39,9 @@ enum Phase {
     Closed,
 }
 
+/// Bytes of a message from which on a copy costs more than a second piece to send.
+const LARGE: usize = 4096;
+
 impl Connection {
     /// `max_len` bounds messages, as they are when inflated.
     pub(crate) fn new(max_len: usize, deflate: Option<Agreement>) -> Self {
@@ -171,27 +174,35 @@ impl Connection {
     }
 
     /// Sends a message, as UTF-8. After a close frame nothing is sent.
-    pub(crate) fn send_text(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        self.send(Opcode::Text, text, out);
+    ///
+    /// Returns what is to be sent behind `out`: a large message is not copied there.
+    pub(crate) fn send_text<'a>(&mut self, text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        self.send(Opcode::Text, text, out)
     }
 
-    /// Sends a message. After a close frame nothing is sent.
-    pub(crate) fn send_binary(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        self.send(Opcode::Binary, data, out);
+    /// Sends a message, as [`send_text`](Self::send_text) does.
+    pub(crate) fn send_binary<'a>(&mut self, data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        self.send(Opcode::Binary, data, out)
     }
 
-    fn send(&mut self, opcode: Opcode, data: &[u8], out: &mut Vec<u8>) {
+    fn send<'a>(&mut self, opcode: Opcode, data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         if self.phase != Phase::Open {
-            return;
+            return &[];
         }
         let compressed = self.deflate.as_mut().is_some_and(|deflate| {
             deflate.compress(data, |compressed| {
                 frame::write(opcode, true, compressed, out)
             })
         });
-        if !compressed {
-            frame::write(opcode, false, data, out);
+        if compressed {
+            return &[];
         }
+        if data.len() >= LARGE {
+            frame::write_head(opcode, false, data.len(), out);
+            return data;
+        }
+        frame::write(opcode, false, data, out);
+        &[]
     }
 
     /// Asks the client for a pong. Of `payload`, 125 bytes are sent at most.

@@ -77,10 +77,11 @@ fn round_trips() {
             let received = receive(&mut connection, frames.chunks(piece));
             assert_eq!(received.events, [expected]);
             let mut out = Vec::new();
-            match opcode {
+            let rest = match opcode {
                 TEXT => connection.send_text(&data, &mut out),
                 _ => connection.send_binary(&data, &mut out),
-            }
+            };
+            out.extend_from_slice(rest);
             assert_eq!(client.receive(&out), (opcode, data));
         }
     }
