@@ -346,6 +346,20 @@ pub(crate) fn port(digits: &[u8]) -> Option<u16> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
+impl RequestHead {
+    /// What the log calls the request: method, path, and its id if it has one. The query is left
+    /// out, since it may hold what is not for a log.
+    pub(crate) fn name(&self) -> String {
+        let path = self.target.split(|&byte| byte == b'?').next();
+        let mut name = [self.method.as_slice(), b" ", path.unwrap_or_default()].concat();
+        let mut fields = self.fields.iter();
+        if let Some((_, id)) = fields.find(|(name, _)| *name == b"x-request-id") {
+            name.extend_from_slice(&[b" (request ", id, b")"].concat());
+        }
+        String::from_utf8_lossy(&name).into_owned()
+    }
+}
+
 /// The protocol versions that Envoy serves.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum HttpVersion {
@@ -581,6 +595,18 @@ mod tests {
             let endpoint = Endpoint::parse(text);
             assert_eq!((endpoint.host.as_slice(), endpoint.port), (host, port));
         }
+    }
+
+    #[test]
+    fn requests_are_named_without_their_query() {
+        let mut head = RequestHead {
+            method: b"GET".as_slice().into(),
+            target: b"/a%20b?c=d".to_vec(),
+            ..RequestHead::default()
+        };
+        assert_eq!(head.name(), "GET /a%20b");
+        head.fields.push(b"x-request-id", b"1-2");
+        assert_eq!(head.name(), "GET /a%20b (request 1-2)");
     }
 
     #[test]

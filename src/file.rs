@@ -97,7 +97,7 @@ impl FileReader {
             let file = File::options()
                 .read(true)
                 .custom_flags(without_waiting)
-                .open(&*path)?;
+                .open(path)?;
             let metadata = file.metadata()?;
             if !metadata.is_file() {
                 return Err(io::Error::other("not a regular file"));

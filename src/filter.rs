@@ -116,18 +116,21 @@ struct ResponseBody {
 
 /// The end of a response on HTTP/2 whose request has not ended. With it Envoy resets the stream,
 /// and what the client's window has no room for is lost. So after a burst it is held back until the
-/// request ends, the rest of which is thrown away, or for [`HELD`].
+/// request ends, the rest of which is thrown away, or the client has had time for the burst.
 struct HeldEnd {
-    since: Instant,
     trailers: Fields,
+    /// When it goes out, if the client keeps up then.
+    due: Instant,
+    /// When it goes out whether the client keeps up or not.
+    latest: Instant,
 }
 
 /// Bytes that any usual client has room for: a window is 65,535 at the beginning.
 const BURST: usize = 60 * 1024;
-/// How long a burst takes to be with the client.
-const BURST_TIME: Duration = Duration::from_secs(1);
-/// How long the end of a response is held back.
-const HELD: Duration = Duration::from_secs(2);
+/// How long a burst takes to be with a client that keeps up.
+const BURST_TIME: Duration = Duration::from_millis(500);
+/// How long the end of a response is held back at most.
+const HELD: Duration = Duration::from_secs(60);
 
 impl HttpFilter for Filter {
     fn on_request_headers(
@@ -269,6 +272,9 @@ impl HttpFilter for Filter {
         response.above_watermark = response.above_watermark.saturating_sub(1);
         self.response.set(response);
         self.report_room(envoy);
+        if let Some(held) = &mut *self.held_end.borrow_mut() {
+            held.due = held.due.max(Instant::now() + BURST_TIME);
+        }
         if self.is_websocket() {
             self.streams.resume(self.id);
         }
@@ -400,7 +406,7 @@ impl Filter {
             // Not of one stream: see `Streams`.
             Outbound::Tick => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
-            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
+            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields, BURST_TIME),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),
         });
     }
@@ -433,7 +439,7 @@ impl Filter {
 
     fn send_body(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], end: bool) {
         if end {
-            return self.finish(envoy, data, Fields::default());
+            return self.finish(envoy, data, Fields::default(), BURST_TIME);
         }
         let mut response = self.response.get();
         response.unreported += data.len();
@@ -457,31 +463,34 @@ impl Filter {
         envoy.send_response_data(data, false);
     }
 
-    /// Ends the response with the last of its body, or with trailers.
-    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields) {
+    /// Ends the response with the last of its body, or with trailers. If the end has to wait for
+    /// that of the request, it waits for `time`.
+    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields, time: Duration) {
         self.end_response();
-        let in_burst = data.len() > BURST || self.is_in_burst();
-        let held =
-            self.version.get() == HttpVersion::Http2 && in_burst && !self.request.get().ended;
-        if !held && trailers.is_empty() {
-            return envoy.send_response_data(data, true);
+        if !self.holds_end(data.len()) {
+            return send_end(envoy, data, &trailers);
         }
         if !data.is_empty() {
             envoy.send_response_data(data, false);
         }
-        if !held {
-            let trailers: SmallVec<[Header<'_>; 8]> = pairs(&trailers).collect();
-            return envoy.send_response_trailers(&trailers);
-        }
+        let now = Instant::now();
         *self.held_end.borrow_mut() = Some(HeldEnd {
-            since: Instant::now(),
             trailers,
+            due: now + time,
+            latest: now + HELD,
         });
         self.start_clock();
         let kept = envoy.buffered_request_body_len();
         if kept > 0 {
             envoy.drain_buffered_request_body(kept);
         }
+    }
+
+    /// Whether the end of the response has to wait, if it comes behind `more` bytes.
+    fn holds_end(&self, more: usize) -> bool {
+        self.version.get() == HttpVersion::Http2
+            && !self.request.get().ended
+            && (more > BURST || self.is_websocket() || self.is_in_burst())
     }
 
     fn is_in_burst(&self) -> bool {
@@ -492,14 +501,8 @@ impl Filter {
     /// Sends an end that was held back.
     fn release_end(&self, envoy: &mut EnvoyFilter<'_>) {
         let held = self.held_end.borrow_mut().take();
-        let Some(HeldEnd { trailers, .. }) = held else {
-            return;
-        };
-        if trailers.is_empty() {
-            envoy.send_response_data(b"", true);
-        } else {
-            let trailers: SmallVec<[Header<'_>; 8]> = pairs(&trailers).collect();
-            envoy.send_response_trailers(&trailers);
+        if let Some(HeldEnd { trailers, .. }) = held {
+            send_end(envoy, b"", &trailers);
         }
     }
 
@@ -517,12 +520,14 @@ impl Filter {
 
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
-        let held_since = self.held_end.borrow().as_ref().map(|held| held.since);
+        let is_slow = self.response.get().above_watermark > 0;
+        let is_due = |held: &HeldEnd| now >= if is_slow { held.latest } else { held.due };
+        let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         self.envoy.with(current, |envoy| {
             if let Some(socket) = self.websocket.get() {
                 self.look_at_clock(socket, envoy, now);
             }
-            if held_since.is_some_and(|since| now.duration_since(since) >= HELD) {
+            if is_due {
                 self.release_end(envoy);
             }
         });
@@ -618,6 +623,18 @@ impl Filter {
             envoy.drain_buffered_request_body(drained);
         }
     }
+}
+
+/// Sends the last of a body, and the end with it or with trailers.
+fn send_end(envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: &Fields) {
+    if trailers.is_empty() {
+        return envoy.send_response_data(data, true);
+    }
+    if !data.is_empty() {
+        envoy.send_response_data(data, false);
+    }
+    let trailers: SmallVec<[Header<'_>; 8]> = pairs(trailers).collect();
+    envoy.send_response_trailers(&trailers);
 }
 
 fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {

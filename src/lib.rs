@@ -46,8 +46,6 @@ mod request;
 mod runtime;
 mod server;
 mod tls;
-// Used once the bridge serves WebSockets.
-#[allow(dead_code)]
 mod websocket;
 mod worker;
 

@@ -23,11 +23,14 @@ impl Cycle {
     pub(crate) fn new(
         id: ExchangeId,
         dispatcher: &Bound<'_, Dispatcher>,
-        request: Request,
+        request: Box<Request>,
     ) -> PyResult<Self> {
         let (py, own) = (dispatcher.py(), dispatcher.clone().unbind());
         Ok(match &request.websocket {
-            Some(offer) => Self::WebSocket(Py::new(py, WebSocketCycle::new(id, own, offer))?),
+            Some(offer) => Self::WebSocket(Py::new(
+                py,
+                WebSocketCycle::new(id, own, offer, request.head.name()),
+            )?),
             None => Self::Http(Py::new(py, HttpCycle::new(id, own, request))?),
         })
     }

@@ -34,6 +34,8 @@ pyo3::create_exception!(
 pub(crate) struct HttpCycle {
     id: ExchangeId,
     dispatcher: Py<Dispatcher>,
+    /// Kept for what the log says of it, without its body and certificates.
+    request: Box<Request>,
     /// Never held while Python code runs: dropping an object may run any.
     state: Mutex<State>,
 }
@@ -91,13 +93,14 @@ pub(crate) enum Event {
 }
 
 impl HttpCycle {
-    pub(crate) fn new(id: ExchangeId, dispatcher: Py<Dispatcher>, request: Request) -> Self {
-        let Request {
-            head,
-            body,
-            complete,
-            ..
-        } = request;
+    pub(crate) fn new(
+        id: ExchangeId,
+        dispatcher: Py<Dispatcher>,
+        mut request: Box<Request>,
+    ) -> Self {
+        let body = std::mem::take(&mut request.body);
+        request.head.tls = None;
+        let (head, complete) = (&request.head, request.complete);
         let pieces = if body.is_empty() {
             VecDeque::new()
         } else {
@@ -130,6 +133,7 @@ impl HttpCycle {
         Self {
             id,
             dispatcher,
+            request,
             state: Mutex::new(state),
         }
     }
@@ -220,7 +224,7 @@ impl HttpCycle {
             waiters.append(&mut state.senders);
             (state.task.take(), waiters, progress)
         };
-        outcome.log(py, progress);
+        outcome.log(py, progress, &self.request.head);
         // Whoever still waits, in a task of the application's own, is told of the end too.
         for waiter in waiters {
             if let Err(error) = resolve(py, &waiter) {

@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 
 use super::http::ClientDisconnected;
 use super::websocket;
+use crate::exchange::RequestHead;
 use crate::python::traceback;
 
 /// How an application call ended.
@@ -30,7 +31,7 @@ impl Outcome {
     ///
     /// That the client has gone is neither's concern, in whichever way the application ended for
     /// it: by the `OSError` that `send` raised, or without completing its response.
-    pub(crate) fn log(&self, py: Python<'_>, progress: Progress) {
+    pub(crate) fn log(&self, py: Python<'_>, progress: Progress, request: &RequestHead) {
         let Progress {
             begun,
             complete,
@@ -38,13 +39,18 @@ impl Outcome {
         } = progress;
         match self {
             Self::Returned if complete || disconnected => {}
-            Self::Returned if begun => {
-                log::error!("ASGI application returned without completing its response")
-            }
-            Self::Returned => log::error!("ASGI application returned without starting a response"),
+            Self::Returned if begun => log::error!(
+                "ASGI application returned without completing its response: {}",
+                request.name()
+            ),
+            Self::Returned => log::error!(
+                "ASGI application returned without starting a response: {}",
+                request.name()
+            ),
             Self::Raised(error) if disconnected && is_disconnect(py, error) => {}
             Self::Raised(error) => log::error!(
-                "exception in ASGI application\n{}",
+                "exception in ASGI application: {}\n{}",
+                request.name(),
                 traceback::format(py, error)
             ),
         }
@@ -53,18 +59,20 @@ impl Outcome {
 
 impl Outcome {
     /// The same for the end of a WebSocket's call, which may leave the close to the server.
-    pub(crate) fn log_websocket(&self, py: Python<'_>, progress: websocket::Progress) {
+    pub(crate) fn log_websocket(&self, py: Python<'_>, progress: websocket::Progress, name: &str) {
         match (self, progress) {
             (Self::Returned, websocket::Progress::Connecting) => {
-                log::error!("ASGI application returned without answering the WebSocket handshake");
+                log::error!(
+                    "ASGI application returned without answering the WebSocket handshake: {name}"
+                );
             }
             (Self::Returned, websocket::Progress::Denying) => {
-                log::error!("ASGI application returned without completing its response");
+                log::error!("ASGI application returned without completing its response: {name}");
             }
             (Self::Returned, _) => {}
             (Self::Raised(error), websocket::Progress::Closed) if is_disconnect(py, error) => {}
             (Self::Raised(error), _) => log::error!(
-                "exception in ASGI application\n{}",
+                "exception in ASGI application: {name}\n{}",
                 traceback::format(py, error)
             ),
         }

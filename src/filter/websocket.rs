@@ -18,12 +18,10 @@ use crate::config::Config;
 use crate::exchange::{
     Fields, HttpVersion, Inbound, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,
 };
-use crate::websocket::connection::{Connection, Event};
+use crate::websocket::connection::Connection;
+use crate::websocket::event::Event;
 use crate::websocket::handshake::{Handshake, Refusal};
 use crate::websocket::negotiation::negotiate;
-
-/// How much is parsed between two looks at the window.
-const SLICE: usize = 16 * 1024;
 
 /// Bytes of answers, to pings as a rule, that may wait for a client that does not read.
 const ANSWERS: usize = 64 * 1024;
@@ -221,22 +219,35 @@ impl Filter {
         out: &mut Vec<u8>,
     ) -> usize {
         let mut taken = 0;
-        for piece in chunks.flat_map(|chunk| chunk.chunks(SLICE)) {
-            let full =
-                self.request.get().unread >= REQUEST_WINDOW || socket.answered.get() >= ANSWERS;
-            let over = matches!(*socket.phase.borrow(), Phase::Over);
-            if full && !over {
+        for mut chunk in chunks {
+            let length = chunk.len();
+            while !chunk.is_empty() && !self.is_full(socket, out.len()) {
+                let event = match &mut *socket.phase.borrow_mut() {
+                    Phase::Offered(_) => return taken,
+                    Phase::Open(connection) => connection.receive(&mut chunk, out),
+                    Phase::Over => {
+                        chunk = &[];
+                        None
+                    }
+                };
+                if let Some(event) = event {
+                    self.happened(socket, envoy, event);
+                }
+            }
+            taken += length - chunk.len();
+            if !chunk.is_empty() {
                 break;
             }
-            let parsed = socket.connection(|connection| {
-                connection.receive(piece, out, |event| self.happened(socket, envoy, event));
-            });
-            if parsed.is_none() && !over {
-                break;
-            }
-            taken += piece.len();
         }
         taken
+    }
+
+    /// Whether the client is to wait: for the application, or until it takes the answers to its
+    /// pings, of which `more` bytes are about to be sent.
+    fn is_full(&self, socket: &WebSocket, more: usize) -> bool {
+        let slow = self.response.get().above_watermark > 0;
+        self.request.get().unread >= REQUEST_WINDOW
+            || (slow && socket.answered.get() + more >= ANSWERS)
     }
 
     fn happened(&self, socket: &WebSocket, envoy: &EnvoyFilter<'_>, event: Event) {
@@ -278,7 +289,8 @@ impl Filter {
 
     fn end_websocket(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>) {
         *socket.phase.borrow_mut() = Phase::Over;
-        self.finish(envoy, b"", Fields::default());
+        // A client that has both close frames ends its side.
+        self.finish(envoy, b"", Fields::default(), CLOSE_TIMEOUT);
     }
 
     /// Ends a WebSocket whose client has ended its side without a close frame.
@@ -345,7 +357,7 @@ impl Filter {
             return;
         };
         let mut out = self.streams.scratch();
-        socket.connection(|connection| match payload {
+        let rest = socket.connection(|connection| match payload {
             Payload::Text(text) => connection.send_text(text, &mut out),
             Payload::Binary(data) => connection.send_binary(data, &mut out),
         });
@@ -354,6 +366,9 @@ impl Filter {
             response.unreported += payload.len();
             self.response.set(response);
             self.send_data(envoy, &out);
+            if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
+                self.send_data(envoy, rest);
+            }
             self.report_room(envoy);
         }
         self.streams.give_back(out);

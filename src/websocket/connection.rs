@@ -12,26 +12,10 @@
 
 use super::close::{self, CannotSend, Failure};
 use super::deflate::Deflate;
-use super::frame::{self, Frame, HeadReader, Opcode};
-use super::message::{Complete, Message};
+use super::event::Event;
+use super::frame::{self, Frame, HeadReader, Opcode, Piece};
+use super::message::Message;
 use super::negotiation::Agreement;
-
-/// What the client did.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// A message, which is UTF-8.
-    Text(Vec<u8>),
-    Binary(Vec<u8>),
-    /// It is there: the answer to a ping, or a sign of its own accord.
-    Pong,
-    /// A close frame, the first or the answer to ours; [`close::NO_STATUS`] if it has no code.
-    Close {
-        code: u16,
-        reason: String,
-    },
-    /// It broke the protocol.
-    Failed(Failure),
-}
 
 /// One WebSocket, from the server's side.
 #[derive(Debug)]
@@ -55,6 +39,9 @@ enum Phase {
     Closed,
 }
 
+/// Bytes of a message from which on a copy costs more than a second piece to send.
+const LARGE: usize = 4096;
+
 impl Connection {
     /// `max_len` bounds messages, as they are when inflated.
     pub(crate) fn new(max_len: usize, deflate: Option<Agreement>) -> Self {
@@ -75,133 +62,147 @@ impl Connection {
         self.phase == Phase::Closed
     }
 
-    /// Takes bytes of the client. What they are to be answered with, pongs and close frames, goes
-    /// to `out`, and is no more than they are themselves; the caller takes no more of them while
-    /// the client does not take that.
-    pub(crate) fn receive(
+    /// Takes bytes of the client from the front of `data`, up to the next event. `None` means that
+    /// all are taken.
+    ///
+    /// Answers of the protocol, pongs and close frames, go to `out`, and are no more than what they
+    /// answer: while the client does not take them, nothing more should be taken of it.
+    pub(crate) fn receive(&mut self, data: &mut &[u8], out: &mut Vec<u8>) -> Option<Event> {
+        if self.phase == Phase::Closed {
+            *data = &[];
+            return None;
+        }
+        self.next_event(data, out).unwrap_or_else(|failure| {
+            if self.phase == Phase::Open {
+                self.send_close(failure.code, failure.reason, out)
+                    .expect("failures have codes and reasons that can be sent");
+            }
+            self.end();
+            Some(Event::Failed(failure))
+        })
+    }
+
+    fn next_event(
         &mut self,
-        mut data: &[u8],
+        data: &mut &[u8],
         out: &mut Vec<u8>,
-        mut events: impl FnMut(Event),
-    ) {
-        while self.phase != Phase::Closed {
-            match self.step(&mut data, out, &mut events) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(failure) => {
-                    if self.phase == Phase::Open {
-                        self.send_close(failure.code, failure.reason, out)
-                            .expect("failures have codes and reasons that can be sent");
-                    }
-                    self.phase = Phase::Closed;
-                    self.message = None;
-                    events(Event::Failed(failure));
-                }
+    ) -> Result<Option<Event>, Failure> {
+        loop {
+            if self.frame.is_none() {
+                self.begin_frame(data)?;
+            }
+            let Some(frame) = &mut self.frame else {
+                return Ok(None);
+            };
+            if frame.left > 0 && data.is_empty() {
+                return Ok(None);
+            }
+            let piece = frame.take(data);
+            let event = match frame.opcode.is_control() {
+                true => self.take_control(piece, out)?,
+                false => self.take_data(piece)?,
+            };
+            if event.is_some() {
+                return Ok(event);
             }
         }
     }
 
-    /// Reads a head, or a piece of a payload. False if there is too little `data` for either.
-    fn step(
-        &mut self,
-        data: &mut &[u8],
-        out: &mut Vec<u8>,
-        events: &mut impl FnMut(Event),
-    ) -> Result<bool, Failure> {
-        let Some(frame) = &mut self.frame else {
-            let frame = self.head.read(data)?;
-            if let Some(frame) = frame.as_ref().filter(|frame| !frame.opcode.is_control()) {
-                Message::take_frame(
-                    &mut self.message,
-                    frame,
-                    self.max_len,
-                    self.deflate.is_some(),
-                )?;
+    fn begin_frame(&mut self, data: &mut &[u8]) -> Result<(), Failure> {
+        self.frame = self.head.read(data)?;
+        match &self.frame {
+            Some(frame) if !frame.opcode.is_control() => {
+                let deflates = self.deflate.is_some();
+                Message::take_frame(&mut self.message, frame, self.max_len, deflates)
             }
-            self.frame = frame;
-            return Ok(self.frame.is_some());
-        };
-        if data.is_empty() && frame.left > 0 {
-            return Ok(false);
+            _ => Ok(()),
         }
-        let piece = frame.take(data);
-        let frame_ends = frame.left == 0;
-        let (opcode, fin) = (frame.opcode, frame.fin);
-        if frame_ends {
-            self.frame = None;
-        }
-        if opcode.is_control() {
-            piece.append_to(&mut self.control);
-            if frame_ends {
-                let payload = std::mem::take(&mut self.control);
-                self.take_control(opcode, &payload, out, events)?;
-            }
-        } else if let Some(message) = &mut self.message {
+    }
+
+    /// The frame, if all of it has been taken.
+    fn end_frame(&mut self) -> Option<Frame> {
+        self.frame.take_if(|frame| frame.left == 0)
+    }
+
+    fn take_data(&mut self, piece: Piece<'_>) -> Result<Option<Event>, Failure> {
+        if let Some(message) = &mut self.message {
             message.take_piece(piece, self.max_len, self.deflate.as_deref())?;
-            if let Some(message) = self.message.take_if(|_| frame_ends && fin) {
-                let complete = message.finish(self.max_len, self.deflate.as_deref_mut())?;
-                if self.phase == Phase::Open {
-                    events(match complete {
-                        Complete::Text(text) => Event::Text(text),
-                        Complete::Binary(data) => Event::Binary(data),
-                    });
-                }
-            }
         }
-        Ok(true)
+        let ends = self.end_frame().is_some_and(|frame| frame.fin);
+        let Some(message) = self.message.take_if(|_| ends) else {
+            return Ok(None);
+        };
+        let event = message.finish(self.max_len, self.deflate.as_deref_mut())?;
+        Ok((self.phase == Phase::Open).then_some(event))
     }
 
     fn take_control(
         &mut self,
-        opcode: Opcode,
-        payload: &[u8],
+        piece: Piece<'_>,
         out: &mut Vec<u8>,
-        events: &mut impl FnMut(Event),
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Event>, Failure> {
+        piece.append_to(&mut self.control);
+        let Some(frame) = self.end_frame() else {
+            return Ok(None);
+        };
+        let payload = std::mem::take(&mut self.control);
         let open = self.phase == Phase::Open;
-        match opcode {
+        match frame.opcode {
             Opcode::Close => {
-                let (code, reason) = close::parse(payload)?;
+                let (code, reason) = close::parse(&payload)?;
                 if open {
                     self.send_close(code, "", out)
                         .expect("a code that can be received can be sent");
                 }
-                self.phase = Phase::Closed;
-                self.message = None;
-                events(Event::Close {
-                    code,
-                    reason: reason.into(),
-                });
+                self.end();
+                let reason = reason.into();
+                return Ok(Some(Event::Close { code, reason }));
             }
-            Opcode::Ping if open => frame::write(Opcode::Pong, false, payload, out),
-            Opcode::Pong if open => events(Event::Pong),
+            Opcode::Ping if open => frame::write(Opcode::Pong, false, &payload, out),
+            Opcode::Pong if open => return Ok(Some(Event::Pong)),
             _ => {}
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Nothing follows, so nothing is kept.
+    fn end(&mut self) {
+        self.phase = Phase::Closed;
+        self.message = None;
+        self.deflate = None;
+        self.control = Vec::new();
     }
 
     /// Sends a message, as UTF-8. After a close frame nothing is sent.
-    pub(crate) fn send_text(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        self.send(Opcode::Text, text, out);
+    ///
+    /// Returns what is to be sent behind `out`: a large message is not copied there.
+    pub(crate) fn send_text<'a>(&mut self, text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        self.send(Opcode::Text, text, out)
     }
 
-    /// Sends a message. After a close frame nothing is sent.
-    pub(crate) fn send_binary(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        self.send(Opcode::Binary, data, out);
+    /// Sends a message, as [`send_text`](Self::send_text) does.
+    pub(crate) fn send_binary<'a>(&mut self, data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        self.send(Opcode::Binary, data, out)
     }
 
-    fn send(&mut self, opcode: Opcode, data: &[u8], out: &mut Vec<u8>) {
+    fn send<'a>(&mut self, opcode: Opcode, data: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         if self.phase != Phase::Open {
-            return;
+            return &[];
         }
         let compressed = self.deflate.as_mut().is_some_and(|deflate| {
             deflate.compress(data, |compressed| {
                 frame::write(opcode, true, compressed, out)
             })
         });
-        if !compressed {
-            frame::write(opcode, false, data, out);
+        if compressed {
+            return &[];
         }
+        if data.len() >= LARGE {
+            frame::write_head(opcode, false, data.len(), out);
+            return data;
+        }
+        frame::write(opcode, false, data, out);
+        &[]
     }
 
     /// Asks the client for a pong. Of `payload`, 125 bytes are sent at most.

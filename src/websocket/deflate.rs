@@ -22,6 +22,10 @@ const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 /// small messages hardly smaller, and each message slower.
 const SENT_HISTORY: usize = 2048;
 
+/// Of zlib's levels the one at which a large message does not hold up a worker for long: the next
+/// takes three times as long to save a quarter of what is left.
+const LEVEL: Compression = Compression::fast();
+
 /// Shorter messages are sent as they are: most would not be shorter by more than a few bytes.
 const MIN_LEN: usize = 64;
 
@@ -62,13 +66,11 @@ impl Deflate {
             return false;
         }
         let compressed = ENGINES.with_borrow_mut(|engines| {
-            match engines.compress(server.window_bits, &self.sent, data) {
-                Some(compressed) => {
-                    write(compressed);
-                    true
-                }
-                None => false,
-            }
+            let compressed = engines.compress(server.window_bits, &self.sent, data);
+            let compressed = compressed.map(write).is_some();
+            engines.compressed.clear();
+            engines.compressed.shrink_to(KEPT_BUFFER);
+            compressed
         });
         if compressed {
             remember(&mut self.sent, data, history_len(server).min(SENT_HISTORY));
@@ -186,16 +188,13 @@ impl Engines {
         // zlib has no raw windows of 8 bits. In those of 9 it refers 250 bytes back at most, as it
         // keeps the length of a match and more (`MIN_LOOKAHEAD`) to look ahead.
         let window_bits = window_bits.max(9);
-        let engine = self.compressors[usize::from(window_bits - 9)].get_or_insert_with(|| {
-            Compress::new_with_window_bits(Compression::new(2), false, window_bits)
-        });
+        let engine = self.compressors[usize::from(window_bits - 9)]
+            .get_or_insert_with(|| Compress::new_with_window_bits(LEVEL, false, window_bits));
         engine.reset();
         if !history.is_empty() {
             engine.set_dictionary(history).ok()?;
         }
         let compressed = &mut self.compressed;
-        compressed.clear();
-        compressed.shrink_to(KEPT_BUFFER);
         compressed.reserve(data.len());
         engine
             .compress_vec(data, compressed, FlushCompress::Sync)

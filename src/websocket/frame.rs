@@ -207,18 +207,26 @@ fn payload_len(short: u8, extended: &[u8]) -> Result<u64, Failure> {
 
 /// Appends an unfragmented frame of ours to `out`.
 pub(super) fn write(opcode: Opcode, compressed: bool, payload: &[u8], out: &mut Vec<u8>) {
-    out.reserve(10 + payload.len());
+    out.reserve(MAX_OWN_HEAD + payload.len());
+    write_head(opcode, compressed, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// The longest head of a frame that is not masked.
+const MAX_OWN_HEAD: usize = 10;
+
+/// Writes the head of a frame whose payload of `len` bytes goes behind it.
+pub(super) fn write_head(opcode: Opcode, compressed: bool, len: usize, out: &mut Vec<u8>) {
     out.push(FIN | if compressed { RSV1 } else { 0 } | opcode as u8);
-    match payload.len() {
-        len @ ..126 => out.push(len as u8),
-        len @ ..=0xffff => {
+    match len {
+        ..126 => out.push(len as u8),
+        ..=0xffff => {
             out.push(126);
             out.extend_from_slice(&(len as u16).to_be_bytes());
         }
-        len => {
+        _ => {
             out.push(127);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
 }

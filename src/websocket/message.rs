@@ -4,6 +4,7 @@
 
 use super::close::Failure;
 use super::deflate::{Deflate, Inflater};
+use super::event::Event;
 use super::frame::{Frame, Opcode, Piece};
 
 /// A message of which not all frames have come.
@@ -13,14 +14,6 @@ pub(super) struct Message {
     /// How much of a text is known to be UTF-8; `None` for binary messages.
     checked: Option<usize>,
     inflater: Option<Box<Inflater>>,
-}
-
-/// A complete message.
-#[derive(Debug)]
-pub(super) enum Complete {
-    /// UTF-8.
-    Text(Vec<u8>),
-    Binary(Vec<u8>),
 }
 
 /// Room that is made for a frame before it has come; a client that only claims to send costs no
@@ -77,19 +70,19 @@ impl Message {
         self.check_text(false)
     }
 
-    /// The last frame has been taken.
+    /// The message, of which the last frame has been taken.
     pub(super) fn finish(
         mut self,
         max_len: usize,
         deflate: Option<&mut Deflate>,
-    ) -> Result<Complete, Failure> {
+    ) -> Result<Event, Failure> {
         if let (Some(inflater), Some(deflate)) = (self.inflater.take(), deflate) {
             deflate.finish(inflater, &mut self.data, max_len)?;
         }
         self.check_text(true)?;
         Ok(match self.checked {
-            Some(_) => Complete::Text(self.data),
-            None => Complete::Binary(self.data),
+            Some(_) => Event::Text(self.data),
+            None => Event::Binary(self.data),
         })
     }
 

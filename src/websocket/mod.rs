@@ -7,6 +7,7 @@
 //! - [`handshake`], what a request says of WebSocket
 //! - [`negotiation`], the parameters of compression
 //! - [`connection`], bytes to events and messages to bytes
+//! - [`event`], what comes out of the client's bytes
 //! - [`message`], messages put together from frames
 //! - [`frame`], one frame
 //! - [`close`], codes and reasons of close frames
@@ -15,6 +16,7 @@
 pub(crate) mod close;
 pub(crate) mod connection;
 mod deflate;
+pub(crate) mod event;
 mod frame;
 pub(crate) mod handshake;
 mod message;

@@ -153,7 +153,7 @@ impl Dispatcher {
     fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let id = match message {
-            Inbound::Start(id, request) => return Self::start_exchange(slf, id, *request),
+            Inbound::Start(id, request) => return Self::start_exchange(slf, id, request),
             Inbound::CancelAll => return this.cancel_all(py),
             Inbound::CloseWebSockets => return this.close_websockets(py),
             _ => message.id(),
@@ -163,7 +163,11 @@ impl Dispatcher {
         cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
     }
 
-    fn start_exchange(slf: &Bound<'_, Self>, id: ExchangeId, request: Request) -> PyResult<()> {
+    fn start_exchange(
+        slf: &Bound<'_, Self>,
+        id: ExchangeId,
+        request: Box<Request>,
+    ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let mount = request.head.mount;
         let scopes = this.scopes.get();

@@ -38,6 +38,8 @@ const NORMAL: u16 = 1000;
 pub(crate) struct WebSocketCycle {
     id: ExchangeId,
     dispatcher: Py<Dispatcher>,
+    /// What the log calls it.
+    name: String,
     /// Never held while Python code runs: dropping an object may run any.
     state: Mutex<State>,
 }
@@ -79,7 +81,12 @@ pub(crate) enum Event {
 }
 
 impl WebSocketCycle {
-    pub(crate) fn new(id: ExchangeId, dispatcher: Py<Dispatcher>, offer: &WebSocketOffer) -> Self {
+    pub(crate) fn new(
+        id: ExchangeId,
+        dispatcher: Py<Dispatcher>,
+        offer: &WebSocketOffer,
+        name: String,
+    ) -> Self {
         let state = State {
             task: None,
             ended: false,
@@ -96,6 +103,7 @@ impl WebSocketCycle {
         Self {
             id,
             dispatcher,
+            name,
             state: Mutex::new(state),
         }
     }
@@ -159,7 +167,7 @@ impl WebSocketCycle {
             let waiters = state.close(ABNORMAL, String::new());
             (state.task.take(), waiters, progress)
         };
-        outcome.log_websocket(py, progress);
+        outcome.log_websocket(py, progress, &self.name);
         // Whoever still waits, in a task of the application's own, is told of the end too.
         for waiter in waiters {
             if let Err(error) = resolve(py, &waiter) {
