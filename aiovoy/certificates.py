@@ -34,10 +34,10 @@ class Certificate:
             raise ConfigError(f"expected `ssl_keyfile_password` for the encrypted key in `{self.keyfile}`")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certfile, self.keyfile, self.password)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+        except (OSError, ValueError) as error:  # `ssl.SSLError` is the former; the latter is of the password
+            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
                 reason = "the key belongs to another certificate"
-            elif encrypted:
+            elif encrypted and isinstance(error, ssl.SSLError | ValueError):
                 reason = "`ssl_keyfile_password` is wrong"
             else:
                 reason = _reason(error)
@@ -73,7 +73,7 @@ class Authorities:
         _read("ssl_ca_certs", self.file)
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.file)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise ConfigError(f"cannot use `ssl_ca_certs` `{self.file}`: {_reason(error)}") from None
 
     def message(self) -> dict[str, Any]:
@@ -88,5 +88,5 @@ def _read(name: str, path: Path) -> bytes:
         raise ConfigError(f"cannot read `{name}` `{path}`: {error.strerror}") from None
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

@@ -53,18 +53,18 @@ class _Watched:
             return
         try:
             self._secret.check()
-        except ConfigError as error:
+            if state != self._state():
+                return  # changed meanwhile: look again
+            token = self._folder / "token"
+            token.touch()
+            token.rename(self._folder / "renewed")
+        except (ConfigError, OSError) as error:
             if not self._complained:
                 _logger.warning("kept the certificate in use: %s", error)
             self._complained = True
             return
-        if state != self._state():
-            return  # changed meanwhile: look again
         self._seen = state
         self._complained = False
-        token = self._folder / "token"
-        token.touch()
-        token.rename(self._folder / "renewed")
 
     def _state(self) -> list[tuple[int, int, int, int] | None]:
         return [_state(path) for path in self._secret.files]

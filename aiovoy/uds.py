@@ -1,5 +1,6 @@
 """The file of a Unix domain socket."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -24,14 +25,18 @@ def check_uds(path: str | os.PathLike[str]) -> None:
 def remove_uds(path: str | os.PathLike[str]) -> None:
     """Removes the socket at `path`, unless another server listens there by now."""
     path = os.fspath(path)
-    if os.path.exists(path) and not _is_live(path):
-        os.unlink(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _is_live(path):
+            os.unlink(path)
 
 
 def _is_live(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
         try:
             client.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return False
+        except TimeoutError:
+            pass  # it listens, and has no time
     return True
