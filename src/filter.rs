@@ -4,6 +4,7 @@
 //! nothing about ASGI; what it is told to send was checked on the loop's side.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -146,10 +147,11 @@ impl HttpFilter for Filter {
         }
         let rules = &self.process.rules;
         let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
-        if rules.access_log
-            && let Ok(client) = str::from_utf8(&head.client.host)
-        {
-            envoy.set_dynamic_metadata("aiovoy", "client", client);
+        if rules.access_log {
+            // A proxy that believes anybody may have named anything: a log has addresses only.
+            let client = str::from_utf8(&head.client.host).ok();
+            let client = client.filter(|client| client.parse::<IpAddr>().is_ok());
+            envoy.set_dynamic_metadata("aiovoy", "client", client.unwrap_or("-"));
         }
         if let Some(refusal) = refusal {
             if refusal.closes() && head.version <= HttpVersion::Http11 {
@@ -176,7 +178,7 @@ impl HttpFilter for Filter {
         }
         self.version.set(head.version);
         if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
-            self.tls.set(request::tls_version(envoy).is_some());
+            self.tls.set(head.tls.is_some());
         }
         self.posted.set(true);
         self.request.set(RequestBody {
@@ -196,14 +198,14 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
-        if let Some(socket) = self.websocket.get() {
-            return self.on_frames(socket, envoy, end_of_stream);
-        }
         if self.held_end.borrow().is_some() {
             if end_of_stream {
                 self.release_end(envoy);
             }
             return DataStatus::StopIterationNoBuffer;
+        }
+        if let Some(socket) = self.websocket.get() {
+            return self.on_frames(socket, envoy, end_of_stream);
         }
         let mut body = self.request.get();
         body.ended |= end_of_stream;

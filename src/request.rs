@@ -167,11 +167,6 @@ pub(crate) fn read_head(
     (head, said.refusal.or(refusal))
 }
 
-/// The TLS version of the connection, such as `TLSv1.3`, if it is encrypted.
-pub(crate) fn tls_version<'a>(envoy: &'a EnvoyFilter<'_>) -> Option<&'a [u8]> {
-    envoy.attribute_bytes(AttributeId::ConnectionTlsVersion)
-}
-
 /// Appends the chunks of a body to `body`.
 pub(crate) fn append<'a>(body: &mut Vec<u8>, chunks: impl Iterator<Item = &'a [u8]>) {
     chunks.for_each(|chunk| body.extend_from_slice(chunk));

@@ -264,6 +264,8 @@ impl HttpCycle {
                     "a file is being sent: await that `send` before the next one",
                 ));
             }
+            // Whoever waited for a file has been cancelled.
+            state.transfer_error = None;
             let step = state.response.accept(message).map_err(violation)?;
             cycle.take(&mut state, step);
             if state.response.is_complete() {
@@ -534,7 +536,10 @@ fn os_error(error: &io::Error, path: Option<&Path>) -> PyErr {
         .unwrap_or_default()
         .to_owned();
     match error.raw_os_error() {
-        Some(number) => PyOSError::new_err((number, text, path.map(Path::to_owned))),
+        Some(number) => match path {
+            Some(path) => PyOSError::new_err((number, text, path.to_owned())),
+            None => PyOSError::new_err((number, text)),
+        },
         None => match path {
             Some(path) => PyOSError::new_err(format!("`{}`: {text}", path.display())),
             None => PyOSError::new_err(text),

@@ -6,7 +6,8 @@
 //! application.
 //!
 //! What the client sends is taken while the application has room for messages
-//! ([`REQUEST_WINDOW`]) and while the client takes the answers to its pings ([`ANSWERS`]). The rest stays in Envoy, which stops reading above its buffer limit.
+//! ([`REQUEST_WINDOW`]) and while the client takes the answers to its pings ([`ANSWERS`]). The rest
+//! stays in Envoy, which stops reading above its buffer limit.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -289,6 +290,12 @@ impl Filter {
 
     fn end_websocket(&self, socket: &WebSocket, envoy: &mut EnvoyFilter<'_>) {
         *socket.phase.borrow_mut() = Phase::Over;
+        if socket.closing.get().is_some() {
+            // The client has answered our close frame, hence has all that was sent before, or has
+            // had its time.
+            self.end_response();
+            return envoy.send_response_data(b"", true);
+        }
         // A client that has both close frames ends its side.
         self.finish(envoy, b"", Fields::default(), CLOSE_TIMEOUT);
     }
@@ -419,9 +426,10 @@ impl Filter {
             }
             return;
         }
-        if envoy.buffered_request_body_len() > 0 {
-            // Its pong may be behind what the application has no room for.
-            return socket.pinged.set(now);
+        if self.is_full(socket, 0) {
+            // Its pong may be behind what there is no room for. A client that has gone is found by
+            // TCP, for which there are pings still.
+            socket.pong_due.set(false);
         }
         let settings = &self.process.websockets;
         let waited = now.duration_since(socket.pinged.get());

@@ -220,7 +220,7 @@ pub(super) fn write_head(opcode: Opcode, compressed: bool, len: usize, out: &mut
     out.push(FIN | if compressed { RSV1 } else { 0 } | opcode as u8);
     match len {
         ..126 => out.push(len as u8),
-        ..=0xffff => {
+        126..=0xffff => {
             out.push(126);
             out.extend_from_slice(&(len as u16).to_be_bytes());
         }

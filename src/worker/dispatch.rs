@@ -48,6 +48,8 @@ pub(crate) struct Dispatcher {
     timeout_idle: Duration,
     /// A timer for [`sweep`](Self::sweep) runs.
     watching: AtomicBool,
+    /// The server stops: WebSockets that come now are closed, too.
+    closes_websockets: AtomicBool,
 }
 
 impl Dispatcher {
@@ -77,6 +79,7 @@ impl Dispatcher {
             batch: Mutex::default(),
             timeout_idle,
             watching: AtomicBool::default(),
+            closes_websockets: AtomicBool::default(),
         };
         let dispatcher = Bound::new(py, dispatcher)?;
         let drain = dispatcher.getattr(intern!(py, "drain"))?;
@@ -178,6 +181,9 @@ impl Dispatcher {
         };
         let cycle = Cycle::new(id, slf, request)?;
         this.running.lock().insert(id, cycle.clone_ref(py));
+        if this.closes_websockets.load(Ordering::Relaxed) {
+            cycle.feed(py, Inbound::CloseWebSockets)?;
+        }
         let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
         let send = cycle.bind(py).getattr(intern!(py, "send"))?;
         let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
@@ -201,6 +207,7 @@ impl Dispatcher {
     }
 
     fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
+        self.closes_websockets.store(true, Ordering::Relaxed);
         let mut cycles = self.cycles(py).into_iter();
         cycles.try_for_each(|cycle| cycle.feed(py, Inbound::CloseWebSockets))
     }

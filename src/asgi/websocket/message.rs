@@ -50,10 +50,15 @@ pub(crate) fn disconnect<'py>(
     Ok(message)
 }
 
-/// Reads a message that an application sends. Keys that are not known are tolerated.
-pub(crate) fn parse(message: &Bound<'_, PyAny>) -> PyResult<Message> {
+/// Reads a message that an application sends. Keys that are not known are tolerated; so are all of
+/// `websocket.close` while it answers the handshake, since nothing of them reaches the client.
+pub(crate) fn parse(message: &Bound<'_, PyAny>, connecting: bool) -> PyResult<Message> {
     let (message, kind) = http::typed(message)?;
     match kind.to_str()? {
+        "websocket.close" if connecting => Ok(Message::Close {
+            code: 1000,
+            reason: String::new(),
+        }),
         "websocket.send" => parse_send(message),
         "websocket.accept" => parse_accept(message),
         "websocket.close" => parse_close(message),

@@ -205,7 +205,8 @@ impl WebSocketCycle {
     /// ASGI `send`.
     fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
         let (py, cycle) = (slf.py(), slf.get());
-        let message = message::parse(message)?;
+        let connecting = cycle.state.lock().socket.progress() == Progress::Connecting;
+        let message = message::parse(message, connecting)?;
         let (waiters, full) = {
             let mut state = cycle.state.lock();
             let step = state.socket.accept(message).map_err(violation)?;

@@ -61,7 +61,7 @@ fn round_trips() {
         let mut random = Random(seed as u64 + 1);
         let mut client = Client::new(parameters);
         let mut connection = Connection::new(MAX_LEN, parameters.map(agreement));
-        for _ in 0..300 {
+        for _ in 0..100 {
             let len = random.len();
             let (opcode, data) = match random.below(3) {
                 0 => (BINARY, random.bytes(len)),
