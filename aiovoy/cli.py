@@ -204,7 +204,7 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 @_seconds("--timeout-request-headers", help="How long the head of a request may take; else 408.")
 @_seconds(
     "--timeout-idle",
-    help="How long a client may keep the application waiting, for the body (408) or for room for the response (the end).",
+    help="How long a client may keep the application waiting for the body (408), or for room for the response.",
 )
 @_seconds("--timeout-keep-alive", help="How long an idle connection stays open.")
 @_seconds(

@@ -22,7 +22,7 @@ from .environ import check_bridge, envoy_environ
 from .errors import StartupError
 from .port import HeldPort, authority
 from .renewal import Renewal
-from .uds import check_uds, remove_uds
+from .uds import HeldUds
 
 Output = IO[Any] | int | None
 """Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
@@ -73,8 +73,7 @@ class EnvoyProcess:
             made.callback(self._release_ports)
             self._hold_ports()
             if config.uds is not None:
-                check_uds(config.uds)
-                made.callback(remove_uds, config.uds)
+                made.callback(HeldUds(config.uds).release)
             folder = _run_folder()
             made.callback(shutil.rmtree, folder, ignore_errors=True)
             self._control = ControlChannel(folder / "control.sock", self._on_event)

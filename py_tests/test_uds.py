@@ -12,6 +12,7 @@ import pytest
 from apps import Receive, Scope, Send, answer
 from certificates import Pair, client_context
 from conftest import Serve, unlike_uvicorn
+from deadline import eventually
 from serving import launch
 
 pytestmark = unlike_uvicorn("it leaves its file behind")
@@ -70,6 +71,16 @@ async def test_socket_of_another_server_is_left_alone(serve: Serve, path: Path) 
         assert await second.exit_code() == 1
         assert f"error: cannot listen on `{path}`: address already in use" in second.log
     ask(path)
+
+
+async def test_two_that_start_together_are_told_apart(path: Path) -> None:
+    with launch(app, uds=path, lifespan="off") as one, launch(app, uds=path, lifespan="off") as other:
+        await eventually(lambda: any(server.process.poll() is not None for server in (one, other)))
+        loser, winner = (one, other) if one.process.poll() is not None else (other, one)
+        assert await loser.exit_code() == 1
+        assert f"cannot listen on `{path}`: address already in use" in loser.log
+        winner.wait_until_started()
+        assert ask(path)
 
 
 async def test_file_of_another_kind_is_left_alone(path: Path) -> None:
