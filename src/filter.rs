@@ -408,7 +408,7 @@ impl Filter {
             // Not of one stream: see `Streams`.
             Outbound::Tick => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
-            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields, BURST_TIME),
+            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),
         });
     }
@@ -441,7 +441,7 @@ impl Filter {
 
     fn send_body(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], end: bool) {
         if end {
-            return self.finish(envoy, data, Fields::default(), BURST_TIME);
+            return self.finish(envoy, data, Fields::default());
         }
         let mut response = self.response.get();
         response.unreported += data.len();
@@ -465,9 +465,8 @@ impl Filter {
         envoy.send_response_data(data, false);
     }
 
-    /// Ends the response with the last of its body, or with trailers. If the end has to wait for
-    /// that of the request, it waits for `time`.
-    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields, time: Duration) {
+    /// Ends the response with the last of its body, or with trailers.
+    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields) {
         self.end_response();
         if !self.holds_end(data.len()) {
             return send_end(envoy, data, &trailers);
@@ -478,7 +477,7 @@ impl Filter {
         let now = Instant::now();
         *self.held_end.borrow_mut() = Some(HeldEnd {
             trailers,
-            due: now + time,
+            due: now + BURST_TIME,
             latest: now + HELD,
         });
         self.start_clock();
@@ -492,7 +491,7 @@ impl Filter {
     fn holds_end(&self, more: usize) -> bool {
         self.version.get() == HttpVersion::Http2
             && !self.request.get().ended
-            && (more > BURST || self.is_websocket() || self.is_in_burst())
+            && (more > BURST || self.is_in_burst())
     }
 
     fn is_in_burst(&self) -> bool {

@@ -296,8 +296,7 @@ impl Filter {
             self.end_response();
             return envoy.send_response_data(b"", true);
         }
-        // A client that has both close frames ends its side.
-        self.finish(envoy, b"", Fields::default(), CLOSE_TIMEOUT);
+        self.finish(envoy, b"", Fields::default());
     }
 
     /// Ends a WebSocket whose client has ended its side without a close frame.
