@@ -60,7 +60,10 @@ async fn run(worker: Arc<Worker>, tick: Duration) {
 mod tests {
     use std::time::Instant;
 
+    use envoy::fake::Request;
+
     use super::*;
+    use crate::envoy_thread;
     use crate::worker::tests::take_outbox;
 
     const TICK: Duration = Duration::from_millis(1);
@@ -118,5 +121,25 @@ mod tests {
         assert_eq!(clocks(&worker), 1);
         worker.remove_clock();
         wait_until("the end of the clock", || clocks(&worker) == 0);
+    }
+
+    #[test]
+    fn clock_ends_with_the_streams_that_live_by_it() {
+        let (envoy, mut played) = envoy_thread::start_with(r#"{"ws_ping_interval": "0.02"}"#);
+        let _other = envoy.get();
+        let count = Arc::strong_count(&played.worker);
+        let request = Request::get("/")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let stream = envoy.stream(request);
+        stream.request_headers(false);
+        assert_eq!(Arc::strong_count(&played.worker), count + 1);
+        stream.disconnect();
+        wait_until("the end of the clock", || {
+            Arc::strong_count(&played.worker) == count
+        });
+        envoy.run_events();
+        played.take();
     }
 }

@@ -157,6 +157,18 @@ fn pieces_with_time_between_them_do_not() {
 }
 
 #[test]
+fn after_a_burst_that_the_client_has_had_time_for_it_goes_out() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST + 1], false);
+    envoy.run_events();
+    played.advance(BURST_TIME);
+    envoy.run_events();
+    played.take();
+    played.body(0, "", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
 fn trailers_wait_too() {
     let (envoy, mut played, stream) = requested("HTTP/2");
     played.start(0, vec![0; BURST + 1], false);

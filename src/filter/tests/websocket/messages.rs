@@ -261,6 +261,22 @@ fn pings_of_a_client_that_does_not_read_wait() {
 }
 
 #[test]
+fn answers_that_were_read_count_no_more() {
+    let mut socket = opened();
+    socket.stream.above_write_buffer_high_watermark();
+    // The last of them is one too many for more, and none is left over.
+    let pings: [(u8, &[u8]); 517] = [(FIN | PING, &[0; 125]); 517];
+    assert_eq!(socket.client(&pings), TAKEN);
+    assert_eq!(socket.client(&[(FIN | PING, b"")]), KEPT);
+    socket.stream.below_write_buffer_low_watermark();
+    socket.stream.above_write_buffer_high_watermark();
+    socket.envoy.run_events();
+    assert_eq!(socket.sent().len(), 518);
+    assert_eq!(socket.client(&[(FIN | TEXT, b"a")]), TAKEN);
+    assert_eq!(socket.played.take(), [r#"0: text "a""#]);
+}
+
+#[test]
 fn a_client_that_reads_may_ping_without_end() {
     let socket = opened();
     let pings: [(u8, &[u8]); 10] = [(FIN | PING, &[0; 125]); 10];
