@@ -218,3 +218,10 @@ fn what_the_loop_posts_behind_it_is_dropped() {
     played.advance(BURST_TIME);
     assert_ended((envoy, played, stream));
 }
+
+#[test]
+fn it_waits_for_the_trailers_of_the_request() {
+    let (envoy, played, stream) = held();
+    stream.request_trailers(&[("a", "b")]);
+    assert_ended((envoy, played, stream));
+}

@@ -340,3 +340,13 @@ fn streams_beside_it_go_on() {
     );
     assert!(!other.is_complete());
 }
+
+#[test]
+fn trailers_end_its_side_too() {
+    let mut socket = opened_over_http_2();
+    socket.client(&[(FIN | TEXT, b"ab")]);
+    socket.stream.request_trailers(&[("a", "b")]);
+    socket.envoy.run_events();
+    assert_eq!(socket.played.take(), [r#"0: text "ab""#, "0: disconnect"]);
+    socket.assert_ended();
+}

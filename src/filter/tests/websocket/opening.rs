@@ -328,3 +328,11 @@ fn a_wrong_handshake_is_refused() {
 fn no_content_may_be_said() {
     offered_by("{}", handshake().header("content-length", "0"));
 }
+
+#[test]
+fn a_second_accept_is_nothing() {
+    let socket = opened();
+    socket.played.accept(0);
+    socket.envoy.run_events();
+    assert_eq!(socket.stream.response().heads.len(), 1);
+}
