@@ -5,15 +5,18 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use envoy::Module;
 use envoy::fake::{self, Stream};
 use rustc_hash::FxHashMap;
 
 use crate::Bridge;
+use crate::clock;
 use crate::config::Config;
 use crate::exchange::{
-    ExchangeId, Failure, Fields, Inbound, Outbound, Request, RequestHead, ResponseHead,
+    ExchangeId, Failure, Fields, Inbound, Outbound, Payload, Request, RequestHead, ResponseHead,
+    WebSocketOffer,
 };
 use crate::filter::Settings;
 use crate::process::Process;
@@ -46,6 +49,10 @@ pub(crate) struct Exchange {
     pub(crate) body: Vec<u8>,
     pub(crate) complete: bool,
     pub(crate) disconnected: bool,
+    /// What it offers, if it is a WebSocket.
+    pub(crate) websocket: Option<Box<WebSocketOffer>>,
+    /// Its WebSocket was closed by the client.
+    closed: bool,
 }
 
 /// What [`PlayedLoop::take`] answers if nothing has come.
@@ -172,10 +179,11 @@ impl PlayedLoop {
     }
 
     /// Takes what is in the inbox, one line a message: `0: start "abc"`, `0: body "" end`,
-    /// `0: room 65536`, `0: disconnect`, `cancel all`. The number is the exchange's.
+    /// `0: room 65536`, `0: disconnect`, `cancel all`; of a WebSocket `0: text "abc"`,
+    /// `0: binary "abc"`, `0: closed 1000 "bye"`. The number is the exchange's.
     ///
     /// Panics at what must never come: a second start, something else before it, body after its
-    /// end, anything after the disconnect.
+    /// end, messages after the close frame, anything after the disconnect.
     #[track_caller]
     pub(crate) fn take(&mut self) -> Vec<String> {
         let messages = self.worker.take_inbox().into_iter();
@@ -268,6 +276,58 @@ impl PlayedLoop {
         self.worker.outbox.post(Outbound::Trailers(id, fields));
     }
 
+    /// Accepts the handshake of a WebSocket.
+    pub(crate) fn accept(&self, exchange: usize) {
+        self.accept_with(exchange, None, &[]);
+    }
+
+    /// The same with a subprotocol and fields of the test's choice.
+    pub(crate) fn accept_with(
+        &self,
+        exchange: usize,
+        subprotocol: Option<&str>,
+        pairs: &[(&str, &str)],
+    ) {
+        let (id, mut fields) = (self.exchanges[exchange].id, Fields::default());
+        for (name, value) in pairs {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        self.worker.outbox.post(Outbound::Accept {
+            id,
+            subprotocol: subprotocol.map(str::to_owned),
+            fields,
+        });
+    }
+
+    /// Posts a message of a WebSocket.
+    pub(crate) fn text(&self, exchange: usize, text: impl AsRef<[u8]>) {
+        let id = self.exchanges[exchange].id;
+        let payload = Payload::Text(text.as_ref().to_vec());
+        self.worker.outbox.post(Outbound::Message(id, payload));
+    }
+
+    /// The same of binary data.
+    pub(crate) fn binary(&self, exchange: usize, data: impl AsRef<[u8]>) {
+        let id = self.exchanges[exchange].id;
+        let payload = Payload::Binary(data.as_ref().to_vec());
+        self.worker.outbox.post(Outbound::Message(id, payload));
+    }
+
+    /// Closes a WebSocket.
+    pub(crate) fn close_websocket(&self, exchange: usize, code: u16, reason: &str) {
+        self.worker.outbox.post(Outbound::Close {
+            id: self.exchanges[exchange].id,
+            code,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Puts the clock forward, of which streams learn at the next event.
+    pub(crate) fn advance(&self, time: Duration) {
+        clock::advance(time);
+        self.worker.outbox.post(Outbound::Tick);
+    }
+
     /// Whether something lies in the outbox.
     pub(crate) fn has_posted(&self) -> bool {
         self.worker.outbox_has_messages()
@@ -292,8 +352,14 @@ impl PlayedLoop {
         let id = match message {
             Inbound::CancelAll => return "cancel all".to_owned(),
             Inbound::Start(id, request) => return self.note_start(id, *request),
-            Inbound::Body { id, .. } | Inbound::Room(id, _) | Inbound::Disconnect(id) => id,
-            _ => unreachable!("of files and WebSockets, which the loop's side plays elsewhere"),
+            Inbound::Body { id, .. }
+            | Inbound::Room(id, _)
+            | Inbound::Message(id, _)
+            | Inbound::Closed { id, .. }
+            | Inbound::Disconnect(id) => id,
+            Inbound::File(..) | Inbound::CloseWebSockets => {
+                unreachable!("does not come from Envoy's side")
+            }
         };
         let number = self.numbers.get(&id);
         let number = *number.expect("nothing of an exchange comes before its start");
@@ -307,6 +373,18 @@ impl PlayedLoop {
                 format!("{number}: body {}", describe(&data, end))
             }
             Inbound::Room(_, bytes) => format!("{number}: room {bytes}"),
+            Inbound::Message(_, payload) => {
+                assert!(!exchange.closed, "a message after the close frame");
+                match payload {
+                    Payload::Text(text) => format!("{number}: text {}", describe(&text, false)),
+                    Payload::Binary(data) => format!("{number}: binary {}", describe(&data, false)),
+                }
+            }
+            Inbound::Closed { code, reason, .. } => {
+                assert!(!exchange.closed, "closed twice");
+                exchange.closed = true;
+                format!("{number}: closed {code} {reason:?}")
+            }
             _ => {
                 exchange.disconnected = true;
                 format!("{number}: disconnect")
@@ -326,6 +404,8 @@ impl PlayedLoop {
             body: request.body,
             complete: request.complete,
             disconnected: false,
+            websocket: request.websocket,
+            closed: false,
         });
         format!("{number}: start {piece}")
     }

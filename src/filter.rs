@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use envoy::{
     AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
@@ -15,6 +15,7 @@ use envoy::{
 };
 use smallvec::SmallVec;
 
+use crate::clock::Instant;
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Inbound, Outbound, REQUEST_WINDOW, Request,
     ResponseHead, WINDOW_STEP,

@@ -14,6 +14,7 @@
 //! - [`exchange`], the messages between the two sides, and their names
 //! - [`file`], files that responses are made of
 //! - [`mailbox`], the queue between threads
+//! - [`clock`], the time as streams have it
 //! - [`process`], the workers, and the count of what is in flight
 //! - [`worker`], the mailboxes of a worker, its streams (Envoy's side), its dispatch (loop's side)
 //! - [`asgi`], scope, receive, send and lifespan of an application
@@ -31,6 +32,7 @@
 
 mod admin;
 mod asgi;
+mod clock;
 mod config;
 mod control;
 #[cfg(test)]

@@ -10,11 +10,12 @@
 //! stays in Envoy, which stops reading above its buffer limit.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::exchange::{
     Fields, HttpVersion, Inbound, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,

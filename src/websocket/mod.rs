@@ -23,4 +23,4 @@ mod message;
 pub(crate) mod negotiation;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,11 +22,12 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use envoy::{EnvoyFilter, Scheduler};
 
 use super::Worker;
+use crate::clock::Instant;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
 use crate::filter::Filter;
 use crate::process::Process;

@@ -1,4 +1,7 @@
+mod connection;
 mod end;
+mod held_end;
 mod limits;
 mod request_body;
 mod response;
+mod websocket;

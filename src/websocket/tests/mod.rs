@@ -12,20 +12,20 @@ use super::event::Event;
 use super::frame::Opcode;
 use super::negotiation::{Agreement, negotiate};
 
-const FIN: u8 = 0x80;
-const RSV1: u8 = 0x40;
+pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV1: u8 = 0x40;
 
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 const MAX_LEN: usize = 1 << 20;
 
 /// A masked frame, `first` its first byte.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = Vec::new();
     super::frame::write(Opcode::Text, false, payload, &mut frame);
@@ -39,7 +39,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn script(frames: &[(u8, &[u8])]) -> Vec<u8> {
+pub(crate) fn script(frames: &[(u8, &[u8])]) -> Vec<u8> {
     frames
         .iter()
         .flat_map(|(first, payload)| frame(*first, payload))
@@ -104,7 +104,7 @@ fn failure(input: &[u8], events: usize) -> u16 {
 }
 
 /// The unmasked frames in `bytes`: first byte and payload.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [first, short, rest @ ..] = bytes {
         let (len, rest) = match short {

@@ -1,0 +1,227 @@
+//! The end of a response on HTTP/2 whose request goes on.
+
+use std::time::Duration;
+
+use envoy::fake::{Request, Stream};
+use envoy::{AttributeId, DataStatus};
+
+use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
+
+const BURST: usize = 60 * 1024;
+const BURST_TIME: Duration = Duration::from_millis(500);
+const HELD: Duration = Duration::from_secs(60);
+const INSTANT: Duration = Duration::from_millis(1);
+
+/// A stream whose request the loop has, and which has not ended.
+fn requested(protocol: &str) -> (EnvoyThread, PlayedLoop, Stream) {
+    let (envoy, mut played) = envoy_thread::start();
+    let request = Request::post("/").attribute(AttributeId::RequestProtocol, protocol);
+    let stream = envoy.stream(request);
+    stream.request_headers(false);
+    envoy.run_events();
+    played.take();
+    (envoy, played, stream)
+}
+
+/// The same, answered by a burst. Its end is held back.
+fn held() -> (EnvoyThread, PlayedLoop, Stream) {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST + 1], true);
+    envoy.run_events();
+    assert_eq!(stream.response().body.len(), BURST + 1);
+    assert!(!stream.response().end_of_stream);
+    assert_eq!(played.take(), NOTHING);
+    (envoy, played, stream)
+}
+
+/// The response was ended, and nobody is told of anything.
+#[track_caller]
+fn assert_ended((envoy, mut played, stream): (EnvoyThread, PlayedLoop, Stream)) {
+    envoy.run_events();
+    assert!(stream.response().end_of_stream);
+    assert!(stream.is_complete());
+    assert_eq!(played.take(), NOTHING);
+    assert_eq!(envoy.in_flight(), 1, "the call");
+}
+
+#[test]
+fn it_goes_out_if_any_client_has_room_for_what_is_before_it() {
+    let (envoy, played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST], true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn it_goes_out_if_the_request_has_ended() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    stream.request_body("", true);
+    envoy.run_events();
+    played.take();
+    played.start(0, vec![0; BURST + 1], true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn it_goes_out_over_other_protocols() {
+    for protocol in ["HTTP/1.1", "HTTP/3"] {
+        std::thread::spawn(move || {
+            let (envoy, played, stream) = requested(protocol);
+            played.start(0, vec![0; BURST + 1], true);
+            assert_ended((envoy, played, stream));
+        })
+        .join()
+        .expect("the test passes");
+    }
+}
+
+#[test]
+fn it_waits_for_the_end_of_the_request() {
+    let (envoy, played, stream) = held();
+    let rest = DataStatus::StopIterationNoBuffer;
+    assert_eq!(stream.request_body("ab", false), rest);
+    assert_eq!(stream.request_body(vec![0; 1 << 20], false), rest);
+    assert_eq!(stream.buffered_request_body_len(), 0);
+    assert!(!stream.is_complete());
+    stream.request_body("cd", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn it_waits_until_a_client_that_keeps_up_has_the_burst() {
+    let (envoy, played, stream) = held();
+    played.advance(BURST_TIME - INSTANT);
+    envoy.run_events();
+    assert!(!stream.is_complete());
+    played.advance(INSTANT);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn it_waits_longer_for_a_slow_client_but_not_for_ever() {
+    let (envoy, played, stream) = held();
+    stream.above_write_buffer_high_watermark();
+    played.advance(HELD - INSTANT);
+    envoy.run_events();
+    assert!(!stream.is_complete());
+    played.advance(INSTANT);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn a_slow_client_that_keeps_up_again_has_time_for_the_rest() {
+    let (envoy, played, stream) = held();
+    stream.above_write_buffer_high_watermark();
+    played.advance(10 * BURST_TIME);
+    envoy.run_events();
+    stream.below_write_buffer_low_watermark();
+    played.advance(BURST_TIME - INSTANT);
+    envoy.run_events();
+    assert!(!stream.is_complete());
+    played.advance(INSTANT);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn pieces_make_a_burst() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST], false);
+    envoy.run_events();
+    played.advance(BURST_TIME - INSTANT);
+    envoy.run_events();
+    played.body(0, "a", false);
+    envoy.run_events();
+    played.take();
+    played.body(0, "", true);
+    envoy.run_events();
+    assert!(!stream.is_complete());
+    stream.request_body("", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn pieces_with_time_between_them_do_not() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    for first in [true, false] {
+        if first {
+            played.start(0, vec![0; BURST], false);
+        } else {
+            played.body(0, vec![0; BURST], false);
+        }
+        envoy.run_events();
+        played.advance(BURST_TIME);
+        envoy.run_events();
+    }
+    played.take();
+    played.body(0, "", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn after_a_burst_that_the_client_has_had_time_for_it_goes_out() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST + 1], false);
+    envoy.run_events();
+    played.advance(BURST_TIME);
+    envoy.run_events();
+    played.take();
+    played.body(0, "", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn trailers_wait_too() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    played.start(0, vec![0; BURST + 1], false);
+    played.trailers(0, &[("grpc-status", "0")]);
+    envoy.run_events();
+    played.take();
+    assert_eq!(stream.response().trailers, None);
+    stream.request_body("", true);
+    let trailers = [(b"grpc-status".to_vec(), b"0".to_vec())];
+    assert_eq!(stream.response().trailers, Some(trailers.to_vec()));
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn what_is_kept_of_the_request_is_thrown_away() {
+    let (envoy, mut played, stream) = requested("HTTP/2");
+    stream.set_buffer_limit(1000);
+    stream.client_sends(vec![0; 1 << 20], false);
+    stream.client_sends(vec![0; 2000], false);
+    stream.client_sends("behind it", true);
+    envoy.run_events();
+    played.take();
+    assert!(!stream.is_reading());
+    played.start(0, vec![0; BURST + 1], true);
+    // The rest comes inside, and with it the end.
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn a_client_that_goes_meanwhile_is_not_told() {
+    let (envoy, mut played, stream) = held();
+    stream.disconnect();
+    played.advance(HELD);
+    envoy.run_events();
+    assert!(!stream.response().end_of_stream);
+    assert_eq!(played.take(), NOTHING);
+    assert_eq!(envoy.in_flight(), 1, "the call");
+}
+
+#[test]
+fn what_the_loop_posts_behind_it_is_dropped() {
+    let (envoy, played, stream) = held();
+    played.read(0, 1);
+    envoy.run_events();
+    stream.request_body("ab", false);
+    assert_eq!(stream.response().body.len(), BURST + 1);
+    played.advance(BURST_TIME);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn it_waits_for_the_trailers_of_the_request() {
+    let (envoy, played, stream) = held();
+    stream.request_trailers(&[("a", "b")]);
+    assert_ended((envoy, played, stream));
+}
