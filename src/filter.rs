@@ -169,7 +169,9 @@ impl HttpFilter for Filter {
                 return HeadersStatus::StopIteration;
             }
         };
+        self.version.set(head.version);
         if handshake.is_some() && self.process.in_flight.draining() {
+            self.close_connection(envoy);
             self.turn_away(envoy, Refusal::STOPPING);
             return HeadersStatus::StopIteration;
         }
@@ -177,7 +179,6 @@ impl HttpFilter for Filter {
             self.turn_away(envoy, Refusal::BUSY);
             return HeadersStatus::StopIteration;
         }
-        self.version.set(head.version);
         if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
             self.tls.set(head.tls.is_some());
         }
@@ -246,11 +247,16 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
-        self.release_end(envoy);
+        if self.held_end.borrow().is_some() {
+            self.release_end(envoy);
+            return TrailersStatus::StopIteration;
+        }
         let mut body = self.request.get();
         body.ended = true;
         self.request.set(body);
-        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+        if let Some(socket) = self.websocket.get() {
+            self.pull_frames(socket, envoy, 0);
+        } else if let Some(request) = self.waiting.borrow_mut().as_mut() {
             request.complete = envoy.buffered_request_body_len() == 0;
             body.end_posted = request.complete;
             self.request.set(body);
@@ -298,11 +304,16 @@ impl HttpFilter for Filter {
         let request = self.take_request();
         let request = request.map(|request| Inbound::Start(self.id, request));
         let cut = !self.response.get().ended;
+        let socket = self.websocket.get().filter(|_| cut);
+        let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
         let disconnect = cut.then_some(Inbound::Disconnect(self.id));
         // It may be sending right now: nothing more is reported.
         self.end_response();
-        self.streams
-            .remove(envoy, self.id, request.into_iter().chain(disconnect));
+        self.streams.remove(
+            envoy,
+            self.id,
+            request.into_iter().chain(left).chain(disconnect),
+        );
         self.process.in_flight.complete_stream();
     }
 }

@@ -244,6 +244,29 @@ impl Filter {
         taken
     }
 
+    /// What the client had sent before it went, and there was no room for.
+    pub(super) fn messages_left(
+        &self,
+        socket: &WebSocket,
+        envoy: &EnvoyFilter<'_>,
+    ) -> Vec<Inbound> {
+        let (id, mut left, mut out) = (self.id, Vec::new(), Vec::new());
+        let Phase::Open(connection) = &mut *socket.phase.borrow_mut() else {
+            return left;
+        };
+        for mut chunk in envoy.buffered_request_body().iter() {
+            while let Some(event) = connection.receive(&mut chunk, &mut out) {
+                left.extend(match event {
+                    Event::Text(text) => Some(Inbound::Message(id, Payload::Text(text))),
+                    Event::Binary(data) => Some(Inbound::Message(id, Payload::Binary(data))),
+                    Event::Close { code, reason } => Some(Inbound::Closed { id, code, reason }),
+                    Event::Pong | Event::Failed(_) => None,
+                });
+            }
+        }
+        left
+    }
+
     /// Whether the client is to wait: for the application, or until it takes the answers to its
     /// pings, of which `more` bytes are about to be sent.
     fn is_full(&self, socket: &WebSocket, more: usize) -> bool {
@@ -324,7 +347,8 @@ impl Filter {
             return;
         };
         let settings = &self.process.websockets;
-        let offer = match std::mem::replace(&mut *socket.phase.borrow_mut(), Phase::Over) {
+        let phase = socket.phase.replace(Phase::Over);
+        let offer = match phase {
             Phase::Offered(offer) => offer,
             // The stream is over.
             other => {

@@ -1,5 +1,7 @@
 //! Every way in which a WebSocket ends.
 
+use std::time::Duration;
+
 use super::*;
 use crate::envoy_thread::NOTHING;
 
@@ -42,29 +44,47 @@ fn the_client_closes() {
 }
 
 #[test]
-fn the_client_closes_over_http_2_and_ends_its_side() {
+fn the_client_closes_over_http_2() {
     let mut socket = opened_over_http_2();
     socket.client(&[(FIN | CLOSE, b"")]);
     assert_eq!(socket.played.take(), [r#"0: closed 1005 """#]);
     assert_eq!(socket.sent(), [(FIN | CLOSE, Vec::new())]);
+    socket.assert_ended();
+}
+
+/// One over HTTP/2 that is sent more than a client's window may have room for.
+fn in_a_burst() -> Socket {
+    let mut socket = opened_over_http_2();
+    socket.played.binary(0, vec![0; 70_000]);
+    socket.envoy.run_events();
+    socket.played.take();
+    socket
+}
+
+#[test]
+fn the_client_closes_in_a_burst_and_ends_its_side() {
+    let mut socket = in_a_burst();
+    socket.client(&[(FIN | CLOSE, b"")]);
+    assert_eq!(socket.played.take(), [r#"0: closed 1005 """#]);
+    assert_eq!(socket.sent().len(), 2);
     assert!(!socket.stream.is_complete(), "its end would be a reset");
     socket.client(&[(FIN | TEXT, b"ab")]);
     socket.played.text(0, "late");
     socket.played.close_websocket(0, 1000, "");
     socket.client_ends();
-    assert_eq!(socket.sent().len(), 1);
+    assert_eq!(socket.sent().len(), 2);
     assert_eq!(socket.played.take(), NOTHING);
     socket.assert_ended();
 }
 
 #[test]
-fn the_client_closes_over_http_2_and_does_not_end_its_side() {
-    let mut socket = opened_over_http_2();
+fn the_client_closes_in_a_burst_and_does_not_end_its_side() {
+    let mut socket = in_a_burst();
     socket.client(&[(FIN | CLOSE, BYE)]);
     socket.played.take();
-    socket.after(CLOSE_TIMEOUT - INSTANT);
-    assert!(!socket.stream.is_complete());
     assert_eq!(socket.envoy.in_flight(), 2);
+    socket.after(Duration::from_millis(499));
+    assert!(!socket.stream.is_complete());
     socket.after(INSTANT);
     assert_eq!(socket.played.take(), NOTHING);
     socket.assert_ended();
@@ -72,12 +92,25 @@ fn the_client_closes_over_http_2_and_does_not_end_its_side() {
 
 #[test]
 fn a_client_that_closes_and_goes_is_not_told_again() {
-    let mut socket = opened_over_http_2();
+    let mut socket = in_a_burst();
     socket.client(&[(FIN | CLOSE, BYE)]);
     socket.stream.disconnect();
     socket.envoy.run_events();
     assert_eq!(socket.played.take(), [r#"0: closed 1000 "bye""#]);
     socket.assert_over();
+}
+
+#[test]
+fn what_a_client_sent_before_it_went_is_told() {
+    let mut socket = opened_by(r#"{"ws_max_queue": 1}"#, handshake());
+    socket.client(&[(FIN | TEXT, b"a"), (FIN | TEXT, b"b"), (FIN | TEXT, b"c")]);
+    assert_eq!(socket.played.take(), [r#"0: text "a""#]);
+    socket.stream.disconnect();
+    socket.envoy.run_events();
+    assert_eq!(
+        socket.played.take(),
+        [r#"0: text "b""#, r#"0: text "c""#, "0: disconnect"]
+    );
 }
 
 #[test]

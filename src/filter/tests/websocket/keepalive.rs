@@ -47,19 +47,6 @@ fn a_client_that_does_not_answer_is_closed() {
 }
 
 #[test]
-fn over_http_2_it_has_the_time_of_a_close_frame() {
-    let mut socket = opened_by(SETTINGS, handshake_of_http_2());
-    socket.after(INTERVAL);
-    socket.after(TIMEOUT);
-    assert_eq!(socket.played.take().len(), 1);
-    socket.after(CLOSE_TIMEOUT - INSTANT);
-    assert!(!socket.stream.is_complete());
-    socket.after(INSTANT);
-    assert_eq!(socket.sent().len(), 2);
-    socket.assert_ended();
-}
-
-#[test]
 fn an_answer_ends_the_wait() {
     let mut socket = opened_by(SETTINGS, handshake());
     socket.after(INTERVAL);

@@ -235,30 +235,6 @@ fn a_denial_that_is_not_completed_is_a_reset() {
 }
 
 #[test]
-fn a_denial_ends_after_its_client_over_http_2_or_in_a_moment() {
-    for client_ends in [true, false] {
-        std::thread::spawn(move || {
-            let mut socket = offered_by("{}", handshake_of_http_2());
-            socket.played.start_with(0, denial(), "not here", true);
-            socket.envoy.run_events();
-            assert_eq!(socket.stream.response().body, b"not here");
-            assert!(!socket.stream.is_complete());
-            if client_ends {
-                socket.client_ends();
-            } else {
-                socket.after(Duration::from_millis(499));
-                assert!(!socket.stream.is_complete());
-                socket.after(INSTANT);
-            }
-            socket.assert_ended();
-            assert_eq!(socket.played.take(), NOTHING);
-        })
-        .join()
-        .expect("the test passes");
-    }
-}
-
-#[test]
 fn while_the_server_stops_none_is_offered() {
     let (envoy, mut played) = envoy_thread::start();
     envoy.drain();
