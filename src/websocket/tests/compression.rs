@@ -316,3 +316,26 @@ fn connections_of_a_thread_do_not_meet() {
         halves[at] = (rest, data);
     }
 }
+
+/// Autobahn, groups 12 and 13: long messages, between text and noise, one after another, so that
+/// the room for the output ends at every place.
+#[test]
+fn long_messages_of_every_kind() {
+    let mut random = Random(17);
+    let mut client = Client::new(Some(""));
+    let mut connection = connection("");
+    for len in [1000, 4096, 8192, 16_384, 32_768, 65_536, 131_072] {
+        for noise in [0, 1, 10, 50, 90] {
+            let mut data = random.text(len).into_bytes();
+            for byte in &mut data {
+                if random.below(100) < noise {
+                    *byte = random.below(256) as u8;
+                }
+            }
+            let mut out = Vec::new();
+            let rest = connection.send_binary(&data, &mut out);
+            out.extend_from_slice(rest);
+            assert!(client.receive(&out) == (BINARY, data), "{len} {noise}");
+        }
+    }
+}
