@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python lint format check check-abi bench clean
+.PHONY: help serve build test test-rust test-python conformance autobahn lint format check check-abi bench bench-idle clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test-rust: $(INSTALLED) ## Run the tests of the Rust crates
 
 test-python: build ## Run the tests in Python; ARGS goes to pytest
 	$(BIN)/pytest $(ARGS)
+
+conformance: build ## Run the tests that docs/conformance.md is made of, and write it; ARGS goes to pytest
+	$(BIN)/pytest $$(grep -l 'mark\.conforms' py_tests/test_*.py) $(ARGS)
+
+autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases such as 1.*
+	$(BIN)/python py_tests/autobahn.py $(ARGS)
 
 lint: $(INSTALLED) ## Check formatting, lints and types
 	cargo fmt --all --check
@@ -61,6 +67,9 @@ check: lint check-abi test ## All that CI runs
 
 bench: build ## Compare with other servers; ARGS goes to bench/run.py
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-idle: build ## Compare the memory of idle WebSockets; ARGS goes to bench/idle.py
+	$(BIN)/python bench/idle.py $(ARGS)
 
 clean: ## Remove all that was built
 	rm -rf .venv target build dist ./*.egg-info aiovoy/bridge.*.so .mypy_cache .pytest_cache .ruff_cache

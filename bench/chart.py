@@ -33,13 +33,13 @@ STARTS = {
 def main(source: str, target: str) -> None:
     with open(source) as file:
         results = json.load(file)
-    columns = [(metric, protocol) for metric in METRICS for protocol in results["protocols"]]
     apps = list(dict.fromkeys(start["app"] for start in results["starts"]))
     tall = len(results["cases"]) + len(apps)
-    wide = max(len(columns), len(STARTS))
+    columns = {case: columns_of(case, results) for case in results["cases"]}
+    wide = max(len(STARTS), *map(len, columns.values()))
     figure, axes = pyplot.subplots(tall, wide, figsize=(4.0 * wide, 1.9 * tall), squeeze=False, layout="constrained")
     for row, (case, title) in enumerate(results["cases"].items()):
-        for column, (metric, protocol) in enumerate(columns):
+        for column, (metric, protocol) in enumerate(columns[case]):
             found = [one for one in results["load"] if (one["case"], one["protocol"]) == (case, protocol)]
             heading = f"{title}, {results['protocols'][protocol]}\n{METRICS[metric]}"
             bars(axes[row][column], found, metric, heading, results["servers"])
@@ -55,6 +55,12 @@ def main(source: str, target: str) -> None:
         f"rounds of {settings['duration']} s: {settings['rounds']}; bars are medians, lines from least to greatest"
     )
     figure.savefig(target, dpi=110)
+
+
+def columns_of(case: str, results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to draw of `case`, in pairs of metric and protocol."""
+    measured = dict.fromkeys(one["protocol"] for one in results["load"] if one["case"] == case)
+    return [(metric, protocol) for metric in METRICS for protocol in measured]
 
 
 def bars(axis: Any, found: list[dict[str, Any]], metric: str, title: str, order: list[str]) -> None:

@@ -103,7 +103,7 @@ class Exchange(ABC):
         self.begin_body()
         return self.status
 
-    def begin_body(self) -> None:
+    def begin_body(self) -> None:  # noqa: B027 (only some have to do something)
         """Called once the final head is here."""
 
     async def response(self) -> Response:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serve
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
@@ -17,6 +18,7 @@ def bench(module: str) -> Any:
 
 environments, load, memory, process = bench("environments"), bench("load"), bench("memory"), bench("process")
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
+cases, websocket = bench("cases"), bench("websocket")
 
 WRK = """\
 Running 3s test @ http://127.0.0.1:8000/hello
@@ -96,6 +98,28 @@ class TestH2load:
     def test_refuses_other_statuses_in_the_log(self) -> None:
         with pytest.raises(load.LoadFailedError, match="got 503"):
             load.parse_h2load_log(["1795393653305589\t503\t100\n"])
+
+
+class TestWebSocket:
+    @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536])
+    def test_a_frame_is_as_long_as_it_says(self, length: int) -> None:
+        frame = websocket.frame(0x82, bytes(length))
+        head, end = websocket.frame_length(bytes([frame[0], frame[1] & 0x7F]) + frame[2:])
+        assert end - head == length
+        assert len(frame) == end + len(websocket.MASK)
+
+    def test_half_a_head_says_nothing(self) -> None:
+        for data in (b"", b"\x82", b"\x82\x7e\x01", b"\x82\x7f" + bytes(7)):
+            assert websocket.frame_length(data) == (0, 0)
+
+    @pytest.mark.parametrize("name", [name for name, case in cases.CASES.items() if "ws" in case.protocols])
+    def test_a_server_sends_messages_back(self, name: str) -> None:
+        case = cases.CASES[name]
+        assert len(case.body) in (125, 65536)
+        with serve("sockets:app", app_dir=servers.APPS) as server:
+            with websocket.connect(server.port, case) as connection:
+                assert websocket.exchange(connection, case) == case.answer
+            assert load.sockets(server.port, case, connections=2, messages=20).requests >= 20
 
 
 @pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 20), (51, 30), (99, 40), (100, 40)])

@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from conftest import Connect
+from conftest import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from deadline import eventually
 from exchange import Connection
-from serving import TESTS, Server, serve
+from serving import TESTS, UNDER_TEST, UVICORN, Server, serve
+from ws_client import dial
 
 EXAMPLES = TESTS.parent / "examples"
 
@@ -16,7 +17,9 @@ EXAMPLES = TESTS.parent / "examples"
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The example that the test names by `of`; one server for all tests of it."""
-    with serve(f"{request.param}:app", app_dir=EXAMPLES) as server:
+    http3 = request.param in ("echo", "chat") and UNDER_TEST != UVICORN
+    options = http3_options(request) if http3 else {}
+    with serve(f"{request.param}:app", app_dir=EXAMPLES, **options) as server:
         yield server
 
 
@@ -34,7 +37,7 @@ def http_version(protocol: str) -> str:
 
 
 def test_each_example_is_tested() -> None:
-    tested = {"hello", "starlette_app", "fastapi_app", "streaming"}
+    tested = {"hello", "starlette_app", "fastapi_app", "streaming", "echo", "chat"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -160,4 +163,55 @@ async def test_streaming_sends_events_until_the_client_leaves(server: Server, co
         return (await server.get("/listeners")).body == b"0\n"
 
     await eventually(nobody_listens)
+    assert "Traceback" not in server.fresh_log
+
+
+# --- WebSockets ---
+
+websocket = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+
+
+@websocket
+@of("echo")
+@pytest.mark.parametrize("message", ["text", b"bytes", "", "\N{WAVING HAND SIGN}" * 20_000])
+async def test_echo(connection: Connection, message: str | bytes) -> None:
+    socket = await dial(connection, "/")
+    await socket.send(message)
+    assert await socket.receive() == message
+    assert (await socket.close())[0] == 1000
+
+
+@of("chat")
+async def test_chat_has_a_page(connection: Connection) -> None:
+    assert b"new WebSocket" in (await connection.get("/")).body
+
+
+@websocket
+@of("chat")
+async def test_chat_is_heard_by_all(server: Server, connect: Connect) -> None:
+    ada = await dial(await connect(server), "/room?name=Ada")
+    assert await ada.receive() == "Ada comes in"
+    bob = await dial(await connect(server), "/room?name=Bob")
+    assert [await ada.receive(), await bob.receive()] == ["Bob comes in"] * 2
+    await bob.send("hello <b>all</b>")
+    assert [await ada.receive(), await bob.receive()] == ["Bob: hello <b>all</b>"] * 2
+    await bob.leave()
+    assert await ada.receive() == "Bob leaves"
+    await ada.close()
+    assert "Traceback" not in server.fresh_log
+
+
+@websocket
+@of("chat")
+async def test_chat_is_not_held_up_by_one(server: Server, connect: Connect) -> None:
+    slow = await dial(await connect(server), "/room?name=Slow")
+    quick = await dial(await connect(server), "/room?name=Quick")
+    assert await quick.receive() == "Quick comes in"
+    line = "x" * 100_000
+    for _ in range(200):
+        await quick.send(line)
+        assert await quick.receive() == f"Quick: {line}"
+    await slow.leave()
+    assert await quick.receive() == "Slow leaves"
+    await quick.close()
     assert "Traceback" not in server.fresh_log

@@ -6,7 +6,8 @@
 - `process`: a server while it runs: start-up time, processor time, its end
 - `memory`: the memory of its processes
 - `client`: single requests, to see that a server is up and answers rightly
-- `load`: wrk and h2load, and what they print
+- `websocket`: the frames of a WebSocket client
+- `load`: wrk, h2load and `sockets.py`, and what they print
 - `options`: the command line
 - `rounds`: the order in which everything is measured
 - `summary`: medians, spreads, ratios

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOLS = {"h1": "HTTP/1.1", "h2": "HTTP/2"}
+PROTOCOLS = {"h1": "HTTP/1.1", "h2": "HTTP/2", "ws": "WebSocket"}
 
 TEN_KB = b"x" * 10_000
+
+# The application of WebSockets.
+SOCKETS = "sockets:app"
+
+# Messages of a WebSocket. What is compressed has to be like what is sent in earnest, hence no letter twice in a row.
+SHORT = (
+    b'{"room": "harbour", "from": "ada", "time": 1735689600, '
+    b'"text": "the boat leaves at noon, bring warm clothes and some bread!"}'
+)
+LONG = b"".join(b'{"buoy": %d, "x": %d, "y": %d}\n' % (n, n * 7919 % 1000, n * 104729 % 1000) for n in range(3000))
+LONG = LONG[: 2**16]
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,15 @@ class Case:
     body: bytes | None = None
     # Whether Envoy can give the same answer from its routes alone.
     direct: bool = False
+    protocols: tuple[str, ...] = ("h1", "h2")
+    # Of a WebSocket: what kind of message, and whether it is compressed both ways.
+    text: bool = False
+    deflate: bool = False
+
+
+def echo(name: str, title: str, message: bytes, text: bool, deflate: bool = False) -> Case:
+    """A message to a WebSocket, which comes back."""
+    return Case(name, title, SOCKETS, "/", message, message, protocols=("ws",), text=text, deflate=deflate)
 
 
 CASES = {
@@ -38,5 +58,9 @@ CASES = {
             b'{"id":7,"name":"lamp","tags":["blue","large"],"price":12.5}',
             direct=True,
         ),
+        echo("text", "text of 125 bytes", SHORT, text=True),
+        echo("binary", "binary of 64 KiB", LONG, text=False),
+        echo("text-deflate", "text of 125 bytes, compressed", SHORT, text=True, deflate=True),
+        echo("binary-deflate", "binary of 64 KiB, compressed", LONG, text=False, deflate=True),
     )
 }

@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 
+from harness import websocket
 from harness.cases import Case
 
 TIMEOUT = 10.0
@@ -28,7 +29,10 @@ def answers(port: int, path: str) -> bool:
 def verify(port: int, case: Case, protocol: str) -> None:
     """Sends the request of `case` once and compares status and body of the answer."""
     try:
-        if protocol == "h1":
+        if protocol == "ws":
+            with websocket.connect(port, case) as connection:
+                status, body = 200, websocket.exchange(connection, case)
+        elif protocol == "h1":
             status, body = http1(port, "GET" if case.body is None else "POST", case.path, case.body)
         else:
             status, body = http2(port, case)

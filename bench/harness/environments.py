@@ -24,6 +24,7 @@ REPORTED = (
     "starlette",
     "uvicorn",
     "uvloop",
+    "websockets",
 )
 
 # What every server runs in common: a difference here would be measured as one of servers.

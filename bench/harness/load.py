@@ -1,4 +1,4 @@
-"""wrk and h2load: how they are run, and what they print."""
+"""The load generators wrk, h2load and sockets.py: how they are run, and what they print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Shape:
     """How much load, the same for every server. One thread generates it."""
 
     duration: int
-    # HTTP/1.1: one request at a time on each.
+    # HTTP/1.1 and WebSockets: one request or message at a time on each.
     connections: int
     # HTTP/2: so many connections with so many streams at a time.
     h2_connections: int
@@ -67,14 +68,20 @@ def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
             body = Path(directory, "body")
             body.write_bytes(case.body)
         before = children_seconds()
-        generator = wrk if protocol == "h1" else h2load
-        load = generator(url, body, shape, Path(directory))
+        if protocol == "ws":
+            load = sockets(port, case, shape.connections, seconds=shape.duration)
+        else:
+            generator = wrk if protocol == "h1" else h2load
+            load = generator(url, body, shape, Path(directory))
         spent = children_seconds() - before
     return Load(load.requests, load.seconds, load.p50, load.p99, spent)
 
 
 def prime(port: int, case: Case, protocol: str, requests: int = PRIME) -> None:
     """Sends so many requests of `case`, unmeasured."""
+    if protocol == "ws":
+        sockets(port, case, connections=8, messages=requests)
+        return
     with tempfile.NamedTemporaryFile() as body:
         command = ["h2load", "--threads=1", "--clients=8", f"--requests={requests}"]
         if protocol == "h1":
@@ -106,6 +113,13 @@ def h2load(url: str, body: Path | None, shape: Shape, directory: Path) -> Load:
         p50, p99 = parse_h2load_log(lines)
     # With a duration h2load counts for exactly that long.
     return Load(counted, float(shape.duration), p50, p99)
+
+
+def sockets(port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0) -> Load:
+    """Our own generator; it ends with an error if an answer is wrong."""
+    command = [sys.executable, str(BENCH / "sockets.py"), str(port), case.name]
+    output = run([*command, str(connections), str(seconds), str(messages)], seconds + PATIENCE)
+    return Load(**json.loads(output))
 
 
 def run(command: list[str], timeout: float) -> str:

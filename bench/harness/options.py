@@ -61,7 +61,7 @@ def add_amounts(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rounds", type=positive, default=5, help="how often everything is measured")
     add("--duration", type=positive, default=3, help="seconds of load in a measurement")
-    add("--connections", type=positive, default=64, help="connections of HTTP/1.1")
+    add("--connections", type=positive, default=64, help="connections of HTTP/1.1 and WebSocket")
     add("--h2-connections", type=positive, default=64, help="connections of HTTP/2")
     add("--h2-streams", type=positive, default=1, help="streams at a time on each of them")
     add("--quick", action="store_true", help="one round of one second, to see that all works")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from harness.cases import CASES, PROTOCOLS, Case
+from harness.cases import CASES, PROTOCOLS, SOCKETS, Case
 from harness.environments import BENCH, EnvironmentFailedError, environment
 
 APPS = BENCH / "apps"
@@ -44,9 +44,12 @@ class Server:
     protocols: tuple[str, ...] = tuple(PROTOCOLS)
     # Answers from its configuration, without an application.
     direct: bool = False
+    # Compresses the messages of WebSockets.
+    deflate: bool = True
 
     def answers(self, case: Case, protocol: str) -> bool:
-        return protocol in self.protocols and (case.direct or not self.direct)
+        speaks = protocol in self.protocols and protocol in case.protocols
+        return speaks and (case.direct or not self.direct) and (self.deflate or not case.deflate)
 
 
 def aiovoy() -> Server:
@@ -85,7 +88,7 @@ def envoy() -> Server:
 def pyvoy() -> Server:
     # One worker thread, uvloop and no access log are its defaults.
     root = installed("pyvoy")
-    options = "--address 127.0.0.1 --port {port} --interface asgi --worker-threads 1 {app}"
+    options = "--address 127.0.0.1 --port {port} --interface asgi --worker-threads 1 --websockets {app}"
     return Server("pyvoy", template(f"{shlex.quote(str(root / 'bin/pyvoy'))} {options}"), root)
 
 
@@ -96,9 +99,15 @@ def granian() -> Server:
     root = installed("granian")
     options = (
         "--host 127.0.0.1 --port {port} --interface asgi --workers 1 --runtime-threads 1 "
-        "--loop uvloop --no-ws --no-access-log --log-level warning {app}"
+        "--loop uvloop --no-access-log --log-level warning {app}"
     )
-    return Server("granian", template(f"{shlex.quote(str(root / 'bin/granian'))} {options}"), root)
+    command = template(f"{shlex.quote(str(root / 'bin/granian'))} {options}")
+    return Server(
+        "granian",
+        lambda place: [*command(place), "--ws" if place.app == SOCKETS else "--no-ws"],
+        root,
+        deflate=False,
+    )
 
 
 def uvicorn() -> Server:
@@ -109,7 +118,7 @@ def uvicorn() -> Server:
     )
     command = template(f"{shlex.quote(str(root / 'bin/uvicorn'))} {options}")
     # httptools speaks HTTP/1.1 only.
-    return Server("uvicorn", command, root, protocols=("h1",))
+    return Server("uvicorn", command, root, protocols=("h1", "ws"))
 
 
 BUILT_IN = {
