@@ -5,9 +5,15 @@
 //! the messages below. A message for an exchange that is over finds nobody and is dropped, so
 //! none can reach another request's stream.
 
+mod fields;
+mod table;
+
 use smallvec::SmallVec;
 
 use crate::file::FileRead;
+
+pub(crate) use fields::Fields;
+pub(crate) use table::Table;
 
 /// Names an exchange of one worker. An index is used again; its generation then differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -385,204 +391,9 @@ pub(crate) struct ResponseHead {
     pub close: bool,
 }
 
-/// Header fields in one allocation: a message that goes from one processor to another should be
-/// of few cache lines.
-#[derive(Debug, Default)]
-pub(crate) struct Fields {
-    /// For each field the lengths of name and value, four bytes each, then name and value.
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-/// The bytes of the two lengths before each field.
-const LENGTHS: usize = 2 * size_of::<u32>();
-
-impl Fields {
-    /// Room for `count` fields with `bytes` bytes of names and values.
-    pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(count * LENGTHS + bytes),
-            count: 0,
-        }
-    }
-
-    /// Appends a field.
-    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.push_lengths(name, value);
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(value);
-    }
-
-    /// Appends a field with the name in lower case.
-    pub(crate) fn push_lower_case(&mut self, name: &[u8], value: &[u8]) {
-        self.push_lengths(name, value);
-        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn push_lengths(&mut self, name: &[u8], value: &[u8]) {
-        for part in [name, value] {
-            // Envoy's limits keep requests far below, and what an application sends is checked
-            // where it is read.
-            let length = u32::try_from(part.len()).expect("a header field is shorter than 4 GiB");
-            self.bytes.extend_from_slice(&length.to_ne_bytes());
-        }
-        self.count += 1;
-    }
-
-    /// All but those of this name.
-    pub(crate) fn without(&self, name: &[u8]) -> Self {
-        let mut others = Self::with_capacity(self.count, self.bytes.len());
-        self.iter()
-            .filter(|(other, _)| *other != name)
-            .for_each(|(name, value)| others.push(name, value));
-        others
-    }
-
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Names and values in order.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        let mut rest = self.bytes.as_slice();
-        (0..self.count).map(move |_| {
-            let name = take_length(&mut rest);
-            let value = take_length(&mut rest);
-            let (name, tail) = rest.split_at(name);
-            let (value, tail) = tail.split_at(value);
-            rest = tail;
-            (name, value)
-        })
-    }
-}
-
-fn take_length(rest: &mut &[u8]) -> usize {
-    let (length, tail) = rest
-        .split_first_chunk()
-        .expect("a length is before its part");
-    *rest = tail;
-    u32::from_ne_bytes(*length) as usize
-}
-
-/// What one thread keeps of its exchanges, by id.
-#[derive(Debug)]
-pub(crate) struct Table<T> {
-    slots: Vec<Slot<T>>,
-    /// Indices of empty slots.
-    free: Vec<u32>,
-    /// Indices of filled slots, oldest first as long as none is removed.
-    live: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
-    generation: u32,
-    /// The value with its place in `live`.
-    value: Option<(T, u32)>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            live: Vec::new(),
-        }
-    }
-}
-
-impl<T> Table<T> {
-    /// Keeps what `value` makes of its new id.
-    pub(crate) fn insert_with(&mut self, value: impl FnOnce(ExchangeId) -> T) -> ExchangeId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            let index = u32::try_from(self.slots.len()).expect("fewer streams than 2^32");
-            self.slots.push(Slot {
-                generation: 0,
-                value: None,
-            });
-            index
-        });
-        let place = u32::try_from(self.live.len()).expect("fewer streams than 2^32");
-        let slot = &mut self.slots[index as usize];
-        let id = ExchangeId {
-            index,
-            generation: slot.generation,
-        };
-        slot.value = Some((value(id), place));
-        self.live.push(index);
-        id
-    }
-
-    /// The value of `id`, if it has not been removed.
-    pub(crate) fn get(&self, id: ExchangeId) -> Option<&T> {
-        let slot = self.slots.get(id.index as usize)?;
-        let (value, _) = slot.value.as_ref()?;
-        (slot.generation == id.generation).then_some(value)
-    }
-
-    /// Removes and returns the value of `id`.
-    pub(crate) fn remove(&mut self, id: ExchangeId) -> Option<T> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        let (value, place) = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.index);
-        self.live.swap_remove(place as usize);
-        if let Some(&moved) = self.live.get(place as usize) {
-            let moved = self.slots[moved as usize]
-                .value
-                .as_mut()
-                .expect("`live` names filled slots");
-            moved.1 = place;
-        }
-        Some(value)
-    }
-
-    /// All values that have not been removed.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.live.iter().filter_map(|&index| {
-            let slot = &self.slots[index as usize];
-            slot.value.as_ref().map(|(value, _)| value)
-        })
-    }
-
-    /// Some value that has not been removed; one that is likely to stay.
-    pub(crate) fn any(&self) -> Option<&T> {
-        let slot = &self.slots[*self.live.first()? as usize];
-        slot.value.as_ref().map(|(value, _)| value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_old_id_does_not_find_the_new_exchange_in_its_slot() {
-        let mut table = Table::default();
-        let old = table.insert_with(|_| "old");
-        assert_eq!(table.remove(old), Some("old"));
-        let new = table.insert_with(|_| "new");
-        assert_eq!(old.index, new.index);
-        assert_eq!(table.get(old), None);
-        assert_eq!(table.remove(old), None);
-        assert_eq!(table.get(new), Some(&"new"));
-    }
-
-    #[test]
-    fn any_finds_a_live_value_whatever_was_removed() {
-        let mut table = Table::default();
-        let ids: Vec<_> = (0..5).map(|n| table.insert_with(|_| n)).collect();
-        for (gone, id) in ids.iter().enumerate() {
-            assert!(table.any().is_some_and(|left| *left >= gone));
-            assert_eq!(table.remove(*id), Some(gone));
-        }
-        assert_eq!(table.any(), None);
-    }
 
     #[test]
     fn endpoints_are_read_as_envoy_writes_them() {
@@ -607,21 +418,6 @@ mod tests {
         assert_eq!(head.name(), "GET /a%20b");
         head.fields.push(b"x-request-id", b"1-2");
         assert_eq!(head.name(), "GET /a%20b (request 1-2)");
-    }
-
-    #[test]
-    fn fields_keep_order_and_repeats() {
-        let mut fields = Fields::with_capacity(4, 8);
-        fields.push(b"b", b"");
-        fields.push(b"a", b"1");
-        fields.push_lower_case(b"Set-Cookie", b"");
-        fields.push(b"a", b"2");
-        let others = fields.without(b"b");
-        let pairs: Vec<_> = others.iter().collect();
-        assert_eq!(
-            pairs,
-            [(&b"a"[..], &b"1"[..]), (b"set-cookie", b""), (b"a", b"2")]
-        );
     }
 
     #[test]

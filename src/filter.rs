@@ -7,7 +7,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy::{
     AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
@@ -23,10 +22,12 @@ use crate::exchange::{
 use crate::process::Process;
 use crate::request::{self, Refusal};
 use crate::worker::Streams;
+use end::HeldEnd;
 use websocket::WebSocket;
 
 pub(crate) use websocket::Settings;
 
+mod end;
 mod websocket;
 
 /// One filter chain's configuration: it has none of its own, since the application and its
@@ -115,24 +116,6 @@ struct ResponseBody {
     /// While the request goes on: when the last burst began, and its bytes.
     burst: Option<(Instant, usize)>,
 }
-
-/// The end of a response on HTTP/2 whose request has not ended. With it Envoy resets the stream,
-/// and what the client's window has no room for is lost. So after a burst it is held back until the
-/// request ends, the rest of which is thrown away, or the client has had time for the burst.
-struct HeldEnd {
-    trailers: Fields,
-    /// When it goes out, if the client keeps up then.
-    due: Instant,
-    /// When it goes out whether the client keeps up or not.
-    latest: Instant,
-}
-
-/// Bytes that any usual client has room for: a window is 65,535 at the beginning.
-const BURST: usize = 60 * 1024;
-/// How long a burst takes to be with a client that keeps up.
-const BURST_TIME: Duration = Duration::from_millis(500);
-/// How long the end of a response is held back at most.
-const HELD: Duration = Duration::from_secs(60);
 
 impl HttpFilter for Filter {
     fn on_request_headers(
@@ -282,7 +265,7 @@ impl HttpFilter for Filter {
         self.response.set(response);
         self.report_room(envoy);
         if let Some(held) = &mut *self.held_end.borrow_mut() {
-            held.due = held.due.max(Instant::now() + BURST_TIME);
+            held.give_time();
         }
         if self.is_websocket() {
             self.streams.resume(self.id);
@@ -462,63 +445,6 @@ impl Filter {
         self.report_room(envoy);
     }
 
-    /// Sends what is not the last.
-    fn send_data(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8]) {
-        if self.version.get() == HttpVersion::Http2 && !self.request.get().ended {
-            let mut response = self.response.get();
-            let now = Instant::now();
-            let (since, bytes) = response
-                .burst
-                .filter(|(since, _)| now.duration_since(*since) < BURST_TIME)
-                .unwrap_or((now, 0));
-            response.burst = Some((since, bytes + data.len()));
-            self.response.set(response);
-        }
-        envoy.send_response_data(data, false);
-    }
-
-    /// Ends the response with the last of its body, or with trailers.
-    fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields) {
-        self.end_response();
-        if !self.holds_end(data.len()) {
-            return send_end(envoy, data, &trailers);
-        }
-        if !data.is_empty() {
-            envoy.send_response_data(data, false);
-        }
-        let now = Instant::now();
-        *self.held_end.borrow_mut() = Some(HeldEnd {
-            trailers,
-            due: now + BURST_TIME,
-            latest: now + HELD,
-        });
-        self.start_clock();
-        let kept = envoy.buffered_request_body_len();
-        if kept > 0 {
-            envoy.drain_buffered_request_body(kept);
-        }
-    }
-
-    /// Whether the end of the response has to wait, if it comes behind `more` bytes.
-    fn holds_end(&self, more: usize) -> bool {
-        self.version.get() == HttpVersion::Http2
-            && !self.request.get().ended
-            && (more > BURST || self.is_in_burst())
-    }
-
-    fn is_in_burst(&self) -> bool {
-        let burst = self.response.get().burst;
-        burst.is_some_and(|(since, bytes)| bytes > BURST && since.elapsed() < BURST_TIME)
-    }
-
-    /// Sends an end that was held back.
-    fn release_end(&self, envoy: &mut EnvoyFilter<'_>) {
-        let held = self.held_end.borrow_mut().take();
-        if let Some(HeldEnd { trailers, .. }) = held {
-            send_end(envoy, b"", &trailers);
-        }
-    }
-
     /// Has [`tick`](Self::tick) called from now on.
     fn start_clock(&self) {
         if !self.clocked.replace(true) {
@@ -534,7 +460,7 @@ impl Filter {
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
         let is_slow = self.response.get().above_watermark > 0;
-        let is_due = |held: &HeldEnd| now >= if is_slow { held.latest } else { held.due };
+        let is_due = |held: &HeldEnd| held.is_due(now, is_slow);
         let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         self.envoy.with(current, |envoy| {
             if let Some(socket) = self.websocket.get() {
@@ -636,18 +562,6 @@ impl Filter {
             envoy.drain_buffered_request_body(drained);
         }
     }
-}
-
-/// Sends the last of a body, and the end with it or with trailers.
-fn send_end(envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: &Fields) {
-    if trailers.is_empty() {
-        return envoy.send_response_data(data, true);
-    }
-    if !data.is_empty() {
-        envoy.send_response_data(data, false);
-    }
-    let trailers: SmallVec<[Header<'_>; 8]> = pairs(trailers).collect();
-    envoy.send_response_trailers(&trailers);
 }
 
 fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {
