@@ -34,11 +34,11 @@ class Wire:
 
     tls: ssl.SSLObject | None = None
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, port: int) -> None:
         self.sock = sock
         self.local_port: int = sock.getsockname()[1]
-        host, port = sock.getpeername()
-        self.authority = f"{host}:{port}"
+        # Not from the socket: a server that stops may have closed it already.
+        self.authority = f"127.0.0.1:{port}"
         self.writing = asyncio.Lock()
 
     @classmethod
@@ -49,7 +49,7 @@ class Wire:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(DEADLINE):
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-                wire = cls(sock)
+                wire = cls(sock, port)
                 if tls is not None:
                     await wire.shake_hands(tls.context(*alpn), tls.name)
         except BaseException:
