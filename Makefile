@@ -49,7 +49,7 @@ autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases su
 lint: $(INSTALLED) ## Check formatting, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	$(BIN)/ruff check
+	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
