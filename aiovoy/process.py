@@ -3,11 +3,8 @@
 import atexit
 import contextlib
 import math
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from .config import LOG_LEVELS, Config
 from .control import ControlChannel, Event
 from .environ import check_bridge, envoy_environ
 from .errors import StartupError
+from .folder import CONTROL_SOCKET, RunFolder
 from .port import HeldPort, authority
 from .renewal import Renewal
 from .uds import HeldUds
@@ -74,9 +72,10 @@ class EnvoyProcess:
             self._hold_ports()
             if config.uds is not None:
                 made.callback(HeldUds(config.uds).release)
-            folder = _run_folder()
-            made.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._control = ControlChannel(folder / "control.sock", self._on_event)
+            run_folder = RunFolder()
+            made.callback(run_folder.remove)
+            folder = run_folder.path
+            self._control = ControlChannel(folder / CONTROL_SOCKET, self._on_event)
             made.callback(self._control.close)
             bootstrap_file = folder / "bootstrap.yaml"
             secrets = write_secrets(config, folder)
@@ -95,9 +94,10 @@ class EnvoyProcess:
             try:
                 self._process = subprocess.Popen(
                     [binary, *envoy_arguments(config, bootstrap_file)],
-                    env=envoy_environ(config, folder / "control.sock"),
+                    env=envoy_environ(config, folder / CONTROL_SOCKET),
                     stdout=stdout,
                     stderr=stderr,
+                    pass_fds=[run_folder.fileno()],
                 )
             except OSError as error:
                 raise StartupError(f"cannot run `{binary}`: {error.strerror}") from None
@@ -243,19 +243,6 @@ class _Tail:
         if self._path is None or not self._path.is_file():
             return b""
         return self._path.read_bytes()
-
-
-def _run_folder() -> Path:
-    """A new private folder (mode 0700), whose path is short enough for the sockets in it."""
-    folder = Path(tempfile.mkdtemp(prefix="aiovoy-"))
-    if len(os.fsencode(folder)) <= _LONGEST_SOCKET_PATH - len("/control.sock"):
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="aiovoy-", dir="/tmp"))
-
-
-_LONGEST_SOCKET_PATH = 103
-"""`sun_path` of macOS; Linux has four bytes more."""
 
 
 _running: set[EnvoyProcess] = set()

@@ -287,8 +287,56 @@ def test_envoy_stops_when_its_launcher_dies(launch: Callable[..., Launcher], fak
     eventually(lambda: fake.notes == ["end of channel"])
     (folder,) = run_folders.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    for file in [*folder.iterdir(), folder]:
-        file.rmdir() if file.is_dir() else file.unlink()
+
+    def removed_by_the_next() -> bool:
+        serve_once(launch)
+        return not folder.exists()
+
+    eventually(removed_by_the_next)  # once that Envoy has ended
+
+
+def test_folder_of_an_envoy_that_outlives_its_launcher(
+    launch: Callable[..., Launcher], fake: Fake, run_folders: Path
+) -> None:
+    fake.behave("hang")
+    launcher = launch()
+    eventually(lambda: fake.notes == ["hanging"])
+    (envoy,) = psutil.Process(launcher.process.pid).children()
+    (folder,) = run_folders.iterdir()
+    launcher.process.kill()
+    launcher.process.wait()
+    fake.behave("serve")
+    serve_once(launch)
+    assert (folder / "bootstrap.yaml").exists()
+    envoy.kill()
+    envoy.wait()
+    serve_once(launch)
+    assert not folder.exists()
+
+
+def test_folders_of_others_stay(launch: Callable[..., Launcher], run_folders: Path) -> None:
+    running = launch()
+    running.wait_until_running()
+    (held,) = run_folders.iterdir()
+    foreign = run_folders / "aiovoy-notes"
+    foreign.mkdir()
+    link = run_folders / "aiovoy-link"
+    link.symlink_to(held)
+    serve_once(launch)
+    assert (held / "control.sock").is_socket()
+    assert foreign.is_dir()
+    foreign.rmdir()
+    link.unlink()
+    running.process.terminate()
+    running.end()
+
+
+def serve_once(launch: Callable[..., Launcher]) -> None:
+    """Starts a server and stops it."""
+    launcher = launch()
+    launcher.wait_until_running()
+    launcher.process.terminate()
+    launcher.end()
 
 
 async def test_long_temporary_folder(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
