@@ -118,8 +118,7 @@ def _listeners(config: Config, host: str, port: int, ssl_port: int | None, secre
         listeners = [_listener(config, "aiovoy", place)]
         listeners.append(_listener(config, "aiovoy_tls", _tcp(config, host, ssl_port), tls))
     if config.http3:
-        streams = _quote(config.http2_max_concurrent_streams)
-        place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), streams=streams)
+        place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), **_streams(config, 24 * 2**20))
         quic = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
         listeners.append(_listener(config, "aiovoy_quic", place, quic, udp=True))
     return listeners
@@ -148,7 +147,7 @@ def _listener(config: Config, name: str, place: str, transport_socket: str = "",
         header_count=_quote(config.limit_request_header_count),
         header_kb=_quote(-(-config.limit_request_header_bytes // 1024)),
         headers_timeout=headers_timeout,
-        streams=_quote(config.http2_max_concurrent_streams),
+        **_streams(config, 2**31 - 1),
         idle=_duration(config.timeout_idle),
         ignored_upgrades=_quote("[^wW].*" if config.ws == "auto" else ".*"),
         upgrades=_template("upgrades.yaml") if config.ws == "auto" else "",
@@ -167,6 +166,13 @@ def _listener(config: Config, name: str, place: str, transport_socket: str = "",
         handshake_timeout=f"transport_socket_connect_timeout: {headers_timeout}" if transport_socket else "",
         transport_socket=transport_socket,
     )
+
+
+def _streams(config: Config, largest_window: int) -> dict[str, str]:
+    """How many streams a connection may have, and as many bytes of each as fit into its window."""
+    streams = config.http2_max_concurrent_streams
+    window = min(streams * STREAM_WINDOW, largest_window)
+    return {"streams": _quote(streams), "stream_window": _quote(STREAM_WINDOW), "connection_window": _quote(window)}
 
 
 def _tls_context(config: Config, alpn: str, secrets: Path | None) -> str:
@@ -206,6 +212,9 @@ def _access_log(config: Config) -> str:
             log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
     return _fill("access_log.yaml", format=log_format)
 
+
+# Bytes of a request body that are on their way and not read yet, on HTTP/2 and 3.
+STREAM_WINDOW = 256 * 1024
 
 # As the scope names it; a request that was refused before there was a scope has only the connection's.
 _CLIENT = (

@@ -155,9 +155,9 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 @_seconds("--ws-ping-interval", show_default="20", help="Time between pings; 0 for none.")
 @_seconds("--ws-ping-timeout", show_default="20", help="How long the answer to a ping may take; 0 for ever.")
 @_option(
-    "--ws-per-message-deflate/--no-ws-per-message-deflate",
-    default=None,
-    show_default="on",
+    "--ws-per-message-deflate",
+    type=bool,
+    show_default="true",
     help="Compress messages if the client can.",
 )
 @_option(

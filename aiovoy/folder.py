@@ -20,8 +20,9 @@ class RunFolder:
     def __init__(self) -> None:
         self.path = _make()
         self._lock = _open(self.path)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        _remove_left(self.path.parent)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            _remove_left(self.path.parent)
 
     def fileno(self) -> int:
         """The descriptor with the lock, for Envoy to inherit."""

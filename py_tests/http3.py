@@ -11,6 +11,7 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
+from aioquic.tls import SessionTicket
 from certificates import authority
 from deadline import DEADLINE
 from exchange import Connection, Headers
@@ -28,8 +29,9 @@ PIECE = 64 * 1024
 class Http3Connection(Connection):
     protocol = "http/3"
 
-    def __init__(self, endpoint: "Endpoint", port: int) -> None:
+    def __init__(self, endpoint: "Endpoint", port: int, tickets: list[SessionTicket]) -> None:
         self.endpoint = endpoint
+        self.tickets = tickets
         self.port = port
         self.local_port: int = endpoint.transport.get_extra_info("sockname")[1]
 
@@ -48,9 +50,9 @@ class Http3Connection(Connection):
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, endpoint = await loop.create_datagram_endpoint(
-            lambda: Endpoint(Quic(configuration=configuration)), sock=sock
-        )
+        tickets: list[SessionTicket] = []
+        quic = Quic(configuration=configuration, session_ticket_handler=tickets.append)
+        _, endpoint = await loop.create_datagram_endpoint(lambda: Endpoint(quic), sock=sock)
         try:
             endpoint.connect(("127.0.0.1", port))
             async with asyncio.timeout(DEADLINE):
@@ -58,7 +60,7 @@ class Http3Connection(Connection):
         except BaseException:
             endpoint.transport.close()
             raise
-        return cls(endpoint, port)
+        return cls(endpoint, port, tickets)
 
     @property
     def going_away(self) -> asyncio.Event:

@@ -73,6 +73,29 @@ async def test_slow_reader_makes_send_wait(server: Server, connect: Connect, pro
     assert server.memory() - before < RESIDENT[protocol]
 
 
+async def hints(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends early hints until it has to wait, then the response; notes how many bytes they were."""
+    links = [b"<" + b"x" * 1000 + b">"]
+    for sent in range(100_000):
+        sending = asyncio.ensure_future(send({"type": "http.response.early_hint", "links": links}))
+        done, _ = await asyncio.wait({sending}, timeout=0.5)
+        if not done:
+            note(scope, sent)
+            note(scope, "waiting")
+            break
+    await sending
+    await answer(send, sent)
+
+
+@pytest.mark.protocols(HTTP1)
+@unlike_uvicorn("uvicorn has no early hints")
+async def test_early_hints_wait_for_a_slow_reader(server: Server, connect: Connect, key: str) -> None:
+    exchange = await (await connect(server)).start("GET", f"/hints?{key}")
+    sent, _ = await server.noted(key, "waiting")
+    assert sent * 1000 < UNDER_WAY[HTTP1]
+    assert (await exchange.response()).json() == sent
+
+
 async def one_send(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends everything in a single message."""
     await start(send)
@@ -200,24 +223,62 @@ async def test_application_that_does_not_read_stops_the_client(
             await uploading
 
 
-@unlike_uvicorn("uvicorn has no HTTP/2")
-async def test_stalled_upload_does_not_delay_its_siblings(server: Server, key: str, tmp_path: object) -> None:
+@unlike_uvicorn("uvicorn has neither")
+@pytest.mark.protocols(HTTP2, HTTP3)
+async def test_stalled_uploads_do_not_delay_their_siblings(
+    server: Server, connect: Connect, key: str, tmp_path: object
+) -> None:
+    """However many: each has a window of its own, and the connection's has room for all."""
     path = f"{tmp_path}/gate"
     data = b"y" * 300_000
-    async with await Http2Connection.open(server.port) as connection:
-        stalled = await connection.start(
-            "POST", f"/reads_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
-        )
-        uploading = asyncio.create_task(stalled.send(b"x" * (32 * MEGABYTE), end=True))
-        await server.noted(key, "not reading")
-        await settled(lambda: stalled.sent)
-        assert not uploading.done()
+    connection = await connect(server)
+    async with asyncio.TaskGroup() as uploads:
+        stalled = []
+        for _ in range(10):
+            exchange = await connection.start(
+                "POST", f"/reads_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
+            )
+            stalled.append(exchange)
+            uploads.create_task(exchange.send(b"x" * (2 * MEGABYTE), end=True))
+        await settled(lambda: sum(exchange.sent for exchange in stalled))
+        assert all(exchange.sent < 2 * MEGABYTE for exchange in stalled)
         assert (await connection.get("/plain")).body == b"plain"
         assert (await connection.post("/sink", data)).json() == hashlib.sha256(data).hexdigest()
         open(path, "w").close()
-        expected = hashlib.sha256(b"x" * (32 * MEGABYTE)).hexdigest()
-        assert (await stalled.response()).json() == expected
-        await uploading
+    expected = hashlib.sha256(b"x" * (2 * MEGABYTE)).hexdigest()
+    for exchange in stalled:
+        assert (await exchange.response()).json() == expected
+
+
+async def receives_late(scope: Scope, receive: Receive, send: Send) -> None:
+    """Receives nothing until the gate opens, then answers with the lengths of what it receives."""
+    note(scope, "not reading")
+    await file_exists(gate(scope))
+    lengths = []
+    more = True
+    while more:
+        message = await receive()
+        lengths.append(len(message["body"]))
+        more = message["more_body"]
+    await answer(send, lengths)
+
+
+@unlike_uvicorn("uvicorn has no HTTP/2")
+async def test_short_pieces_that_wait_are_joined(server: Server, key: str, tmp_path: object) -> None:
+    """Else each of them, of one byte, would cost a hundred."""
+    path = f"{tmp_path}/gate"
+    async with await Http2Connection.open(server.port) as connection:
+        exchange = await connection.start(
+            "POST", f"/receives_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
+        )
+        await server.noted(key, "not reading")
+        for _ in range(5000):
+            await exchange.send(b"x")
+        open(path, "w").close()
+        await exchange.send(b"", end=True)
+        lengths = (await exchange.response()).json()
+    assert sum(lengths) == 5000
+    assert len(lengths) < 20
 
 
 async def echo_stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -258,4 +319,4 @@ async def test_slow_reader_of_an_echo_stops_its_own_upload(server: Server, conne
             await uploading
 
 
-app = routes(flood, one_send, cancels_sends, plain, sink, reads_late, echo_stream)
+app = routes(flood, hints, one_send, cancels_sends, plain, sink, reads_late, receives_late, echo_stream)

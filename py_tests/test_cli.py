@@ -183,7 +183,7 @@ def test_settings_of_the_bridge() -> None:
         *("--forwarded-allow-ips", "10.0.0.0/8,::1", "--proxy-protocol"),
         *("--limit-request-body", "1000", "--limit-concurrency", "10", "--timeout-idle", "7"),
         *("--ws-max-size", "1", "--ws-max-queue", "2", "--ws-ping-interval", "3", "--ws-ping-timeout", "0"),
-        *("--no-ws-per-message-deflate", "--access-log"),
+        *("--ws-per-message-deflate", "false", "--access-log"),
     )
     for line in [
         'app: "main:app"',

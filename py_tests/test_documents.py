@@ -184,4 +184,4 @@ def test_fixed_limits_are_those_of_the_configuration() -> None:
         assert re.search(rf"\| {kib} KiB.*`{name}`", document)
     assert "per_connection_buffer_limit_bytes: 262144" in text
     assert "initial_stream_window_size: 262144" in text
-    assert "initial_connection_window_size: 1048576" in text
+    assert "initial_connection_window_size: 26214400" in text

@@ -17,6 +17,7 @@ from certificates import Pair, authority_file
 from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from deadline import eventually
 from exchange import Connection, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
@@ -97,6 +98,14 @@ async def test_http3_is_told_of_by_the_others(serve: Serve, connect: Connect, pa
     told = (await connection.get("/seen")).header(b"alt-svc")
     expected = f'h3=":{server.ssl_port}"; ma=86400'.encode()
     assert told == (None if connection.protocol == HTTP3 else expected)
+
+
+async def test_early_data_is_not_taken(serve: Serve, pair: Pair) -> None:
+    """A client may send it only if its ticket says so."""
+    server = serve(APP, **pair.options, http3=True, ssl_port=None)
+    async with await Http3Connection.open(server.ssl_port, Tls()) as connection:
+        await eventually(lambda: connection.tickets)
+    assert not any(ticket.max_early_data_size for ticket in connection.tickets)
 
 
 async def test_clear_text_does_not_tell_of_http3(serve: Serve, pair: Pair) -> None:

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::exchange::{
     ExchangeId, Failure, Fields, Inbound, Outbound, Payload, Request, RequestHead, ResponseHead,
-    WebSocketOffer,
+    WebSocketOffer, piece_cost,
 };
 use crate::filter::Settings;
 use crate::process::Process;
@@ -48,6 +48,8 @@ pub(crate) struct Exchange {
     /// As far as it has come.
     pub(crate) body: Vec<u8>,
     pub(crate) complete: bool,
+    /// What its pieces counted for beyond their bytes.
+    pub(crate) excess: usize,
     pub(crate) disconnected: bool,
     /// What it offers, if it is a WebSocket.
     pub(crate) websocket: Option<Box<WebSocketOffer>>,
@@ -370,6 +372,7 @@ impl PlayedLoop {
                 assert!(!exchange.complete, "body after its end");
                 exchange.body.extend_from_slice(&data);
                 exchange.complete = end;
+                exchange.excess += piece_cost(data.len()) - data.len();
                 format!("{number}: body {}", describe(&data, end))
             }
             Inbound::Room(_, bytes) => format!("{number}: room {bytes}"),
@@ -405,6 +408,7 @@ impl PlayedLoop {
             complete: request.complete,
             disconnected: false,
             websocket: request.websocket,
+            excess: 0,
             closed: false,
         });
         format!("{number}: start {piece}")

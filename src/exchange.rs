@@ -31,6 +31,20 @@ pub(crate) const REQUEST_WINDOW: usize = 256 * 1024;
 /// One message may go beyond it: the application has those bytes in memory anyway.
 pub(crate) const RESPONSE_WINDOW: usize = 256 * 1024;
 
+/// What a message between the two sides counts for at least in either window: an allocation and
+/// its place in the mailbox cost memory however little is in it.
+pub(crate) const LEAST_COST: usize = 64;
+
+/// What a piece of a request body counts for in [`REQUEST_WINDOW`] until the loop has it.
+pub(crate) fn piece_cost(length: usize) -> usize {
+    length.max(LEAST_COST)
+}
+
+/// What an interim head counts for in [`RESPONSE_WINDOW`].
+pub(crate) fn interim_cost(fields: &Fields) -> usize {
+    LEAST_COST + fields.size()
+}
+
 /// Window updates in both directions are sent in steps of this many bytes, so that a small
 /// body costs none. Smaller than either window, or the last step would never be sent.
 pub(crate) const WINDOW_STEP: usize = 64 * 1024;
@@ -183,8 +197,13 @@ impl Payload {
 
     /// What it counts for in [`REQUEST_WINDOW`]: its bytes, but not so little that the window
     /// would hold more messages than the queue may have.
-    pub(crate) fn cost(&self, least: usize) -> usize {
+    pub(crate) fn request_cost(&self, least: usize) -> usize {
         self.len().max(least)
+    }
+
+    /// What it counts for in [`RESPONSE_WINDOW`].
+    pub(crate) fn response_cost(&self) -> usize {
+        self.len().max(LEAST_COST)
     }
 }
 
@@ -260,7 +279,7 @@ pub(crate) struct Request {
 pub(crate) struct WebSocketOffer {
     /// The subprotocols that the client knows, in its order.
     pub subprotocols: Vec<String>,
-    /// See [`Payload::cost`].
+    /// See [`Payload::request_cost`].
     pub least_cost: usize,
 }
 

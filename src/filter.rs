@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use crate::clock::Instant;
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Inbound, Outbound, REQUEST_WINDOW, Request,
-    ResponseHead, WINDOW_STEP,
+    ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
 };
 use crate::process::Process;
 use crate::request::{self, Refusal};
@@ -207,13 +207,13 @@ impl HttpFilter for Filter {
             self.request.set(body);
             return DataStatus::StopIterationAndWatermark;
         }
-        body.unread += length;
         body.end_posted = body.ended;
-        self.request.set(body);
         if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            body.unread += length;
             request::append(&mut request.body, envoy.received_request_body().iter());
             request.complete = body.ended;
         } else if length > 0 || body.ended {
+            body.unread += piece_cost(length);
             let mut data = Vec::with_capacity(length);
             request::append(&mut data, envoy.received_request_body().iter());
             self.streams.post(
@@ -226,6 +226,7 @@ impl HttpFilter for Filter {
                 },
             );
         }
+        self.request.set(body);
         DataStatus::StopIterationNoBuffer
     }
 
@@ -485,9 +486,11 @@ impl Filter {
     fn send_interim(&self, envoy: &mut EnvoyFilter<'_>, status: u16, fields: &Fields) {
         let mut response = self.response.get();
         response.announced = true;
+        response.unreported += interim_cost(fields);
         self.response.set(response);
         let status = status_digits(status);
         envoy.send_response_headers(&headers(&status, fields), false);
+        self.report_room(envoy);
     }
 
     /// From here on the end of the stream is of our making.
@@ -541,12 +544,15 @@ impl Filter {
                 break;
             }
         }
-        body.unread += data.len();
-        let end = body.ended && !body.end_posted && data.len() == envoy.buffered_request_body_len();
-        body.end_posted |= end;
-        self.request.set(body);
         let drained = data.len();
-        if drained > 0 || end {
+        let end = body.ended && !body.end_posted && drained == envoy.buffered_request_body_len();
+        body.end_posted |= end;
+        let posts = drained > 0 || end;
+        if posts {
+            body.unread += piece_cost(drained);
+        }
+        self.request.set(body);
+        if posts {
             self.streams.post(
                 envoy,
                 self.id,

@@ -17,6 +17,7 @@ use super::outcome::{Outcome, Progress};
 use super::state::{Client, Message, Response, Step, Violation};
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,
+    interim_cost, piece_cost,
 };
 use crate::file::{FileRead, FileReader};
 use crate::python::awaitable::{Awaitable, Poll, Source};
@@ -158,14 +159,16 @@ impl HttpCycle {
     /// Takes what has come from Envoy, and has whoever waits for it look again.
     pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
+        let mut read = None;
         let full = {
             let mut state = self.state.lock();
             match event {
                 Event::Body(data, end) => {
-                    if !data.is_empty() {
-                        state.pieces.push_back(data);
-                    }
+                    // In the mailbox it counted for more, if it is short.
+                    state.unreported += piece_cost(data.len()) - data.len();
                     state.body_complete |= end;
+                    read = state.take_read();
+                    state.add_piece(data);
                     state.body_awaited = None;
                     receivers = std::mem::take(&mut state.receivers);
                 }
@@ -198,6 +201,9 @@ impl HttpCycle {
             }
             state.room_awaited.is_some()
         };
+        if let Some(read) = read {
+            self.dispatcher.get().post(Outbound::Read(self.id, read));
+        }
         if full {
             Dispatcher::watch(self.dispatcher.bind(py))?;
         }
@@ -313,14 +319,17 @@ impl HttpCycle {
                 let bytes = data.len();
                 (Outbound::Body { id, data, end }, bytes)
             }
-            Step::EarlyHint(fields) => (
-                Outbound::Interim {
-                    id,
-                    status: 103,
-                    fields,
-                },
-                0,
-            ),
+            Step::EarlyHint(fields) => {
+                let cost = interim_cost(&fields);
+                (
+                    Outbound::Interim {
+                        id,
+                        status: 103,
+                        fields,
+                    },
+                    cost,
+                )
+            }
             Step::Trailers(fields) => (Outbound::Trailers(id, fields), 0),
             Step::File { reader, more } => {
                 state.transfer = Some(Transfer {
@@ -412,6 +421,22 @@ impl State {
         self.outstanding > RESPONSE_WINDOW
     }
 
+    /// Keeps more of the body. What is short joins what is there, or each would cost an allocation.
+    fn add_piece(&mut self, data: Vec<u8>) {
+        match self.pieces.back_mut() {
+            Some(last) if last.len() + data.len() <= WINDOW_STEP => last.extend_from_slice(&data),
+            _ if data.is_empty() => {}
+            _ => self.pieces.push_back(data),
+        }
+    }
+
+    /// The bytes of which Envoy's side is to be told that they are read. It keeps nothing back of a
+    /// body whose end is here, and needs no word of it.
+    fn take_read(&mut self) -> Option<usize> {
+        let due = self.unreported >= WINDOW_STEP && !self.body_complete;
+        due.then(|| std::mem::take(&mut self.unreported))
+    }
+
     /// Whether a `send` waits.
     fn must_wait(&self) -> bool {
         !self.response.is_complete() && (self.transfer.is_some() || self.is_full())
@@ -436,13 +461,17 @@ impl Source for Receive {
                 state.body_awaited.get_or_insert_with(Instant::now);
             }
             let go_on = std::mem::take(&mut state.continue_due);
+            let fields = Fields::default();
+            if go_on {
+                state.outstanding += interim_cost(&fields);
+            }
             drop(state);
             let dispatcher = cycle.dispatcher.get();
             if go_on {
                 dispatcher.post(Outbound::Interim {
                     id: cycle.id,
                     status: 100,
-                    fields: Fields::default(),
+                    fields,
                 });
             }
             if for_body {
@@ -456,14 +485,9 @@ impl Source for Receive {
         let more = !(state.body_complete && state.pieces.is_empty());
         state.body_received = !more;
         state.unreported += piece.len();
-        // Envoy keeps nothing back of a body whose end is here, and needs no word of it.
-        let read = if state.unreported >= WINDOW_STEP && !state.body_complete {
-            std::mem::take(&mut state.unreported)
-        } else {
-            0
-        };
+        let read = state.take_read();
         drop(state);
-        if read > 0 {
+        if let Some(read) = read {
             cycle.dispatcher.get().post(Outbound::Read(cycle.id, read));
         }
         message::http_request(py, &piece, more).map(|message| Poll::Ready(message.into_any()))

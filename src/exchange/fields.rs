@@ -56,6 +56,11 @@ impl Fields {
         others
     }
 
+    /// Bytes that they take.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0

@@ -18,7 +18,7 @@ use super::{Filter, pairs};
 use crate::clock::Instant;
 use crate::config::Config;
 use crate::exchange::{
-    Fields, HttpVersion, Inbound, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,
+    Fields, HttpVersion, Inbound, LEAST_COST, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,
 };
 use crate::websocket::connection::Connection;
 use crate::websocket::event::Event;
@@ -39,7 +39,7 @@ const PING_TIMEOUT_CODE: u16 = 1011;
 pub(crate) struct Settings {
     /// Bytes of the largest message.
     max_size: usize,
-    /// See [`Payload::cost`].
+    /// See [`Payload::request_cost`].
     least_cost: usize,
     /// How often a client is pinged; zero is never.
     ping_interval: Duration,
@@ -54,7 +54,8 @@ impl Settings {
         Self {
             max_size: usize::try_from(config.ws_max_size).unwrap_or(usize::MAX),
             least_cost: usize::try_from(config.ws_max_queue)
-                .map_or(0, |messages| REQUEST_WINDOW / messages.max(1)),
+                .map_or(0, |messages| REQUEST_WINDOW / messages.max(1))
+                .max(LEAST_COST),
             ping_interval: config.ws_ping_interval,
             ping_timeout: config.ws_ping_timeout,
             deflate: config.ws_per_message_deflate,
@@ -75,7 +76,7 @@ impl Settings {
 /// One WebSocket. No borrow is held across a call into Envoy.
 pub(super) struct WebSocket {
     phase: RefCell<Phase>,
-    /// When a ping was sent last, or the WebSocket opened.
+    /// When a ping was sent last, or a part of a frame came, or the WebSocket opened.
     pinged: Cell<Instant>,
     /// The client owes an answer to that ping.
     pong_due: Cell<bool>,
@@ -181,6 +182,10 @@ impl Filter {
         if taken < length {
             envoy.drain_received_request_body(taken);
         }
+        if socket.connection(|connection| connection.is_amid_frame()) == Some(true) {
+            // No pong can come before the frame's end.
+            socket.pinged.set(Instant::now());
+        }
         self.answer_frames(socket, envoy, out);
         if taken < length {
             return DataStatus::StopIterationAndWatermark;
@@ -244,7 +249,8 @@ impl Filter {
         taken
     }
 
-    /// What the client had sent before it went, and there was no room for.
+    /// What the client had sent before it went, and there was no room for. Of what was compressed
+    /// no more than is kept of what was not, for nobody would wait any more: the rest is lost.
     pub(super) fn messages_left(
         &self,
         socket: &WebSocket,
@@ -254,14 +260,22 @@ impl Filter {
         let Phase::Open(connection) = &mut *socket.phase.borrow_mut() else {
             return left;
         };
+        let mut room = envoy.buffered_request_body_len().max(REQUEST_WINDOW);
         for mut chunk in envoy.buffered_request_body().iter() {
-            while let Some(event) = connection.receive(&mut chunk, &mut out) {
-                left.extend(match event {
-                    Event::Text(text) => Some(Inbound::Message(id, Payload::Text(text))),
-                    Event::Binary(data) => Some(Inbound::Message(id, Payload::Binary(data))),
-                    Event::Close { code, reason } => Some(Inbound::Closed { id, code, reason }),
-                    Event::Pong | Event::Failed(_) => None,
-                });
+            while room > 0
+                && let Some(event) = connection.receive(&mut chunk, &mut out)
+            {
+                let payload = match event {
+                    Event::Text(text) => Payload::Text(text),
+                    Event::Binary(data) => Payload::Binary(data),
+                    Event::Close { code, reason } => {
+                        left.push(Inbound::Closed { id, code, reason });
+                        continue;
+                    }
+                    Event::Pong | Event::Failed(_) => continue,
+                };
+                room = room.saturating_sub(payload.len());
+                left.push(Inbound::Message(id, payload));
             }
         }
         left
@@ -286,7 +300,7 @@ impl Filter {
             }
         };
         let mut body = self.request.get();
-        body.unread += message.cost(self.process.websockets.least_cost);
+        body.unread += message.request_cost(self.process.websockets.least_cost);
         self.request.set(body);
         self.streams
             .post(envoy, self.id, Inbound::Message(self.id, message));
@@ -394,7 +408,7 @@ impl Filter {
         });
         if !out.is_empty() {
             let mut response = self.response.get();
-            response.unreported += payload.len();
+            response.unreported += payload.response_cost();
             self.response.set(response);
             self.send_data(envoy, &out);
             if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {

@@ -62,6 +62,11 @@ impl Connection {
         self.phase == Phase::Closed
     }
 
+    /// Whether a frame has begun to come and is not complete.
+    pub(crate) fn is_amid_frame(&self) -> bool {
+        self.frame.is_some()
+    }
+
     /// Takes bytes of the client from the front of `data`, up to the next event. `None` means that
     /// all are taken.
     ///

@@ -239,7 +239,7 @@ impl WebSocketCycle {
                 (accept, None)
             }
             Step::Send(payload) => {
-                state.outstanding += payload.len();
+                state.outstanding += payload.response_cost();
                 (Outbound::Message(id, payload), None)
             }
             Step::Close { code, reason } => {
@@ -307,7 +307,7 @@ impl Source for Receive {
             return message::connect(py).map(|message| Poll::Ready(message.into_any()));
         }
         if let Some(payload) = state.incoming.pop_front() {
-            state.unreported += payload.cost(state.least_cost);
+            state.unreported += payload.request_cost(state.least_cost);
             let read = if state.unreported >= WINDOW_STEP {
                 std::mem::take(&mut state.unreported)
             } else {

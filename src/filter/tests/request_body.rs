@@ -6,7 +6,7 @@ use envoy::DataStatus;
 use envoy::fake::Stream;
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop, Random};
-use crate::exchange::{REQUEST_WINDOW, WINDOW_STEP};
+use crate::exchange::{LEAST_COST, REQUEST_WINDOW, WINDOW_STEP};
 
 /// A stream to which the application is slow: it has read nothing of what fills the window.
 /// Nothing is kept in Envoy yet.
@@ -225,6 +225,25 @@ fn the_piece_that_fills_the_window_is_given_whole() {
 }
 
 #[test]
+fn short_pieces_count_for_what_they_cost() {
+    let (envoy, mut played) = envoy_thread::start();
+    let stream = envoy.post();
+    envoy.run_events();
+    played.take();
+    let most = REQUEST_WINDOW / LEAST_COST;
+    for _ in 0..most + 5 {
+        stream.request_body("x", false);
+    }
+    assert_eq!(stream.buffered_request_body_len(), 5);
+    envoy.run_events();
+    assert_eq!(played.take().len(), most);
+    // The loop has joined them.
+    played.read(0, most * (LEAST_COST - 1));
+    envoy.run_events();
+    assert_eq!(played.take(), [r#"0: body "xxxxx""#]);
+}
+
+#[test]
 fn what_is_read_makes_room_for_as_much() {
     let (envoy, mut played, stream) = full_window();
     let kept: Vec<u8> = (0..=250).cycle().take(3 * REQUEST_WINDOW).collect();
@@ -334,6 +353,7 @@ fn arrives_as_it_was_sent_in_whatever_pieces_and_turns() {
             rest: body,
             read: 0,
             unreported: 0,
+            excess: 0,
             ended: false,
         };
         transfer
@@ -369,6 +389,8 @@ struct Transfer<'a> {
     read: usize,
     /// Bytes that it has taken besides.
     unreported: usize,
+    /// What short pieces counted for beyond their bytes, as far as Envoy's side was told.
+    excess: usize,
 }
 
 impl Transfer<'_> {
@@ -398,13 +420,14 @@ impl Transfer<'_> {
         } else {
             random.below(unread + 1)
         };
-        let complete = played
-            .exchanges
-            .get(self.exchange)
-            .is_some_and(|exchange| exchange.complete);
-        if self.unreported >= WINDOW_STEP && !complete {
-            played.read(self.exchange, self.unreported);
+        let Some(exchange) = played.exchanges.get(self.exchange) else {
+            return;
+        };
+        let excess = exchange.excess - self.excess;
+        if self.unreported + excess >= WINDOW_STEP && !exchange.complete {
+            played.read(self.exchange, self.unreported + excess);
             self.read += std::mem::take(&mut self.unreported);
+            self.excess = exchange.excess;
         }
     }
 

@@ -4,7 +4,7 @@ use envoy::ResetReason;
 use envoy::fake::Stream;
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
-use crate::exchange::{Failure, Fields, RESPONSE_WINDOW, ResponseHead, WINDOW_STEP};
+use crate::exchange::{Failure, Fields, RESPONSE_WINDOW, ResponseHead, WINDOW_STEP, interim_cost};
 
 /// A stream whose request the loop has.
 fn requested() -> (EnvoyThread, PlayedLoop, Stream) {
@@ -384,6 +384,22 @@ fn interim_heads_go_before_the_final_one() {
     );
     assert_eq!(stream.response().body, b"ab");
     assert!(stream.is_complete());
+}
+
+#[test]
+fn interim_heads_take_room() {
+    let (envoy, mut played, stream) = requested();
+    stream.above_write_buffer_high_watermark();
+    let links = "x".repeat(WINDOW_STEP);
+    played.interim(0, 103, "link", &links);
+    envoy.run_events();
+    assert_eq!(played.take(), NOTHING);
+    stream.below_write_buffer_low_watermark();
+    envoy.run_events();
+    let mut fields = Fields::default();
+    fields.push(b"link", links.as_bytes());
+    let room = interim_cost(&fields);
+    assert_eq!(played.take(), [format!("0: room {room}")]);
 }
 
 #[test]

@@ -113,6 +113,26 @@ fn what_a_client_sent_before_it_went_is_told() {
     );
 }
 
+/// Else a client could have us fill any memory: a message of 16 MiB is sent in 16 KiB.
+#[test]
+fn of_compressed_messages_before_it_went_only_some_are_told() {
+    let request = handshake().header("sec-websocket-extensions", "permessage-deflate");
+    let mut socket = opened_by(r#"{"ws_max_queue": 1}"#, request);
+    let mut compressed = Vec::with_capacity(10_000);
+    flate2::Compress::new(flate2::Compression::best(), false)
+        .compress_vec(&[0; 200_000], &mut compressed, flate2::FlushCompress::Sync)
+        .expect("compressed");
+    compressed.truncate(compressed.len() - 4);
+    for _ in 0..10 {
+        socket.client(&[(FIN | RSV1 | BINARY, &compressed)]);
+    }
+    assert_eq!(socket.played.take().len(), 1);
+    socket.stream.disconnect();
+    socket.envoy.run_events();
+    let told = socket.played.take();
+    assert_eq!(told.len(), 3, "what fills the window, and the disconnect");
+}
+
 #[test]
 fn close_frame_and_end_may_come_together() {
     for request in [handshake(), handshake_of_http_2()] {

@@ -46,6 +46,27 @@ fn a_client_that_does_not_answer_is_closed() {
     socket.assert_ended();
 }
 
+/// A pong can't come in the middle of a frame.
+#[test]
+fn a_client_amid_a_long_frame_has_time() {
+    let mut socket = opened_by(SETTINGS, handshake());
+    let frame = script(&[(FIN | BINARY, &[0; 100])]);
+    socket.stream.request_body(&frame[..50], false);
+    socket.after(INTERVAL);
+    for byte in 50..60 {
+        socket.after(TIMEOUT - INSTANT);
+        socket.stream.request_body(&frame[byte..=byte], false);
+    }
+    assert_eq!(socket.sent(), [ping()]);
+    socket.stream.request_body(&frame[60..], false);
+    socket.after(TIMEOUT);
+    assert_eq!(
+        socket.last_sent(),
+        Some(close(1011, "keepalive ping timeout"))
+    );
+    assert_eq!(socket.played.take().len(), 2, "the message, and the close");
+}
+
 #[test]
 fn an_answer_ends_the_wait() {
     let mut socket = opened_by(SETTINGS, handshake());

@@ -201,14 +201,14 @@ fn none_is_lost_or_told_out_of_turn() {
 }
 
 #[test]
-fn room_is_reported_in_bytes_of_messages() {
+fn room_is_reported_by_what_messages_count_for() {
     let mut socket = opened();
     socket.played.binary(0, vec![0; WINDOW_STEP - 1]);
     socket.envoy.run_events();
     assert_eq!(socket.played.take(), NOTHING);
     socket.played.text(0, "a");
     socket.envoy.run_events();
-    assert_eq!(socket.played.take(), ["0: room 65536"]);
+    assert_eq!(socket.played.take(), ["0: room 65599"]);
 }
 
 #[test]
