@@ -50,22 +50,6 @@ impl Cycle {
         }
     }
 
-    /// Keeps the task that runs the application.
-    pub(crate) fn set_task(&self, task: Py<PyAny>) {
-        match self {
-            Self::Http(cycle) => cycle.get().set_task(task),
-            Self::WebSocket(cycle) => cycle.get().set_task(task),
-        }
-    }
-
-    /// The task that runs the application.
-    pub(crate) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        match self {
-            Self::Http(cycle) => cycle.get().task(py),
-            Self::WebSocket(cycle) => cycle.get().task(py),
-        }
-    }
-
     /// Takes what has come from Envoy for it. What its kind knows nothing of is nothing to it.
     pub(crate) fn feed(&self, py: Python<'_>, message: Inbound) -> PyResult<()> {
         match self {

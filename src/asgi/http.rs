@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::message;
 use super::outcome::{Outcome, Progress};
 use super::state::{Client, Message, Response, Step, Violation};
+use super::waiters::Waiters;
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,
     interim_cost, piece_cost,
@@ -42,10 +42,6 @@ pub(crate) struct HttpCycle {
 }
 
 struct State {
-    /// The task that runs the application; asyncio itself refers to tasks only weakly.
-    task: Option<Py<PyAny>>,
-    /// The application's call has ended.
-    ended: bool,
     disconnected: bool,
     // Request body
     pieces: VecDeque<Vec<u8>>,
@@ -57,7 +53,7 @@ struct State {
     unreported: usize,
     /// The client is to be told to go on with the body when the application asks for it.
     continue_due: bool,
-    receivers: Vec<Py<PyAny>>,
+    receivers: Waiters,
     /// Since when receivers have waited for more of the body. Counts until a response begins.
     body_awaited: Option<Instant>,
     // Response
@@ -70,7 +66,7 @@ struct State {
     transfer: Option<Transfer>,
     /// Why the file was not sent, for the `send` that waits for it.
     transfer_error: Option<PyErr>,
-    senders: Vec<Py<PyAny>>,
+    senders: Waiters,
 }
 
 /// A file on its way into the response.
@@ -114,22 +110,20 @@ impl HttpCycle {
             takes_interim: head.version > HttpVersion::Http10,
         };
         let state = State {
-            task: None,
-            ended: false,
             disconnected: false,
             pieces,
             body_complete: complete,
             body_received: false,
             unreported: 0,
             continue_due: head.expects_continue && client.takes_interim && !complete,
-            receivers: Vec::new(),
+            receivers: Waiters::default(),
             body_awaited: None,
             response: Response::new(client),
             outstanding: 0,
             room_awaited: None,
             transfer: None,
             transfer_error: None,
-            senders: Vec::new(),
+            senders: Waiters::default(),
         };
         Self {
             id,
@@ -139,26 +133,9 @@ impl HttpCycle {
         }
     }
 
-    /// Keeps the task that runs the application, unless that has ended already.
-    pub(crate) fn set_task(&self, task: Py<PyAny>) {
-        let mut state = self.state.lock();
-        if !state.ended {
-            state.task = Some(task);
-        }
-    }
-
-    /// The task that runs the application.
-    pub(crate) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state
-            .lock()
-            .task
-            .as_ref()
-            .map(|task| task.clone_ref(py))
-    }
-
     /// Takes what has come from Envoy, and has whoever waits for it look again.
     pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
-        let (mut receivers, mut senders) = (Vec::new(), Vec::new());
+        let (mut receivers, mut senders) = (Waiters::default(), Waiters::default());
         let mut read = None;
         let full = {
             let mut state = self.state.lock();
@@ -207,43 +184,33 @@ impl HttpCycle {
         if full {
             Dispatcher::watch(self.dispatcher.bind(py))?;
         }
-        receivers
-            .iter()
-            .chain(&senders)
-            .try_for_each(|waiter| resolve(py, waiter))
+        receivers.append(&mut senders);
+        receivers.wake(py)
     }
 
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
-        let (task, waiters, progress) = {
+        let (waiters, progress) = {
             let mut state = self.state.lock();
             let progress = Progress {
                 begun: state.response.is_begun(),
                 complete: state.response.is_complete(),
                 disconnected: state.disconnected,
             };
-            state.ended = true;
             // For whoever still holds `send`: its messages have nowhere to go.
             state.disconnected = true;
             state.transfer = None;
             let mut waiters = std::mem::take(&mut state.receivers);
             waiters.append(&mut state.senders);
-            (state.task.take(), waiters, progress)
+            (waiters, progress)
         };
         outcome.log(py, progress, &self.request.head);
-        // Whoever still waits, in a task of the application's own, is told of the end too.
-        for waiter in waiters {
-            if let Err(error) = resolve(py, &waiter) {
-                log::error!("a waiting task was not told of the end of its request: {error}");
-            }
-        }
+        waiters.wake_at_end(py);
         let dispatcher = self.dispatcher.get();
         if !progress.complete && !progress.disconnected {
             dispatcher.post(Outbound::Fail(self.id, Failure::Application));
         }
         dispatcher.forget(self.id);
-        // Breaks the circle of task, coroutine, `receive` and this object.
-        drop(task);
     }
 }
 
@@ -258,7 +225,7 @@ impl HttpCycle {
     fn send<'py>(slf: &Bound<'py, Self>, message: &Bound<'py, PyAny>) -> PyResult<Py<PyAny>> {
         let (py, cycle) = (slf.py(), slf.get());
         let message = message::parse(message)?;
-        let mut receivers = Vec::new();
+        let mut receivers = Waiters::default();
         let (waits, full) = {
             let mut state = cycle.state.lock();
             if state.disconnected && !state.response.is_complete() {
@@ -281,9 +248,7 @@ impl HttpCycle {
             (state.must_wait(), state.room_awaited.is_some())
         };
         let dispatcher = cycle.dispatcher.get();
-        receivers
-            .iter()
-            .try_for_each(|waiter| resolve(py, waiter))?;
+        receivers.wake(py)?;
         if full {
             Dispatcher::watch(cycle.dispatcher.bind(py))?;
         }
@@ -496,7 +461,7 @@ impl Source for Receive {
     fn forget(&self, waiter: &Py<PyAny>) {
         let forgotten = {
             let mut state = self.0.get().state.lock();
-            let forgotten = remove(&mut state.receivers, waiter);
+            let forgotten = state.receivers.remove(waiter);
             if state.receivers.is_empty() {
                 state.body_awaited = None;
             }
@@ -532,23 +497,9 @@ impl Source for Sending {
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
-        let forgotten = remove(&mut self.0.get().state.lock().senders, waiter);
+        let forgotten = self.0.get().state.lock().senders.remove(waiter);
         drop(forgotten);
     }
-}
-
-/// Has whoever awaits `waiter` look again.
-pub(super) fn resolve(py: Python<'_>, waiter: &Py<PyAny>) -> PyResult<()> {
-    let waiter = waiter.bind(py);
-    if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-        waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-    }
-    Ok(())
-}
-
-pub(super) fn remove(waiters: &mut Vec<Py<PyAny>>, waiter: &Py<PyAny>) -> Option<Py<PyAny>> {
-    let at = waiters.iter().position(|other| other.is(waiter))?;
-    Some(waiters.swap_remove(at))
 }
 
 /// `error` as Python makes it, of the class that its number means.

@@ -10,4 +10,5 @@ pub(crate) mod message;
 pub(crate) mod outcome;
 pub(crate) mod scope;
 mod state;
+mod waiters;
 pub(crate) mod websocket;

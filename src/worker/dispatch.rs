@@ -41,7 +41,7 @@ pub(crate) struct Dispatcher {
     /// For each application. Set when all have started, which is before the first request.
     scopes: OnceLock<Vec<ScopeTemplate>>,
     /// Every exchange whose application call has not returned.
-    running: Mutex<FxHashMap<ExchangeId, Cycle>>,
+    running: Mutex<FxHashMap<ExchangeId, Running>>,
     /// Kept for its capacity.
     batch: Mutex<Vec<Inbound>>,
     /// How long the application waits for a client; zero is for ever.
@@ -50,6 +50,13 @@ pub(crate) struct Dispatcher {
     watching: AtomicBool,
     /// The server stops: WebSockets that come now are closed, too.
     closes_websockets: AtomicBool,
+}
+
+struct Running {
+    cycle: Cycle,
+    /// The task that runs the application, once there is one; asyncio itself refers to tasks only
+    /// weakly.
+    task: Option<Py<PyAny>>,
 }
 
 impl Dispatcher {
@@ -136,8 +143,9 @@ impl Dispatcher {
 
     /// The application call of `id` has ended.
     pub(crate) fn forget(&self, id: ExchangeId) {
-        let cycle = self.running.lock().remove(&id);
-        if cycle.is_some() {
+        // Dropped outside the lock. It breaks the circle of task, coroutine, `receive` and cycle.
+        let running = self.running.lock().remove(&id);
+        if running.is_some() {
             self.process.in_flight.return_call();
         }
     }
@@ -162,7 +170,7 @@ impl Dispatcher {
             _ => message.id(),
         };
         // An exchange whose application has returned wants to know nothing more.
-        let cycle = id.and_then(|id| Some(this.running.lock().get(&id)?.clone_ref(py)));
+        let cycle = id.and_then(|id| Some(this.running.lock().get(&id)?.cycle.clone_ref(py)));
         cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
     }
 
@@ -180,7 +188,11 @@ impl Dispatcher {
             None => template.build(py, &request.head)?,
         };
         let cycle = Cycle::new(id, slf, request)?;
-        this.running.lock().insert(id, cycle.clone_ref(py));
+        let running = Running {
+            cycle: cycle.clone_ref(py),
+            task: None,
+        };
+        this.running.lock().insert(id, running);
         if this.closes_websockets.load(Ordering::Relaxed) {
             cycle.feed(py, Inbound::CloseWebSockets)?;
         }
@@ -194,7 +206,12 @@ impl Dispatcher {
         );
         let task = this.create_task.bind(py).call1((call,));
         match task {
-            Ok(task) => cycle.set_task(task.unbind()),
+            Ok(task) => {
+                // An eager task may have ended already.
+                if let Some(running) = this.running.lock().get_mut(&id) {
+                    running.task = Some(task.unbind());
+                }
+            }
             Err(error) => cycle.end(py, &Outcome::Raised(error)),
         }
         Ok(())
@@ -203,7 +220,8 @@ impl Dispatcher {
     /// All exchanges whose application call has not returned.
     fn cycles(&self, py: Python<'_>) -> Vec<Cycle> {
         let running = self.running.lock();
-        running.values().map(|cycle| cycle.clone_ref(py)).collect()
+        let cycles = running.values().map(|running| running.cycle.clone_ref(py));
+        cycles.collect()
     }
 
     fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
@@ -213,12 +231,13 @@ impl Dispatcher {
     }
 
     fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
-        for cycle in self.cycles(py) {
-            if let Some(task) = cycle.task(py) {
-                task.call_method0(py, intern!(py, "cancel"))?;
-            }
-        }
-        Ok(())
+        let tasks: Vec<_> = {
+            let running = self.running.lock();
+            let tasks = running.values().filter_map(|running| running.task.as_ref());
+            tasks.map(|task| task.clone_ref(py)).collect()
+        };
+        let mut tasks = tasks.iter();
+        tasks.try_for_each(|task| task.call_method0(py, intern!(py, "cancel")).map(drop))
     }
 }
 
@@ -258,8 +277,8 @@ impl Dispatcher {
                 );
                 if let Some(id) = id {
                     this.post(Outbound::Fail(id, Failure::Application));
-                    let cycle = this.running.lock().remove(&id);
-                    drop(cycle);
+                    let running = this.running.lock().remove(&id);
+                    drop(running);
                     this.process.in_flight.return_call();
                 }
             }
@@ -276,9 +295,9 @@ impl Dispatcher {
         let running = this.running.lock();
         let waiting: Vec<_> = running
             .iter()
-            .map(|(id, cycle)| (*id, cycle.waits(now, this.timeout_idle), cycle))
+            .map(|(id, running)| (*id, running.cycle.waits(now, this.timeout_idle), running))
             .filter(|(_, waits, _)| *waits != Waits::No)
-            .map(|(id, waits, cycle)| (id, waits, cycle.clone_ref(py)))
+            .map(|(id, waits, running)| (id, waits, running.cycle.clone_ref(py)))
             .collect();
         drop(running);
         for (id, waits, cycle) in waiting {

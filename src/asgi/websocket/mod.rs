@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::http::{ClientDisconnected, remove, resolve};
+use super::http::ClientDisconnected;
 use super::outcome::Outcome;
 use super::state::Step as Response;
+use super::waiters::Waiters;
 use crate::exchange::{
     ExchangeId, Failure, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP, WebSocketOffer,
 };
@@ -45,10 +46,6 @@ pub(crate) struct WebSocketCycle {
 }
 
 struct State {
-    /// The task that runs the application; asyncio itself refers to tasks only weakly.
-    task: Option<Py<PyAny>>,
-    /// The application's call has ended.
-    ended: bool,
     /// `websocket.connect` has been received.
     connect_received: bool,
     socket: Socket,
@@ -60,10 +57,10 @@ struct State {
     unreported: usize,
     /// How it was closed, once it is: code and reason.
     closed: Option<(u16, String)>,
-    receivers: Vec<Py<PyAny>>,
+    receivers: Waiters,
     /// Bytes sent that Envoy has not taken.
     outstanding: usize,
-    senders: Vec<Py<PyAny>>,
+    senders: Waiters,
 }
 
 /// What [`WebSocketCycle::feed`] is told.
@@ -88,17 +85,15 @@ impl WebSocketCycle {
         name: String,
     ) -> Self {
         let state = State {
-            task: None,
-            ended: false,
             connect_received: false,
             socket: Socket::new(offer.subprotocols.clone()),
             incoming: VecDeque::new(),
             least_cost: offer.least_cost,
             unreported: 0,
             closed: None,
-            receivers: Vec::new(),
+            receivers: Waiters::default(),
             outstanding: 0,
-            senders: Vec::new(),
+            senders: Waiters::default(),
         };
         Self {
             id,
@@ -106,20 +101,6 @@ impl WebSocketCycle {
             name,
             state: Mutex::new(state),
         }
-    }
-
-    /// Keeps the task that runs the application, unless that has ended already.
-    pub(crate) fn set_task(&self, task: Py<PyAny>) {
-        let mut state = self.state.lock();
-        if !state.ended {
-            state.task = Some(task);
-        }
-    }
-
-    /// The task that runs the application.
-    pub(crate) fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let state = self.state.lock();
-        state.task.as_ref().map(|task| task.clone_ref(py))
     }
 
     /// Takes what has come from Envoy, and has whoever waits for it look again.
@@ -155,25 +136,19 @@ impl WebSocketCycle {
                 }
             }
         };
-        waiters.iter().try_for_each(|waiter| resolve(py, waiter))
+        waiters.wake(py)
     }
 
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
-        let (task, waiters, progress) = {
+        let (waiters, progress) = {
             let mut state = self.state.lock();
             let progress = state.socket.progress();
-            state.ended = true;
             let waiters = state.close(ABNORMAL, String::new());
-            (state.task.take(), waiters, progress)
+            (waiters, progress)
         };
         outcome.log_websocket(py, progress, &self.name);
-        // Whoever still waits, in a task of the application's own, is told of the end too.
-        for waiter in waiters {
-            if let Err(error) = resolve(py, &waiter) {
-                log::error!("a waiting task was not told of the end of its WebSocket: {error}");
-            }
-        }
+        waiters.wake_at_end(py);
         let (id, dispatcher) = (self.id, self.dispatcher.get());
         match (progress, outcome) {
             (Progress::Connecting | Progress::Denying, _) => {
@@ -190,8 +165,6 @@ impl WebSocketCycle {
             (Progress::Closed, _) => {}
         }
         dispatcher.forget(id);
-        // Breaks the circle of task, coroutine, `receive` and this object.
-        drop(task);
     }
 }
 
@@ -213,7 +186,7 @@ impl WebSocketCycle {
             let waiters = cycle.take(&mut state, step);
             (waiters, state.is_full())
         };
-        waiters.iter().try_for_each(|waiter| resolve(py, waiter))?;
+        waiters.wake(py)?;
         if full {
             return Ok(Py::new(py, Awaitable::new(Sending(slf.clone().unbind())))?.into_any());
         }
@@ -224,7 +197,7 @@ impl WebSocketCycle {
 impl WebSocketCycle {
     /// Does what a message has come to, in the order in which messages were accepted. Returns who
     /// is to look again.
-    fn take(&self, state: &mut State, step: Step) -> Vec<Py<PyAny>> {
+    fn take(&self, state: &mut State, step: Step) -> Waiters {
         let id = self.id;
         let (outbound, closed) = match step {
             Step::Accept {
@@ -269,12 +242,12 @@ impl WebSocketCycle {
                 (Outbound::Body { id, data, end }, closed)
             }
             // The rest is not among the messages of a denial.
-            Step::Deny(_) => return Vec::new(),
+            Step::Deny(_) => return Waiters::default(),
         };
         self.dispatcher.get().post(outbound);
         match closed {
             Some((code, reason)) => state.close(code, reason),
-            None => Vec::new(),
+            None => Waiters::default(),
         }
     }
 }
@@ -286,7 +259,7 @@ impl State {
     }
 
     /// It is closed from now on, if it is not yet. Returns who is to look again.
-    fn close(&mut self, code: u16, reason: String) -> Vec<Py<PyAny>> {
+    fn close(&mut self, code: u16, reason: String) -> Waiters {
         self.socket.close();
         self.closed.get_or_insert((code, reason));
         let mut waiters = std::mem::take(&mut self.receivers);
@@ -331,7 +304,7 @@ impl Source for Receive {
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
-        let forgotten = remove(&mut self.0.get().state.lock().receivers, waiter);
+        let forgotten = self.0.get().state.lock().receivers.remove(waiter);
         drop(forgotten);
     }
 }
@@ -358,7 +331,7 @@ impl Source for Sending {
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
-        let forgotten = remove(&mut self.0.get().state.lock().senders, waiter);
+        let forgotten = self.0.get().state.lock().senders.remove(waiter);
         drop(forgotten);
     }
 }
