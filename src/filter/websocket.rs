@@ -2,8 +2,8 @@
 //!
 //! A WebSocket on its stream: after the handshake, which is a response head with status 101 on
 //! every protocol, the request's body is what the client sends and the response's body what it
-//! gets. Frames become messages here, so that pings, closing and broken frames never wait for the
-//! application.
+//! gets. Frames become messages here, so that pings, closing and broken frames do not wait for the
+//! application as long as there is room for what is before them.
 //!
 //! What the client sends is taken while the application has room for messages
 //! ([`REQUEST_WINDOW`]) and while the client takes the answers to its pings ([`ANSWERS`]). The rest
