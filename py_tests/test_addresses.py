@@ -60,3 +60,19 @@ def test_other_addresses_are_not_listened_on(serve: Serve) -> None:
     assert seen == [["127.0.0.1", port], ["127.0.0.2", server.port]]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def test_connections_are_probed(serve: Serve) -> None:
+    """So a client that has vanished from the network is noticed, however long it was silent."""
+    server = serve(app, lifespan="off")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert client.recv(1000)
+        local, remote = f"{server.port:04X}", f"{client.getsockname()[1]:04X}"
+        with open("/proc/net/tcp") as table:
+            (timer,) = (
+                row[5]
+                for row in map(str.split, table)
+                if row[1].endswith(f":{local}") and row[2].endswith(f":{remote}")
+            )
+    assert timer.startswith("02:"), "the timer of keepalive runs"

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import random
 from pathlib import Path
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, shown, start
-from conftest import Connect, every_protocol, unlike_uvicorn
+from conftest import HTTP1, Connect, every_protocol, unlike_uvicorn
 from exchange import ResponseCut
 from http1 import Http1Connection, Http1Exchange
 from serving import Server
@@ -276,6 +277,31 @@ async def unread(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_response_may_come_before_the_body_is_read(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     assert (await connection.post("/unread", b"x" * MEGABYTE)).body == b"not interested"
+
+
+@pytest.mark.parametrize("path", ["/unread", "/raises_unread"])
+async def test_early_answer_waits_for_the_client_to_send_all(server: Server, path: str) -> None:
+    """Many clients read nothing before that, and nothing of a connection that is reset meanwhile."""
+
+    def upload() -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body=b"x" * 10 * MEGABYTE)
+            return connection.getresponse().read()
+
+    expected = {"/unread": b"not interested", "/raises_unread": b"Internal Server Error"}
+    for _ in range(5):
+        assert await asyncio.to_thread(upload) == expected[path]
+
+
+@pytest.mark.protocols(HTTP1)
+@unlike_uvicorn("it waits for ever")
+async def test_early_answer_does_not_wait_for_a_client_that_pauses(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("POST", "/unread", upload=True)
+    await exchange.send(b"x")
+    assert (await exchange.response()).body == b"not interested"
+    await connection.ended()
 
 
 async def test_unread_body_is_not_taken_for_the_next_request(server: Server, connect: Connect) -> None:

@@ -370,6 +370,17 @@ async def test_pipelined_requests_end_with_their_connection(server: Server, key:
     assert (await server.get("/plain")).body == b"plain"
 
 
+@unlike_uvicorn("it stops reading while a request waits")
+@pytest.mark.parametrize("more", [b"\n", b"GET /plain HTTP/1.1\r\nhost: a\r\n\r\n"], ids=["a byte", "a request"])
+async def test_reset_behind_more_than_a_request(server: Server, key: str, more: bytes) -> None:
+    """Envoy does not read on then, and does not see it."""
+    connection = await Http1Connection.open(server.port)
+    await connection.write(b"GET /awaits_receive?%s HTTP/1.1\r\nhost: a\r\n\r\n" % key.encode() + more)
+    await server.noted(key, "waiting")
+    await connection.abort()
+    await server.noted(key, DISCONNECT)
+
+
 async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
     """Blocks the event loop, as bad code does, until the gate opens."""
     note(scope, "blocking")

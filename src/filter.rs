@@ -55,7 +55,6 @@ impl HttpFilterConfig for FilterConfig {
                 waiting: RefCell::default(),
                 posted: Cell::default(),
                 version: Cell::default(),
-                clocked: Cell::default(),
                 held_end: RefCell::default(),
                 tls: Cell::default(),
                 request: Cell::default(),
@@ -77,8 +76,6 @@ pub(crate) struct Filter {
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
     version: Cell<HttpVersion>,
-    /// The worker's clock counts this stream.
-    clocked: Cell<bool>,
     /// The end of a response that waits for the end of its request.
     held_end: RefCell<Option<HeldEnd>>,
     /// The connection is encrypted; known only if `alt_svc` asks for it.
@@ -96,7 +93,10 @@ struct RequestBody {
     received: u64,
     /// Bytes given to the loop and not yet taken by the application.
     unread: usize,
-    /// Envoy has shown us the end.
+    /// The client is to send nothing before it is answered: it waits to be told to go on, or for a
+    /// WebSocket.
+    waits: bool,
+    /// Envoy has shown us the end, or we want no more.
     ended: bool,
     /// The loop has been told of the end, or never will be.
     end_posted: bool,
@@ -137,6 +137,13 @@ impl HttpFilter for Filter {
             let client = client.filter(|client| client.parse::<IpAddr>().is_ok());
             envoy.set_dynamic_metadata("aiovoy", "client", client.unwrap_or("-"));
         }
+        self.version.set(head.version);
+        self.request.set(RequestBody {
+            waits: head.expects_continue || head.websocket,
+            ended: end_of_stream,
+            end_posted: end_of_stream,
+            ..RequestBody::default()
+        });
         if let Some(refusal) = refusal {
             if refusal.closes() && head.version <= HttpVersion::Http11 {
                 self.answer_and_close(envoy, refusal);
@@ -152,7 +159,6 @@ impl HttpFilter for Filter {
                 return HeadersStatus::StopIteration;
             }
         };
-        self.version.set(head.version);
         if handshake.is_some() && self.process.in_flight.draining() {
             self.close_connection(envoy);
             self.turn_away(envoy, Refusal::STOPPING);
@@ -166,11 +172,6 @@ impl HttpFilter for Filter {
             self.tls.set(head.tls.is_some());
         }
         self.posted.set(true);
-        self.request.set(RequestBody {
-            ended: end_of_stream,
-            end_posted: end_of_stream,
-            ..RequestBody::default()
-        });
         let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
         *self.waiting.borrow_mut() = Some(Box::new(Request {
             head,
@@ -186,6 +187,8 @@ impl HttpFilter for Filter {
         if self.held_end.borrow().is_some() {
             if end_of_stream {
                 self.release_end(envoy);
+            } else {
+                self.discard();
             }
             return DataStatus::StopIterationNoBuffer;
         }
@@ -281,9 +284,6 @@ impl HttpFilter for Filter {
             self.streams.remove(envoy, self.id, []);
             return;
         }
-        if self.clocked.get() {
-            self.streams.remove_clock();
-        }
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
         let request = request.map(|request| Inbound::Start(self.id, request));
@@ -362,25 +362,34 @@ impl Filter {
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
         self.envoy.with(current, |envoy| {
             self.close_connection(envoy);
+            self.want_no_more();
             self.turn_away(envoy, Refusal::STOPPING);
         });
+    }
+
+    /// No end of a response waits for the rest of this request.
+    fn want_no_more(&self) {
+        let mut request = self.request.get();
+        request.ended = true;
+        self.request.set(request);
     }
 
     /// Answers in the application's place, before a response has begun. `details` are the
     /// response code details of the access log.
     fn answer(&self, envoy: &mut EnvoyFilter<'_>, status: u16, text: &str, details: &str) {
         let announced = self.response.get().announced;
-        self.end_response();
-        if !announced {
+        if !announced && !self.holds_end(text.len()) {
+            self.end_response();
             return envoy.send_response(status.into(), &[], text.as_bytes(), details);
         }
         // For Envoy an interim head is a response begun: a whole one would only reset the stream.
+        // Nor can its end be held back.
         let mut fields = Fields::default();
         fields.push(b"content-type", b"text/plain");
         fields.push(b"content-length", text.len().to_string().as_bytes());
         let status = status_digits(status);
         envoy.send_response_headers(&headers(&status, &fields), false);
-        envoy.send_response_data(text.as_bytes(), true);
+        self.finish(envoy, text.as_bytes(), Fields::default());
     }
 
     /// Does what the loop asks for.
@@ -413,7 +422,9 @@ impl Filter {
         let mut response = self.response.get();
         response.started = true;
         self.response.set(response);
-        if head.close || self.process.in_flight.draining() {
+        // On HTTP/2 and 3 the connection is not this response's alone (RFC 9113, section 8.2.2).
+        let closes = head.close && self.version.get() <= HttpVersion::Http11;
+        if closes || self.process.in_flight.draining() {
             self.close_connection(envoy);
         }
         let status = status_digits(head.status);
@@ -446,30 +457,31 @@ impl Filter {
         self.report_room(envoy);
     }
 
-    /// Has [`tick`](Self::tick) called from now on.
-    fn start_clock(&self) {
-        if !self.clocked.replace(true) {
-            self.streams.add_clock();
-        }
-    }
-
-    /// Whether [`tick`](Self::tick) is to be called.
-    pub(crate) fn is_clocked(&self) -> bool {
-        self.clocked.get()
+    /// Goes on with what Envoy has kept of the request.
+    pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
+        self.envoy.with(current, |envoy| {
+            let kept = envoy.buffered_request_body_len();
+            if self.held_end.borrow().is_some() {
+                if kept > 0 {
+                    envoy.drain_buffered_request_body(kept);
+                }
+            } else if let Some(socket) = self.websocket.get() {
+                socket.has_room();
+                self.pull_frames(socket, envoy, 0);
+            }
+        });
     }
 
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
-        let is_slow = self.response.get().above_watermark > 0;
-        let is_due = |held: &HeldEnd| held.is_due(now, is_slow);
-        let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         self.envoy.with(current, |envoy| {
+            if self.version.get() <= HttpVersion::Http11 && is_reset(envoy) {
+                return envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_reset");
+            }
             if let Some(socket) = self.websocket.get() {
                 self.look_at_clock(socket, envoy, now);
             }
-            if is_due {
-                self.release_end(envoy);
-            }
+            self.look_at_held_end(envoy, now);
         });
     }
 
@@ -511,9 +523,10 @@ impl Filter {
             self.end_response();
             return envoy.reset_stream(ResetReason::LocalReset, details);
         }
-        if failure == Failure::Idle {
+        if failure == Failure::Idle && self.version.get() <= HttpVersion::Http11 {
             // The rest of the request may still come, and is not to be taken for another one.
             self.close_connection(envoy);
+            self.want_no_more();
         }
         self.answer(envoy, status, text, details);
     }
@@ -568,6 +581,15 @@ impl Filter {
             envoy.drain_buffered_request_body(drained);
         }
     }
+}
+
+/// Whether the client has reset the connection. Envoy does not hear of it while it does not read,
+/// as it does on HTTP/1 when more has come than one request. Linux allows `TCP_FASTOPEN` only on a
+/// socket that listens, or is closed; so this changes none that is in use.
+fn is_reset(envoy: &mut EnvoyFilter<'_>) -> bool {
+    const IPPROTO_TCP: i64 = 6;
+    const TCP_FASTOPEN: i64 = 23;
+    envoy.set_downstream_socket_option(IPPROTO_TCP, TCP_FASTOPEN, 0)
 }
 
 fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {

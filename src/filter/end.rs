@@ -11,11 +11,17 @@ use super::{Filter, pairs};
 use crate::clock::Instant;
 use crate::exchange::{Fields, HttpVersion};
 
-/// The end of a response on HTTP/2 whose request has not ended. With it Envoy resets the stream,
-/// and what the client's window has no room for is lost. So after a burst it is held back until the
-/// request ends, the rest of which is thrown away, or the client has had time for the burst.
+/// The end of a response whose request has not ended. It is held back until then, if the client
+/// would lose some of the response with it; what still comes of the request is thrown away.
+///
+/// - On HTTP/2 Envoy resets the stream with it, and what the client's window has no room for is
+///   lost. So it waits after a burst, until the client has had time for that.
+/// - On HTTP/1 Envoy closes the connection with it. A client that is sending is then reset, and many
+///   read nothing any more. So it waits as long as the client goes on sending.
 pub(super) struct HeldEnd {
     trailers: Fields,
+    /// How long the client has from its last sign of life.
+    grace: Duration,
     /// When it goes out, if the client keeps up then.
     due: Instant,
     /// When it goes out whether the client keeps up or not.
@@ -26,6 +32,8 @@ pub(super) struct HeldEnd {
 const BURST: usize = 60 * 1024;
 /// How long a burst takes to be with a client that keeps up.
 const BURST_TIME: Duration = Duration::from_millis(500);
+/// How long a client of HTTP/1 may pause in sending.
+const PAUSE: Duration = Duration::from_secs(2);
 /// How long the end of a response is held back at most.
 const HELD: Duration = Duration::from_secs(60);
 
@@ -37,7 +45,7 @@ impl HeldEnd {
 
     /// The client keeps up again.
     pub(super) fn give_time(&mut self) {
-        self.due = self.due.max(Instant::now() + BURST_TIME);
+        self.due = self.due.max(Instant::now() + self.grace);
     }
 }
 
@@ -59,36 +67,66 @@ impl Filter {
 
     /// Ends the response with the last of its body, or with trailers.
     pub(super) fn finish(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], trailers: Fields) {
+        let holds = self.holds_end(data.len());
         self.end_response();
-        if !self.holds_end(data.len()) {
+        if !holds {
             return send_end(envoy, data, &trailers);
         }
         if !data.is_empty() {
             envoy.send_response_data(data, false);
         }
-        let now = Instant::now();
+        let (now, grace) = match self.version.get() {
+            HttpVersion::Http2 => (Instant::now(), BURST_TIME),
+            _ => (Instant::now(), PAUSE),
+        };
         *self.held_end.borrow_mut() = Some(HeldEnd {
             trailers,
-            due: now + BURST_TIME,
+            grace,
+            due: now + grace,
             latest: now + HELD,
         });
-        self.start_clock();
-        let kept = envoy.buffered_request_body_len();
-        if kept > 0 {
-            envoy.drain_buffered_request_body(kept);
-        }
+        self.streams.live_by_the_clock(envoy, self.id);
+        // For what Envoy keeps of the request: this may be a hook that shows some of it.
+        self.streams.resume(self.id);
     }
 
     /// Whether the end of the response has to wait, if it comes behind `more` bytes.
-    fn holds_end(&self, more: usize) -> bool {
-        self.version.get() == HttpVersion::Http2
-            && !self.request.get().ended
-            && (more > BURST || self.is_in_burst())
+    pub(super) fn holds_end(&self, more: usize) -> bool {
+        let request = self.request.get();
+        !request.ended
+            && match self.version.get() {
+                HttpVersion::Http10 | HttpVersion::Http11 => {
+                    let sends = request.received > 0 || !request.waits;
+                    sends && !self.process.in_flight.draining()
+                }
+                HttpVersion::Http2 => more > BURST || self.is_in_burst(),
+                HttpVersion::Http3 => false,
+            }
     }
 
     fn is_in_burst(&self) -> bool {
         let burst = self.response.get().burst;
         burst.is_some_and(|(since, bytes)| bytes > BURST && since.elapsed() < BURST_TIME)
+    }
+
+    /// Sends an end that was held back, if it is time.
+    pub(super) fn look_at_held_end(&self, envoy: &mut EnvoyFilter<'_>, now: Instant) {
+        let is_slow = self.response.get().above_watermark > 0;
+        let stops = self.version.get() <= HttpVersion::Http11 && self.process.in_flight.draining();
+        let is_due = |held: &HeldEnd| stops || held.is_due(now, is_slow);
+        let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
+        if is_due {
+            self.release_end(envoy);
+        }
+    }
+
+    /// Throws away what the client sends behind a held end.
+    pub(super) fn discard(&self) {
+        if self.version.get() <= HttpVersion::Http11
+            && let Some(held) = &mut *self.held_end.borrow_mut()
+        {
+            held.give_time();
+        }
     }
 
     /// Sends an end that was held back.

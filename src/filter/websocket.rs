@@ -105,6 +105,11 @@ impl WebSocket {
         }
     }
 
+    /// The client takes its answers again.
+    pub(super) fn has_room(&self) {
+        self.answered.set(0);
+    }
+
     /// Does something with the connection, if it is open.
     fn connection<T>(&self, act: impl FnOnce(&mut Connection) -> T) -> Option<T> {
         match &mut *self.phase.borrow_mut() {
@@ -137,7 +142,6 @@ impl Filter {
         };
         // Set once: a stream has one request.
         let _ = self.websocket.set(Box::new(WebSocket::new(handshake)));
-        self.start_clock();
         Box::new(told)
     }
 
@@ -440,15 +444,6 @@ impl Filter {
 
     pub(crate) fn is_websocket(&self) -> bool {
         self.websocket.get().is_some()
-    }
-
-    /// Goes on with what Envoy has kept of the request.
-    pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
-        if let Some(socket) = self.websocket.get() {
-            socket.answered.set(0);
-            self.envoy
-                .with(current, |envoy| self.pull_frames(socket, envoy, 0));
-        }
     }
 
     pub(super) fn look_at_clock(

@@ -98,6 +98,10 @@ impl Outbox {
         *self.leader.lock() = leader;
     }
 
+    fn has_leader(&self) -> bool {
+        self.leader.lock().is_some()
+    }
+
     fn has_messages(&self) -> bool {
         self.mailbox.has_messages()
     }

@@ -148,6 +148,12 @@ impl Streams {
         self.ensure_turn();
     }
 
+    /// Has the stream of `id` learn of time, of which the loop need not know.
+    pub(crate) fn live_by_the_clock(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
+        self.ensure_leader(envoy, id);
+        self.worker.ensure_clock(self.process.websockets.tick());
+    }
+
     /// An empty buffer. [`give_back`](Self::give_back) keeps its capacity for the next.
     pub(crate) fn scratch(&self) -> Vec<u8> {
         self.scratch.take()
@@ -159,16 +165,6 @@ impl Streams {
             buffer.clear();
             self.scratch.replace(buffer);
         }
-    }
-
-    /// This thread has a stream more that lives by the clock.
-    pub(crate) fn add_clock(&self) {
-        self.worker.add_clock(self.process.websockets.tick());
-    }
-
-    /// It has one less.
-    pub(crate) fn remove_clock(&self) {
-        self.worker.remove_clock();
     }
 
     /// Forgets the stream of `id`, with `last` as its last messages.
@@ -213,11 +209,15 @@ impl Streams {
 
     fn gather(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
         self.gathered.borrow_mut().push(gathered);
+        self.ensure_leader(envoy, id);
+        self.ensure_turn();
+    }
+
+    fn ensure_leader(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
         // A stream that has ended can't lead: its events go nowhere.
         if self.leader.borrow().is_none() && self.live.borrow().get(id).is_some() {
             self.lead(id, envoy.new_scheduler());
         }
-        self.ensure_turn();
     }
 
     /// Makes `id` the leader. The outbox must learn of it before it is looked at: a poster that
@@ -287,12 +287,8 @@ impl Streams {
 
     fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
         let now = Instant::now();
-        let clocked: Vec<_> = {
-            let live = self.live.borrow();
-            let filters = live.iter().filter(|filter| filter.is_clocked());
-            filters.cloned().collect()
-        };
-        for filter in clocked {
+        let live: Vec<_> = self.live.borrow().iter().cloned().collect();
+        for filter in live {
             filter.tick(envoy, now);
         }
     }
@@ -313,6 +309,10 @@ impl Streams {
             }
         }
         self.gathered.replace(gathered);
+        let begins = |message: &Inbound| matches!(message, Inbound::Start(..));
+        if batch.iter().any(begins) {
+            self.worker.ensure_clock(self.process.websockets.tick());
+        }
         let mut refused = Vec::new();
         if self.worker.inbox.post_all(&mut batch).is_err() {
             refused.extend(batch.drain(..).filter_map(|message| match message {

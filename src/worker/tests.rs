@@ -30,13 +30,6 @@ impl Worker {
     }
 }
 
-/// What Envoy's side finds when it looks.
-pub(super) fn take_outbox(worker: &Worker) -> Vec<Outbound> {
-    let mut batch = Vec::new();
-    worker.outbox.drain(&mut batch);
-    batch
-}
-
 #[test]
 fn the_first_message_wakes_the_loop_and_looking_lets_it_sleep() {
     let worker = Worker::new().expect("a worker");

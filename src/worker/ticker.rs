@@ -1,7 +1,7 @@
-//! Runs on: Envoy worker thread for the count, tokio for the clock.
+//! Runs on: Envoy worker thread to start it, tokio for the clock.
 //!
-//! The clock of a worker's streams: while some of them live by it, as WebSockets do, the worker gets
-//! a [`Tick`](Outbound::Tick) now and then. Envoy has no timers for HTTP filters.
+//! The clock of a worker's streams: while there are any, the worker gets a
+//! [`Tick`](Outbound::Tick) now and then. Envoy has no timers for HTTP filters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,33 +12,20 @@ use super::Worker;
 use crate::exchange::Outbound;
 use crate::runtime;
 
-/// How many such streams there are, and whether the clock runs. It runs if there are any, and at
-/// most one tick longer.
+/// Whether the clock runs. It does while there is a leader, and at most one tick longer.
+///
+/// Invariant: who makes a leader calls `ensure_clock` afterwards, and the clock ends only if it
+/// finds none under this lock; so one of the two sees the other.
 #[derive(Debug, Default)]
-pub(crate) struct Ticker(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    streams: usize,
-    runs: bool,
-}
+pub(crate) struct Ticker(Mutex<bool>);
 
 impl Worker {
-    /// Counts a stream that is to be told every `tick`.
-    pub(crate) fn add_clock(self: &Arc<Self>, tick: Duration) {
-        let runs = {
-            let mut state = self.ticker.0.lock();
-            state.streams += 1;
-            std::mem::replace(&mut state.runs, true)
-        };
+    /// Sees to it that the worker gets a tick every `tick`.
+    pub(crate) fn ensure_clock(self: &Arc<Self>, tick: Duration) {
+        let runs = std::mem::replace(&mut *self.ticker.0.lock(), true);
         if !runs {
             runtime::get().spawn(run(self.clone(), tick));
         }
-    }
-
-    /// Counts one less.
-    pub(crate) fn remove_clock(&self) {
-        self.ticker.0.lock().streams -= 1;
     }
 }
 
@@ -46,9 +33,9 @@ async fn run(worker: Arc<Worker>, tick: Duration) {
     loop {
         tokio::time::sleep(tick).await;
         {
-            let mut state = worker.ticker.0.lock();
-            state.runs = state.streams > 0;
-            if !state.runs {
+            let mut runs = worker.ticker.0.lock();
+            *runs = worker.outbox.has_leader();
+            if !*runs {
                 return;
             }
         }
@@ -60,86 +47,84 @@ async fn run(worker: Arc<Worker>, tick: Duration) {
 mod tests {
     use std::time::Instant;
 
-    use envoy::fake::Request;
-
     use super::*;
-    use crate::envoy_thread;
-    use crate::worker::tests::take_outbox;
+    use crate::envoy_thread::{self, EnvoyThread, PlayedLoop};
 
-    const TICK: Duration = Duration::from_millis(1);
+    const STEP: Duration = Duration::from_millis(1);
 
+    /// Runs events until `done`.
     #[track_caller]
-    fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    fn wait_until(what: &str, envoy: &EnvoyThread, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !done() {
             assert!(Instant::now() < deadline, "{what}");
-            std::thread::sleep(TICK);
+            std::thread::sleep(STEP);
+            envoy.run_events();
         }
     }
 
-    fn ticks(worker: &Worker) -> bool {
-        let messages = take_outbox(worker);
-        assert!(messages.len() <= 1, "those that wait are one");
-        matches!(messages[..], [Outbound::Tick])
+    fn start() -> (EnvoyThread, PlayedLoop) {
+        // A tick each 20 ms.
+        envoy_thread::start_with(r#"{"ws_ping_interval": "0.02"}"#)
     }
 
     /// How many clocks the worker has: each holds on to it.
-    fn clocks(worker: &Arc<Worker>) -> usize {
-        Arc::strong_count(worker) - 1
+    fn clocks(played: &PlayedLoop, before: usize) -> usize {
+        Arc::strong_count(&played.worker) - before
     }
 
     #[test]
     fn clock_runs_while_there_are_streams() {
-        let worker = Arc::new(Worker::new().expect("a worker"));
-        assert_eq!(clocks(&worker), 0);
-        worker.add_clock(TICK);
-        worker.add_clock(TICK);
-        assert_eq!(clocks(&worker), 1, "one for all of them");
-        for streams in [2, 1] {
-            wait_until("a tick", || ticks(&worker));
-            wait_until("another one", || ticks(&worker));
-            assert_eq!(clocks(&worker), 1, "{streams} streams");
-            worker.remove_clock();
+        let (envoy, mut played) = start();
+        let none = Arc::strong_count(&played.worker) + 1;
+        let stream = envoy.get();
+        envoy.run_events();
+        let _ = played.take();
+        // The streams of this thread, which have just been made, hold on to it, too.
+        assert_eq!(clocks(&played, none), 1);
+        let other = envoy.get();
+        envoy.run_events();
+        let _ = played.take();
+        assert_eq!(clocks(&played, none), 1, "one for all of them");
+        stream.disconnect();
+        for _ in 0..2 {
+            wait_until("a tick", &envoy, || played.worker.outbox.has_messages());
+            wait_until("its end", &envoy, || !played.worker.outbox.has_messages());
         }
-        wait_until("the end of the clock", || clocks(&worker) == 0);
-        take_outbox(&worker);
-        worker.add_clock(TICK);
-        wait_until("a clock that runs again", || ticks(&worker));
-        worker.remove_clock();
-        wait_until("its end", || clocks(&worker) == 0);
+        assert_eq!(clocks(&played, none), 1);
+        other.disconnect();
+        wait_until("the end of the clock", &envoy, || {
+            clocks(&played, none) == 0
+        });
+        let last = envoy.get();
+        envoy.run_events();
+        assert_eq!(clocks(&played, none), 1, "it runs again");
+        last.disconnect();
+        wait_until("its end", &envoy, || clocks(&played, none) == 0);
+        let _ = played.take();
     }
 
     #[test]
     fn clock_goes_on_for_a_stream_that_comes_as_the_last_one_goes() {
-        let worker = Arc::new(Worker::new().expect("a worker"));
+        let (envoy, mut played) = start();
+        let none = Arc::strong_count(&played.worker) + 1;
         for _ in 0..100 {
-            worker.add_clock(TICK);
-            worker.remove_clock();
+            let stream = envoy.get();
+            envoy.run_events();
+            stream.disconnect();
+            envoy.run_events();
         }
-        worker.add_clock(TICK);
-        wait_until("a tick", || ticks(&worker));
-        assert_eq!(clocks(&worker), 1);
-        worker.remove_clock();
-        wait_until("the end of the clock", || clocks(&worker) == 0);
-    }
-
-    #[test]
-    fn clock_ends_with_the_streams_that_live_by_it() {
-        let (envoy, mut played) = envoy_thread::start_with(r#"{"ws_ping_interval": "0.02"}"#);
-        let _other = envoy.get();
-        let count = Arc::strong_count(&played.worker);
-        let request = Request::get("/")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-        let stream = envoy.stream(request);
-        stream.request_headers(false);
-        assert_eq!(Arc::strong_count(&played.worker), count + 1);
-        stream.disconnect();
-        wait_until("the end of the clock", || {
-            Arc::strong_count(&played.worker) == count
-        });
+        let last = envoy.get();
         envoy.run_events();
-        played.take();
+        for _ in 0..2 {
+            wait_until("a tick", &envoy, || played.worker.outbox.has_messages());
+            wait_until("its end", &envoy, || !played.worker.outbox.has_messages());
+        }
+        assert_eq!(clocks(&played, none), 1);
+        last.disconnect();
+        wait_until("the end of the clock", &envoy, || {
+            clocks(&played, none) == 0
+        });
+        let _ = played.take();
     }
 }

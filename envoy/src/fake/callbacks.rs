@@ -16,8 +16,8 @@ use crate::http::ResetReason;
 use crate::sys::{
     self, BootstrapExtension, BootstrapExtensionConfig, BootstrapExtensionConfigScheduler,
     EnvoyBuffer, EnvoyHttpHeader, GaugeIterator, HttpBodyType, HttpFilter, HttpFilterConfig,
-    HttpFilterScheduler, HttpHeaderType, LogLevel, ModuleBuffer, ModuleHttpHeader,
-    StatsIterationAction, metrics_result,
+    HttpFilterScheduler, HttpHeaderType, LogLevel, ModuleBuffer, ModuleHttpHeader, SocketDirection,
+    SocketOptionState, StatsIterationAction, metrics_result,
 };
 
 /// Defines callbacks under their C names, and holds them against their declarations.
@@ -383,6 +383,18 @@ callbacks! {
     "envoy_dynamic_module_callback_http_set_buffer_limit"
     fn http_set_buffer_limit(filter: *mut HttpFilter, bytes: u64) {
         world().stream(filter).set_buffer_limit(bytes);
+    }
+
+    "envoy_dynamic_module_callback_http_set_socket_option_int"
+    fn http_set_socket_option_int(
+        filter: *mut HttpFilter,
+        level: i64,
+        name: i64,
+        _state: SocketOptionState,
+        _direction: SocketDirection,
+        _value: i64,
+    ) -> bool {
+        world().stream(filter).can_set_socket_option(level, name)
     }
 }
 

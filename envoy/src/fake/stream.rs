@@ -169,6 +169,11 @@ impl Stream {
             .send_response(status, Vec::new(), Vec::new(), details.to_owned());
     }
 
+    /// From now on an option of the client's connection can be set. None can at first.
+    pub fn allow_socket_option(&self, level: i64, name: i64) {
+        self.state.socket_options.borrow_mut().push((level, name));
+    }
+
     /// The client goes away.
     #[track_caller]
     pub fn disconnect(&self) {

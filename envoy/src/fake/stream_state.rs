@@ -28,6 +28,8 @@ pub(super) struct StreamState {
     pub(super) received: RefCell<Vec<Vec<u8>>>,
     pub(super) buffered: RefCell<Vec<Vec<u8>>>,
     pub(super) buffer_limit: Cell<u64>,
+    /// Options of the client's connection that can be set, by level and name.
+    pub(super) socket_options: RefCell<Vec<(i64, i64)>>,
     /// Whether Envoy reads from the client.
     pub(super) reading: Cell<bool>,
     /// Whether a hook of the request's side is running.
@@ -59,6 +61,7 @@ impl StreamState {
             received: RefCell::default(),
             buffered: RefCell::default(),
             buffer_limit: Cell::new(DEFAULT_BUFFER_LIMIT),
+            socket_options: RefCell::default(),
             reading: Cell::new(true),
             decoding: Cell::new(false),
             response: RefCell::default(),
@@ -265,6 +268,11 @@ impl StreamState {
         } else {
             self.buffer_limit.get()
         }
+    }
+
+    pub(super) fn can_set_socket_option(&self, level: i64, name: i64) -> bool {
+        let known = self.socket_options.borrow().contains(&(level, name));
+        known && !self.is_torn_down()
     }
 
     pub(super) fn set_buffer_limit(&self, bytes: u64) {

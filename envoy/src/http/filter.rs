@@ -73,6 +73,17 @@ impl EnvoyFilter<'_> {
         unsafe { sys::http_set_buffer_limit(self.raw, bytes) }
     }
 
+    /// Sets an option of the client's connection, as setsockopt(2) does. Says whether it could be
+    /// set.
+    pub fn set_downstream_socket_option(&mut self, level: i64, name: i64, value: i64) -> bool {
+        let (state, direction) = (
+            sys::SocketOptionState::Bound,
+            sys::SocketDirection::Downstream,
+        );
+        // SAFETY: the filter is live while it is lent.
+        unsafe { sys::http_set_socket_option_int(self.raw, level, name, state, direction, value) }
+    }
+
     #[inline]
     pub(crate) fn raw(&self) -> *mut sys::HttpFilter {
         self.raw

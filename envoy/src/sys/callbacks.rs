@@ -251,6 +251,16 @@ unsafe extern "C" {
 
     #[link_name = "envoy_dynamic_module_callback_http_set_buffer_limit"]
     pub(crate) fn http_set_buffer_limit(filter: *mut HttpFilter, bytes: u64);
+
+    #[link_name = "envoy_dynamic_module_callback_http_set_socket_option_int"]
+    pub(crate) fn http_set_socket_option_int(
+        filter: *mut HttpFilter,
+        level: i64,
+        name: i64,
+        state: SocketOptionState,
+        direction: SocketDirection,
+        value: i64,
+    ) -> bool;
 }
 
 // HTTP filter: scheduler.

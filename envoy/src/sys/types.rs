@@ -83,6 +83,20 @@ pub(crate) enum HttpBodyType {
     BufferedRequestBody = 1,
 }
 
+/// `socket_option_state`: of a connection that is there it says nothing.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub(crate) enum SocketOptionState {
+    Bound = 1,
+}
+
+/// `socket_direction`.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub(crate) enum SocketDirection {
+    Downstream = 1,
+}
+
 /// `log_level`.
 #[repr(u32)]
 #[derive(Clone, Copy)]
@@ -195,6 +209,13 @@ mod tests {
                 HttpBodyType::BufferedRequestBody as u32
             ],
             [0, 1]
+        );
+        assert_eq!(
+            [
+                SocketOptionState::Bound as u32,
+                SocketDirection::Downstream as u32
+            ],
+            [1, 1]
         );
         assert_eq!(
             [

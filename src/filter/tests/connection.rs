@@ -123,7 +123,7 @@ fn connections_are_forgotten_one_by_one() {
 }
 
 #[test]
-fn streams_beside_it_on_http_2_are_served() {
+fn on_http_2_the_connection_is_not_one_responses_to_close() {
     let (envoy, mut played) = envoy_thread::start();
     let stream = || {
         let request = Request::get("/").attribute(AttributeId::RequestProtocol, "HTTP/2");
@@ -136,10 +136,13 @@ fn streams_beside_it_on_http_2_are_served() {
     played.take();
     played.start_with(0, head(true), "", true);
     envoy.run_events();
-    assert_eq!(first.go_away(), Some(true));
+    assert_eq!(first.go_away(), None);
     let second = stream();
     assert_eq!(played.take(), [r#"1: start "" end"#]);
-    assert!(!second.is_complete());
+    played.fail_for(1, Failure::Idle);
+    envoy.run_events();
+    assert_eq!(second.response().status(), Some(408));
+    assert_eq!(second.go_away(), None);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! How a stream ends, and what the loop and the count of what is in flight learn of it.
 
+use std::time::Duration;
+
+use envoy::AttributeId;
 use envoy::fake::Request;
 
 use crate::envoy_thread::{self, NOTHING};
@@ -44,6 +47,36 @@ fn a_client_that_goes_later_is_told() {
     assert_eq!(envoy.in_flight(), 1);
     played.return_calls();
     assert_eq!(envoy.in_flight(), 0);
+}
+
+/// Of which Envoy does not hear if it does not read from the client.
+#[test]
+fn a_reset_that_envoy_has_not_seen_is_found() {
+    const TCP: i64 = 6;
+    const FASTOPEN: i64 = 23;
+    for (protocol, found) in [("HTTP/1.1", true), ("HTTP/2", false)] {
+        std::thread::spawn(move || {
+            let (envoy, mut played) = envoy_thread::start();
+            let request = Request::get("/").attribute(AttributeId::RequestProtocol, protocol);
+            let stream = envoy.stream(request);
+            stream.request_headers(true);
+            envoy.run_events();
+            played.take();
+            played.advance(Duration::from_secs(1));
+            envoy.run_events();
+            assert!(!stream.is_complete());
+            stream.allow_socket_option(TCP, FASTOPEN);
+            played.advance(Duration::from_secs(1));
+            envoy.run_events();
+            assert_eq!(stream.is_complete(), found);
+            if found {
+                assert_eq!(played.take(), ["0: disconnect"]);
+                assert_eq!(stream.response().details, "aiovoy_connection_reset");
+            }
+        })
+        .join()
+        .expect("the test passes");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The end of a response on HTTP/2 whose request goes on.
+//! The end of a response whose request goes on.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use envoy::fake::{Request, Stream};
 use envoy::{AttributeId, DataStatus};
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
+use crate::exchange::REQUEST_WINDOW;
 
 const BURST: usize = 60 * 1024;
 const BURST_TIME: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(2);
 const HELD: Duration = Duration::from_secs(60);
 const INSTANT: Duration = Duration::from_millis(1);
 
@@ -62,16 +64,92 @@ fn it_goes_out_if_the_request_has_ended() {
 }
 
 #[test]
-fn it_goes_out_over_other_protocols() {
-    for protocol in ["HTTP/1.1", "HTTP/3"] {
-        std::thread::spawn(move || {
-            let (envoy, played, stream) = requested(protocol);
-            played.start(0, vec![0; BURST + 1], true);
-            assert_ended((envoy, played, stream));
-        })
-        .join()
-        .expect("the test passes");
+fn it_goes_out_over_http_3() {
+    let (envoy, played, stream) = requested("HTTP/3");
+    played.start(0, vec![0; BURST + 1], true);
+    assert_ended((envoy, played, stream));
+}
+
+/// A short response over HTTP/1 to a client that is sending.
+fn held_over_http_1() -> (EnvoyThread, PlayedLoop, Stream) {
+    let (envoy, mut played, stream) = requested("HTTP/1.1");
+    stream.request_body("ab", false);
+    envoy.run_events();
+    played.take();
+    played.start(0, "cd", true);
+    envoy.run_events();
+    assert_eq!(stream.response().body, b"cd");
+    assert!(!stream.response().end_of_stream);
+    assert_eq!(played.take(), NOTHING);
+    (envoy, played, stream)
+}
+
+#[test]
+fn over_http_1_it_waits_while_the_client_sends() {
+    let (envoy, played, stream) = held_over_http_1();
+    for _ in 0..5 {
+        played.advance(PAUSE - INSTANT);
+        envoy.run_events();
+        let rest = stream.request_body("ef", false);
+        assert_eq!(rest, DataStatus::StopIterationNoBuffer);
+        assert!(!stream.is_complete());
     }
+    stream.request_body("gh", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn over_http_1_it_does_not_wait_for_a_client_that_pauses() {
+    let (envoy, played, stream) = held_over_http_1();
+    played.advance(PAUSE);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn over_http_1_it_does_not_wait_for_a_server_that_stops() {
+    let (envoy, played, stream) = held_over_http_1();
+    envoy.drain();
+    played.advance(INSTANT);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn over_http_1_what_is_kept_of_the_request_is_thrown_away() {
+    let (envoy, mut played, stream) = requested("HTTP/1.1");
+    stream.request_body(vec![0; REQUEST_WINDOW], false);
+    stream.request_body("kept", false);
+    envoy.run_events();
+    played.take();
+    assert_eq!(stream.buffered_request_body_len(), 4);
+    played.start(0, "cd", true);
+    envoy.run_events();
+    assert_eq!(stream.buffered_request_body_len(), 0);
+    stream.request_body("", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn an_answer_in_the_applications_place_is_held_too() {
+    let (envoy, mut played, stream) = requested("HTTP/1.1");
+    played.fail(0);
+    envoy.run_events();
+    assert_eq!(stream.response().body, b"Internal Server Error");
+    assert_eq!(stream.response().header("content-length"), Some(&b"21"[..]));
+    assert!(!stream.is_complete());
+    assert_eq!(played.take(), NOTHING);
+    stream.request_body("ab", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_to_go_on_has_sent_nothing_to_wait_for() {
+    let (envoy, mut played) = envoy_thread::start();
+    let stream = envoy.stream(Request::post("/").header("expect", "100-continue"));
+    stream.request_headers(false);
+    envoy.run_events();
+    played.take();
+    played.start(0, "cd", true);
+    assert_ended((envoy, played, stream));
 }
 
 #[test]

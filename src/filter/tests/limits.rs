@@ -1,5 +1,7 @@
 //! Requests that are not let in, or not to their end.
 
+use std::time::Duration;
+
 use envoy::fake::Request;
 
 use crate::envoy_thread::{self, NOTHING};
@@ -16,6 +18,7 @@ fn a_length_over_the_limit_is_refused_at_once() {
         stream
     });
     assert_eq!(over.response().status(), Some(413));
+    over.request_body("abcde", true);
     assert!(over.is_complete() && !at.is_complete());
     envoy.run_events();
     assert_eq!(played.take(), [r#"0: start """#]);
@@ -29,6 +32,7 @@ fn a_body_over_the_limit_that_comes_with_its_head_is_refused_unseen() {
     stream.request_body("abcd", false);
     stream.request_body("e", false);
     assert_eq!(stream.response().status(), Some(413));
+    stream.request_body("f", true);
     envoy.run_events();
     assert_eq!(played.take(), NOTHING);
     assert_eq!(envoy.in_flight(), 0);
@@ -99,8 +103,28 @@ fn calls_over_the_limit_are_refused_until_one_returns() {
 fn a_refused_request_is_not_in_flight() {
     let (envoy, mut played) = envoy_thread::start_with(r#"{"limit_concurrency": 0}"#);
     let stream = envoy.post();
-    assert!(stream.is_complete());
+    assert_eq!(stream.response().status(), Some(503));
     envoy.run_events();
     assert_eq!(played.take(), NOTHING);
     assert_eq!(envoy.in_flight(), 0);
+    // Its end waits for a client that sends, and for no other.
+    stream.request_body("ab", false);
+    assert!(!stream.is_complete());
+    played.advance(Duration::from_secs(2));
+    envoy.run_events();
+    assert!(stream.is_complete());
+}
+
+#[test]
+fn a_refused_websocket_does_not_wait() {
+    let (envoy, _played) = envoy_thread::start_with(r#"{"limit_concurrency": 0}"#);
+    let request = Request::get("/")
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let stream = envoy.stream(request);
+    stream.request_headers(false);
+    assert_eq!(stream.response().status(), Some(503));
+    assert!(stream.is_complete());
 }

@@ -256,8 +256,10 @@ fn it_can_come_before_the_request_is_complete() {
     assert_eq!(played.take(), [r#"0: start "ab""#]);
     played.answer(0, "cd");
     envoy.run_events();
-    assert!(stream.is_complete());
     assert_eq!(stream.response().body, b"cd");
+    stream.request_body("ef", true);
+    assert!(stream.is_complete());
+    envoy.run_events();
     assert_eq!(played.take(), NOTHING);
 }
 

@@ -198,18 +198,25 @@ impl All {
         assert!(!exchange.complete || client.sent_all && client.sent == exchange.body);
         let response = client.stream.response();
         let sent = call.sent.as_deref().unwrap_or_default();
+        let answered = response.body == b"Internal Server Error";
         if !client.stream.is_complete() {
-            assert_eq!(response.heads.len(), usize::from(call.sent.is_some()));
-            assert!(response.body == sent);
-            assert!(!call.ended && !exchange.disconnected);
+            assert!(response.body == sent || answered);
+            assert_eq!(
+                response.heads.len(),
+                usize::from(call.sent.is_some() || answered)
+            );
+            // An end may wait for that of the request.
+            assert!(!call.ended || !client.sent_all);
+            assert!(!exchange.disconnected);
             return;
         }
-        let failed = response.details == "aiovoy_application_failed";
-        let ended = response.details.is_empty();
+        let failed = answered || response.details == "aiovoy_application_failed";
+        let ended = response.details.is_empty() && !answered;
         assert!(!ended || response.body == sent);
         assert!(!(ended || failed) || call.ended);
-        // A call whose last piece was too much has ended its response all the same.
-        if !(call.ended && response.details == "response_payload_too_large") {
+        // A call whose last piece was too much, or whose end waited, has ended its response all the
+        // same.
+        if !call.ended || failed || ended {
             assert_eq!(exchange.disconnected, !failed && !ended);
         }
     }
