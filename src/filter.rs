@@ -144,6 +144,9 @@ impl HttpFilter for Filter {
             end_posted: end_of_stream,
             ..RequestBody::default()
         });
+        if head.version <= HttpVersion::Http11 && head.server.port.is_some() {
+            self.streams.believe_probe(|| is_reset(envoy));
+        }
         if let Some(refusal) = refusal {
             if refusal.closes() && head.version <= HttpVersion::Http11 {
                 self.answer_and_close(envoy, refusal);
@@ -475,7 +478,9 @@ impl Filter {
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
         self.envoy.with(current, |envoy| {
-            if self.version.get() <= HttpVersion::Http11 && is_reset(envoy) {
+            let may_be_reset =
+                self.version.get() <= HttpVersion::Http11 && self.streams.believes_probe();
+            if may_be_reset && is_reset(envoy) {
                 return envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_reset");
             }
             if let Some(socket) = self.websocket.get() {

@@ -49,6 +49,8 @@ pub(crate) struct Streams {
     /// HTTP/1 connections that were told that they close, and when. Until Envoy does it, requests
     /// that were sent behind each other still come.
     closing: RefCell<VecDeque<(u64, Instant)>>,
+    /// What [`believe_probe`](Self::believe_probe) has found.
+    believes_probe: Cell<bool>,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.
@@ -92,6 +94,7 @@ impl Streams {
             turn_due: Cell::default(),
             in_turn: Cell::default(),
             closing: RefCell::default(),
+            believes_probe: Cell::default(),
             resumed: RefCell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),
@@ -146,6 +149,19 @@ impl Streams {
     pub(crate) fn resume(&self, id: ExchangeId) {
         self.resumed.borrow_mut().push(id);
         self.ensure_turn();
+    }
+
+    /// Whether a probe that finds a connection reset is to be believed. `probe` is one of a connection
+    /// that has just brought a request: if that finds it reset, the kernel accepts any option.
+    pub(crate) fn believe_probe(&self, probe: impl FnOnce() -> bool) {
+        if !self.believes_probe.get() {
+            self.believes_probe.set(!probe());
+        }
+    }
+
+    /// Whether it is.
+    pub(crate) fn believes_probe(&self) -> bool {
+        self.believes_probe.get()
     }
 
     /// Has the stream of `id` learn of time, of which the loop need not know.

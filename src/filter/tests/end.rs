@@ -5,7 +5,7 @@ use std::time::Duration;
 use envoy::AttributeId;
 use envoy::fake::Request;
 
-use crate::envoy_thread::{self, NOTHING};
+use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
 use crate::exchange::REQUEST_WINDOW;
 
 #[test]
@@ -49,16 +49,22 @@ fn a_client_that_goes_later_is_told() {
     assert_eq!(envoy.in_flight(), 0);
 }
 
+const TCP: i64 = 6;
+const FASTOPEN: i64 = 23;
+
+fn tcp_request(protocol: &str) -> Request {
+    Request::get("/")
+        .attribute(AttributeId::RequestProtocol, protocol)
+        .attribute(AttributeId::DestinationAddress, "127.0.0.1:8000")
+}
+
 /// Of which Envoy does not hear if it does not read from the client.
 #[test]
 fn a_reset_that_envoy_has_not_seen_is_found() {
-    const TCP: i64 = 6;
-    const FASTOPEN: i64 = 23;
     for (protocol, found) in [("HTTP/1.1", true), ("HTTP/2", false)] {
         std::thread::spawn(move || {
             let (envoy, mut played) = envoy_thread::start();
-            let request = Request::get("/").attribute(AttributeId::RequestProtocol, protocol);
-            let stream = envoy.stream(request);
+            let stream = envoy.stream(tcp_request(protocol));
             stream.request_headers(true);
             envoy.run_events();
             played.take();
@@ -77,6 +83,29 @@ fn a_reset_that_envoy_has_not_seen_is_found() {
         .join()
         .expect("the test passes");
     }
+}
+
+/// Some kernels accept any option.
+#[test]
+fn no_reset_is_believed_before_one_probe_was_refused() {
+    let (envoy, mut played) = envoy_thread::start();
+    let mut streams = Vec::new();
+    let mut tick = |envoy: &EnvoyThread, played: &mut PlayedLoop, allowed: bool| {
+        let stream = envoy.stream(tcp_request("HTTP/1.1"));
+        if allowed {
+            stream.allow_socket_option(TCP, FASTOPEN);
+        }
+        stream.request_headers(true);
+        envoy.run_events();
+        played.take();
+        played.advance(Duration::from_secs(1));
+        envoy.run_events();
+        streams.push(stream);
+        streams.iter().filter(|stream| stream.is_complete()).count()
+    };
+    assert_eq!(tick(&envoy, &mut played, true), 0);
+    assert_eq!(tick(&envoy, &mut played, true), 0);
+    assert_eq!(tick(&envoy, &mut played, false), 2);
 }
 
 #[test]
