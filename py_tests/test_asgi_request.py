@@ -279,7 +279,12 @@ async def test_response_may_come_before_the_body_is_read(server: Server, connect
     assert (await connection.post("/unread", b"x" * MEGABYTE)).body == b"not interested"
 
 
-@pytest.mark.parametrize("path", ["/unread", "/raises_unread"])
+async def unread_and_empty(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send, 401)
+    await body(send)
+
+
+@pytest.mark.parametrize("path", ["/unread", "/unread_and_empty", "/raises_unread"])
 async def test_early_answer_waits_for_the_client_to_send_all(server: Server, path: str) -> None:
     """Many clients read nothing before that, and nothing of a connection that is reset meanwhile."""
 
@@ -289,7 +294,11 @@ async def test_early_answer_waits_for_the_client_to_send_all(server: Server, pat
             connection.request("POST", path, body=b"x" * 10 * MEGABYTE)
             return connection.getresponse().read()
 
-    expected = {"/unread": b"not interested", "/raises_unread": b"Internal Server Error"}
+    expected = {
+        "/unread": b"not interested",
+        "/unread_and_empty": b"",
+        "/raises_unread": b"Internal Server Error",
+    }
     for _ in range(5):
         assert await asyncio.to_thread(upload) == expected[path]
 
@@ -322,4 +331,5 @@ app = routes(
     receives_amid_the_response,
     raises_unread,
     unread,
+    unread_and_empty,
 )

@@ -392,11 +392,17 @@ impl Filter {
         fields.push(b"content-length", text.len().to_string().as_bytes());
         let status = status_digits(status);
         envoy.send_response_headers(&headers(&status, &fields), false);
-        self.finish(envoy, text.as_bytes(), Fields::default());
+        let head_only = envoy.request_header(":method") == Some(b"HEAD");
+        let body = if head_only { "" } else { text };
+        self.finish(envoy, body.as_bytes(), Fields::default());
     }
 
     /// Does what the loop asks for.
     pub(crate) fn deliver(&self, current: &mut EnvoyFilter<'_>, message: Outbound) {
+        if self.response.get().ended {
+            // Sent before the loop has heard of an answer in the application's place.
+            return;
+        }
         self.envoy.with(current, |envoy| match message {
             Outbound::Start {
                 head, body, end, ..
@@ -439,10 +445,16 @@ impl Filter {
             headers.push(Header::new(b"alt-svc", services.as_bytes()));
         }
         if body.is_empty() {
-            if end {
+            // Without the end Envoy would announce chunks in a 304, unlike in other heads without body.
+            let holds = end && head.status != 304 && self.holds_end(0);
+            let ends = end && !holds;
+            if ends {
                 self.end_response();
             }
-            envoy.send_response_headers(&headers, end);
+            envoy.send_response_headers(&headers, ends);
+            if holds {
+                self.finish(envoy, b"", Fields::default());
+            }
         } else {
             envoy.send_response_headers(&headers, false);
             self.send_body(envoy, body, end);

@@ -40,7 +40,7 @@ const HELD: Duration = Duration::from_secs(60);
 impl HeldEnd {
     /// Whether it goes out now; `is_slow` is a client that does not keep up.
     pub(super) fn is_due(&self, now: Instant, is_slow: bool) -> bool {
-        now >= if is_slow { self.latest } else { self.due }
+        now >= self.latest || (!is_slow && now >= self.due)
     }
 
     /// The client keeps up again.

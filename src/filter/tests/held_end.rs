@@ -6,7 +6,7 @@ use envoy::fake::{Request, Stream};
 use envoy::{AttributeId, DataStatus};
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
-use crate::exchange::REQUEST_WINDOW;
+use crate::exchange::{Fields, REQUEST_WINDOW, ResponseHead};
 
 const BURST: usize = 60 * 1024;
 const BURST_TIME: Duration = Duration::from_millis(500);
@@ -99,6 +99,41 @@ fn over_http_1_it_waits_while_the_client_sends() {
 }
 
 #[test]
+fn over_http_1_that_of_a_response_without_a_body_waits_too() {
+    for (status, waits) in [(401, true), (204, true), (304, false)] {
+        std::thread::spawn(move || {
+            let (envoy, played, stream) = requested("HTTP/1.1");
+            let head = ResponseHead {
+                status,
+                fields: Fields::default(),
+                close: false,
+            };
+            played.start_with(0, head, "", true);
+            envoy.run_events();
+            assert_eq!(stream.is_complete(), !waits);
+            if waits {
+                stream.request_body("ab", true);
+            }
+            assert_ended((envoy, played, stream));
+        })
+        .join()
+        .expect("the test passes");
+    }
+}
+
+#[test]
+fn over_http_1_it_does_not_wait_for_ever() {
+    let (envoy, played, stream) = held_over_http_1();
+    for _ in 0..60 {
+        assert!(!stream.is_complete());
+        stream.request_body("ef", false);
+        played.advance(HELD / 60);
+        envoy.run_events();
+    }
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
 fn over_http_1_it_does_not_wait_for_a_client_that_pauses() {
     let (envoy, played, stream) = held_over_http_1();
     played.advance(PAUSE);
@@ -138,6 +173,21 @@ fn an_answer_in_the_applications_place_is_held_too() {
     assert!(!stream.is_complete());
     assert_eq!(played.take(), NOTHING);
     stream.request_body("ab", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
+fn an_answer_to_head_has_no_body() {
+    let (envoy, mut played) = envoy_thread::start();
+    let stream = envoy.stream(Request::new("HEAD", "/"));
+    stream.request_headers(false);
+    envoy.run_events();
+    played.take();
+    played.fail(0);
+    envoy.run_events();
+    assert_eq!(stream.response().header("content-length"), Some(&b"21"[..]));
+    stream.request_body("ab", true);
+    assert!(stream.response().body.is_empty());
     assert_ended((envoy, played, stream));
 }
 

@@ -54,6 +54,25 @@ fn a_body_that_grows_over_the_limit_is_refused_and_the_application_is_told() {
 }
 
 #[test]
+fn what_the_application_sends_before_it_hears_of_the_refusal_is_nothing() {
+    let (envoy, mut played) = envoy_thread::start_with(BODY);
+    let stream = envoy.post();
+    stream.request_body("abcd", false);
+    envoy.run_events();
+    stream.request_body("e", false);
+    assert_eq!(stream.response().status(), Some(413));
+    played.take();
+    played.answer(0, "done");
+    played.fail(0);
+    played.read(0, 4);
+    envoy.run_events();
+    stream.request_body("f", true);
+    assert!(stream.is_complete());
+    let response = stream.response();
+    assert_eq!((response.heads.len(), response.reset), (1, None));
+}
+
+#[test]
 fn a_body_that_grows_over_the_limit_ends_a_response_that_has_begun() {
     let (envoy, mut played) = envoy_thread::start_with(BODY);
     let stream = envoy.post();
