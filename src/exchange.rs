@@ -148,7 +148,7 @@ pub(crate) enum Outbound {
         /// The reason.
         reason: String,
     },
-    /// Time has passed: see to the streams that live by the clock.
+    /// Time has passed: see to the streams.
     Tick,
     /// An interim head, before the final one.
     Interim {

@@ -517,6 +517,11 @@ impl Filter {
         response.announced = true;
         response.unreported += interim_cost(fields);
         self.response.set(response);
+        if status == 100 {
+            let mut request = self.request.get();
+            request.waits = false;
+            self.request.set(request);
+        }
         let status = status_digits(status);
         envoy.send_response_headers(&headers(&status, fields), false);
         self.report_room(envoy);

@@ -85,7 +85,8 @@ impl Filter {
             due: now + grace,
             latest: now + HELD,
         });
-        self.streams.live_by_the_clock(envoy, self.id);
+        // It may have been refused, of which the loop has not heard.
+        self.streams.ensure_leader(envoy, self.id);
         // For what Envoy keeps of the request: this may be a hook that shows some of it.
         self.streams.resume(self.id);
     }

@@ -62,7 +62,7 @@ impl Settings {
         }
     }
 
-    /// How often the clocks of WebSockets are looked at.
+    /// How often streams are told that time has passed: often enough for pings.
     pub(crate) fn tick(&self) -> Duration {
         let shortest = [self.ping_interval, self.ping_timeout]
             .into_iter()

@@ -164,12 +164,6 @@ impl Streams {
         self.believes_probe.get()
     }
 
-    /// Has the stream of `id` learn of time, of which the loop need not know.
-    pub(crate) fn live_by_the_clock(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
-        self.ensure_leader(envoy, id);
-        self.worker.ensure_clock(self.process.websockets.tick());
-    }
-
     /// An empty buffer. [`give_back`](Self::give_back) keeps its capacity for the next.
     pub(crate) fn scratch(&self) -> Vec<u8> {
         self.scratch.take()
@@ -229,7 +223,8 @@ impl Streams {
         self.ensure_turn();
     }
 
-    fn ensure_leader(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
+    /// Sees to it that there is a leader, by which streams learn of time, too.
+    pub(crate) fn ensure_leader(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
         // A stream that has ended can't lead: its events go nowhere.
         if self.leader.borrow().is_none() && self.live.borrow().get(id).is_some() {
             self.lead(id, envoy.new_scheduler());
@@ -242,6 +237,7 @@ impl Streams {
         let scheduler = Arc::new(scheduler);
         self.worker.outbox.set_leader(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
+        self.worker.ensure_clock(self.process.websockets.tick());
         if self.worker.outbox.has_messages() {
             self.commit();
         }
@@ -325,10 +321,6 @@ impl Streams {
             }
         }
         self.gathered.replace(gathered);
-        let begins = |message: &Inbound| matches!(message, Inbound::Start(..));
-        if batch.iter().any(begins) {
-            self.worker.ensure_clock(self.process.websockets.tick());
-        }
         let mut refused = Vec::new();
         if self.worker.inbox.post_all(&mut batch).is_err() {
             refused.extend(batch.drain(..).filter_map(|message| match message {

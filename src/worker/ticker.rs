@@ -52,15 +52,20 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(1);
 
-    /// Runs events until `done`.
     #[track_caller]
-    fn wait_until(what: &str, envoy: &EnvoyThread, mut done: impl FnMut() -> bool) {
+    fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !done() {
             assert!(Instant::now() < deadline, "{what}");
             std::thread::sleep(STEP);
-            envoy.run_events();
         }
+    }
+
+    /// Waits for a tick, and has the streams told.
+    #[track_caller]
+    fn wait_for_tick(envoy: &EnvoyThread, played: &PlayedLoop) {
+        wait_until("a tick", || played.worker.outbox.has_messages());
+        envoy.run_events();
     }
 
     fn start() -> (EnvoyThread, PlayedLoop) {
@@ -87,20 +92,16 @@ mod tests {
         let _ = played.take();
         assert_eq!(clocks(&played, none), 1, "one for all of them");
         stream.disconnect();
-        for _ in 0..2 {
-            wait_until("a tick", &envoy, || played.worker.outbox.has_messages());
-            wait_until("its end", &envoy, || !played.worker.outbox.has_messages());
-        }
+        wait_for_tick(&envoy, &played);
+        wait_for_tick(&envoy, &played);
         assert_eq!(clocks(&played, none), 1);
         other.disconnect();
-        wait_until("the end of the clock", &envoy, || {
-            clocks(&played, none) == 0
-        });
+        wait_until("the end of the clock", || clocks(&played, none) == 0);
         let last = envoy.get();
         envoy.run_events();
         assert_eq!(clocks(&played, none), 1, "it runs again");
         last.disconnect();
-        wait_until("its end", &envoy, || clocks(&played, none) == 0);
+        wait_until("its end", || clocks(&played, none) == 0);
         let _ = played.take();
     }
 
@@ -116,15 +117,11 @@ mod tests {
         }
         let last = envoy.get();
         envoy.run_events();
-        for _ in 0..2 {
-            wait_until("a tick", &envoy, || played.worker.outbox.has_messages());
-            wait_until("its end", &envoy, || !played.worker.outbox.has_messages());
-        }
+        wait_for_tick(&envoy, &played);
+        wait_for_tick(&envoy, &played);
         assert_eq!(clocks(&played, none), 1);
         last.disconnect();
-        wait_until("the end of the clock", &envoy, || {
-            clocks(&played, none) == 0
-        });
+        wait_until("the end of the clock", || clocks(&played, none) == 0);
         let _ = played.take();
     }
 }

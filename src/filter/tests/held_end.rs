@@ -203,6 +203,21 @@ fn a_client_that_waits_to_be_told_to_go_on_has_sent_nothing_to_wait_for() {
 }
 
 #[test]
+fn one_that_was_told_to_go_on_is_about_to_send() {
+    let (envoy, mut played) = envoy_thread::start();
+    let stream = envoy.stream(Request::post("/").header("expect", "100-continue"));
+    stream.request_headers(false);
+    envoy.run_events();
+    played.take();
+    played.interim(0, 100, "a", "b");
+    played.start(0, "cd", true);
+    envoy.run_events();
+    assert!(!stream.is_complete());
+    stream.request_body("ab", true);
+    assert_ended((envoy, played, stream));
+}
+
+#[test]
 fn it_waits_for_the_end_of_the_request() {
     let (envoy, played, stream) = held();
     let rest = DataStatus::StopIterationNoBuffer;
