@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic: what it reads from its tools, and what it makes of that."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -100,6 +101,12 @@ class TestH2load:
             load.parse_h2load_log(["1795393653305589\t503\t100\n"])
 
 
+@pytest.fixture(scope="module")
+def wsload() -> Any:
+    load.build_wsload()
+    return load.wsload
+
+
 class TestWebSocket:
     @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536])
     def test_a_frame_is_as_long_as_it_says(self, length: int) -> None:
@@ -113,13 +120,24 @@ class TestWebSocket:
             assert websocket.frame_length(data) == (0, 0)
 
     @pytest.mark.parametrize("name", [name for name, case in cases.CASES.items() if "ws" in case.protocols])
-    def test_a_server_sends_messages_back(self, name: str) -> None:
+    def test_a_server_sends_messages_back(self, name: str, wsload: Any) -> None:
         case = cases.CASES[name]
         assert len(case.body) in (125, 65536)
         with serve("sockets:app", app_dir=servers.APPS) as server:
             with websocket.connect(server.port, case) as connection:
                 assert websocket.exchange(connection, case) == case.answer
-            assert load.sockets(server.port, case, connections=2, messages=20).requests >= 20
+            assert wsload(server.port, case, connections=2, messages=20).requests >= 20
+
+    def test_a_wrong_answer_ends_the_load(self, wsload: Any) -> None:
+        case = dataclasses.replace(cases.CASES["text"], answer=cases.SHORT.upper())
+        refusal = pytest.raises(load.LoadFailedError, match="expected the message that was sent, got another one")
+        with serve("sockets:app", app_dir=servers.APPS) as server, refusal:
+            wsload(server.port, case, connections=2, messages=20)
+
+    def test_without_cargo_there_is_no_generator(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(load.GeneratorMissingError, match="cargo is missing"):
+            load.build_wsload()
 
 
 @pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 20), (51, 30), (99, 40), (100, 40)])

@@ -7,7 +7,7 @@
 - `memory`: the memory of its processes
 - `client`: single requests, to see that a server is up and answers rightly
 - `websocket`: the frames of a WebSocket client
-- `load`: wrk, h2load and `sockets.py`, and what they print
+- `load`: wrk, h2load and our own `wsload`, and what they print
 - `options`: the command line
 - `rounds`: the order in which everything is measured
 - `summary`: medians, spreads, ratios

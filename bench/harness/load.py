@@ -1,4 +1,4 @@
-"""The load generators wrk, h2load and sockets.py: how they are run, and what they print."""
+"""The load generators wrk, h2load and wsload: how they are run, and what they print."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import websocket
 from harness.cases import Case
 from harness.environments import BENCH
 
 # Debian package of each program.
 TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
+
+# Our own for WebSockets, which cargo builds.
+TARGET = BENCH.parent / "target"
+WSLOAD = TARGET / "release/wsload"
 
 # What a generator may take beyond the duration of the load.
 PATIENCE = 30
@@ -28,6 +32,10 @@ PRIME = 1000
 
 class LoadFailedError(Exception):
     """A request of the load failed or was not answered with 200: the figures mean nothing."""
+
+
+class GeneratorMissingError(Exception):
+    """Our own generator could not be built."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,18 @@ def missing_tools() -> list[str]:
     return sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
 
 
+def build_wsload() -> None:
+    """Builds our own generator, or sees that nothing has changed since."""
+    if shutil.which("cargo") is None:
+        raise GeneratorMissingError(
+            "cargo is missing: it builds the load generator for WebSockets\nhint: install Rust, see https://rustup.rs"
+        )
+    command = ["cargo", "build", "--quiet", "--release", "--package=wsload", f"--target-dir={TARGET}"]
+    result = subprocess.run(command, capture_output=True, check=False, cwd=BENCH, text=True)
+    if result.returncode or not WSLOAD.exists():
+        raise GeneratorMissingError(f"`{' '.join(command)}` did not make `{WSLOAD}`\n{result.stderr.strip()}")
+
+
 def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
     """Puts the load of `case` on the server at `port`."""
     url = f"http://127.0.0.1:{port}{case.path}"
@@ -69,7 +89,7 @@ def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
             body.write_bytes(case.body)
         before = children_seconds()
         if protocol == "ws":
-            load = sockets(port, case, shape.connections, seconds=shape.duration)
+            load = wsload(port, case, shape.connections, seconds=shape.duration)
         else:
             generator = wrk if protocol == "h1" else h2load
             load = generator(url, body, shape, Path(directory))
@@ -80,7 +100,7 @@ def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
 def prime(port: int, case: Case, protocol: str, requests: int = PRIME) -> None:
     """Sends so many requests of `case`, unmeasured."""
     if protocol == "ws":
-        sockets(port, case, connections=8, messages=requests)
+        wsload(port, case, connections=8, messages=requests)
         return
     with tempfile.NamedTemporaryFile() as body:
         command = ["h2load", "--threads=1", "--clients=8", f"--requests={requests}"]
@@ -115,16 +135,21 @@ def h2load(url: str, body: Path | None, shape: Shape, directory: Path) -> Load:
     return Load(counted, float(shape.duration), p50, p99)
 
 
-def sockets(port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0) -> Load:
-    """Our own generator; it ends with an error if an answer is wrong."""
-    command = [sys.executable, str(BENCH / "sockets.py"), str(port), case.name]
-    output = run([*command, str(connections), str(seconds), str(messages)], seconds + PATIENCE)
-    return Load(**json.loads(output))
+def wsload(port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0) -> Load:
+    """Ends after so many seconds or messages, 0 being no limit, and with an error if an answer is wrong."""
+    with tempfile.TemporaryDirectory(prefix="bench-wsload-") as directory:
+        Path(directory, "handshake").write_bytes(websocket.handshake(port, case))
+        Path(directory, "message").write_bytes(websocket.message(case))
+        Path(directory, "answer").write_bytes(case.answer)
+        command = [str(WSLOAD), str(port), directory, str(connections), str(seconds), str(messages)]
+        return Load(**json.loads(run(command, seconds + PATIENCE)))
 
 
 def run(command: list[str], timeout: float) -> str:
     try:
         result = subprocess.run(command, capture_output=True, check=False, text=True, timeout=timeout)
+    except FileNotFoundError:
+        raise LoadFailedError(f"`{command[0]}` is not there") from None
     except subprocess.TimeoutExpired:
         raise LoadFailedError(f"{command[0]} did not end in {timeout:.0f} s") from None
     if result.returncode:

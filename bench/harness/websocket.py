@@ -8,7 +8,7 @@ from itertools import cycle
 
 from harness.cases import Case
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+TEXT, BINARY = 1, 2
 
 FIN, COMPRESSED, MASKED = 0x80, 0x40, 0x80
 
@@ -28,11 +28,7 @@ def connect(port: int, case: Case, strict: bool = True) -> socket.socket:
     """Opens a WebSocket, with compression if `case` wants it; a server that has none is refused if `strict`."""
     connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    extensions = "sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n" if case.deflate else ""
-    connection.sendall(
-        f"GET {case.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extensions}\r\n".encode()
-    )
+    connection.sendall(handshake(port, case))
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         # The server waits for a message: nothing comes behind the head.
@@ -45,6 +41,15 @@ def connect(port: int, case: Case, strict: bool = True) -> socket.socket:
         connection.close()
         raise WrongFrameError(f"expected a handshake with{'' if case.deflate else 'out'} compression, got {head!r}")
     return connection
+
+
+def handshake(port: int, case: Case) -> bytes:
+    """The request that opens a WebSocket."""
+    extensions = "sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n" if case.deflate else ""
+    return (
+        f"GET {case.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extensions}\r\n"
+    ).encode()
 
 
 def message(case: Case) -> bytes:
