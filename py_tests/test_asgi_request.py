@@ -7,9 +7,10 @@ import http.client
 import random
 from pathlib import Path
 
+import httpx
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, shown, start
-from conftest import HTTP1, Connect, every_protocol, unlike_uvicorn
+from conftest import HTTP1, HTTP2, Connect, every_protocol, unlike_uvicorn
 from exchange import ResponseCut
 from http1 import Http1Connection, Http1Exchange
 from serving import Server
@@ -285,15 +286,22 @@ async def unread_and_empty(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("path", ["/unread", "/unread_and_empty", "/raises_unread"])
-async def test_early_answer_waits_for_the_client_to_send_all(server: Server, path: str) -> None:
-    """Many clients read nothing before that, and nothing of a connection that is reset meanwhile."""
+@pytest.mark.protocols(HTTP1, HTTP2)
+async def test_early_answer_waits_for_the_client_to_send_all(server: Server, protocol: str, path: str) -> None:
+    """Many clients read nothing before that, and nothing of a connection or stream that is reset meanwhile."""
+    data = b"x" * 10 * MEGABYTE
 
-    def upload() -> bytes:
+    def over_http_1() -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request("POST", path, body=b"x" * 10 * MEGABYTE)
+            connection.request("POST", path, body=data)
             return connection.getresponse().read()
 
+    def over_http_2() -> bytes:
+        with httpx.Client(http1=False, http2=True, trust_env=False, timeout=20) as client:
+            return client.post(f"http://127.0.0.1:{server.port}{path}", content=data).content
+
+    upload = over_http_1 if protocol == HTTP1 else over_http_2
     expected = {
         "/unread": b"not interested",
         "/unread_and_empty": b"",

@@ -303,6 +303,8 @@ pub(crate) struct RequestHead {
     pub version: HttpVersion,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// Bytes of the body, as far as the client has announced them.
+    pub length: u64,
     /// The client takes trailers.
     pub takes_trailers: bool,
     /// The client asks for a WebSocket.

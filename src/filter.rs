@@ -89,6 +89,8 @@ pub(crate) struct Filter {
 /// How much of the request body has gone to the loop.
 #[derive(Debug, Clone, Copy, Default)]
 struct RequestBody {
+    /// Bytes that the client has announced.
+    length: u64,
     /// Bytes that have come.
     received: u64,
     /// Bytes given to the loop and not yet taken by the application.
@@ -139,6 +141,7 @@ impl HttpFilter for Filter {
         }
         self.version.set(head.version);
         self.request.set(RequestBody {
+            length: head.length,
             waits: head.expects_continue || head.websocket,
             ended: end_of_stream,
             end_posted: end_of_stream,

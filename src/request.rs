@@ -153,6 +153,7 @@ pub(crate) fn read_head(
     if let Some((element, tls)) = said.certificate.zip(head.tls.as_mut()) {
         tls.client = tls::client(envoy, element);
     }
+    head.length = said.content_length.unwrap_or(0);
     let mount = rules.mount(&head.target);
     head.mount = mount.unwrap_or_default();
     let refusal = match said.content_length {

@@ -17,10 +17,12 @@ use crate::exchange::{Fields, HttpVersion};
 /// - On HTTP/2 Envoy resets the stream with it, and what the client's window has no room for is
 ///   lost. So it waits after a burst, until the client has had time for that.
 /// - On HTTP/1 Envoy closes the connection with it. A client that is sending is then reset, and many
-///   read nothing any more. So it waits as long as the client goes on sending.
+///   read nothing any more. On HTTP/2 many lose the response to the reset, too (RFC 9113, section
+///   8.1, allows it). So it waits as long as the client goes on sending; on HTTP/2 only if it has said
+///   how much, since others, as of gRPC, wait for the end themselves.
 pub(super) struct HeldEnd {
     trailers: Fields,
-    /// How long the client has from its last sign of life.
+    /// How long the client has from its last sign of life: [`PAUSE`] if it sends.
     grace: Duration,
     /// When it goes out, if the client keeps up then.
     due: Instant,
@@ -32,7 +34,7 @@ pub(super) struct HeldEnd {
 const BURST: usize = 60 * 1024;
 /// How long a burst takes to be with a client that keeps up.
 const BURST_TIME: Duration = Duration::from_millis(500);
-/// How long a client of HTTP/1 may pause in sending.
+/// How long a client may pause in sending.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long the end of a response is held back at most.
 const HELD: Duration = Duration::from_secs(60);
@@ -75,10 +77,8 @@ impl Filter {
         if !data.is_empty() {
             envoy.send_response_data(data, false);
         }
-        let (now, grace) = match self.version.get() {
-            HttpVersion::Http2 => (Instant::now(), BURST_TIME),
-            _ => (Instant::now(), PAUSE),
-        };
+        let now = Instant::now();
+        let grace = if self.is_sending() { PAUSE } else { BURST_TIME };
         *self.held_end.borrow_mut() = Some(HeldEnd {
             trailers,
             grace,
@@ -93,16 +93,23 @@ impl Filter {
 
     /// Whether the end of the response has to wait, if it comes behind `more` bytes.
     pub(super) fn holds_end(&self, more: usize) -> bool {
+        let in_burst =
+            || self.version.get() == HttpVersion::Http2 && (more > BURST || self.is_in_burst());
+        !self.request.get().ended && (self.is_sending() || in_burst())
+    }
+
+    /// Whether the client is in the midst of sending, as far as is known.
+    fn is_sending(&self) -> bool {
         let request = self.request.get();
-        !request.ended
-            && match self.version.get() {
-                HttpVersion::Http10 | HttpVersion::Http11 => {
-                    let sends = request.received > 0 || !request.waits;
-                    sends && !self.process.in_flight.draining()
-                }
-                HttpVersion::Http2 => more > BURST || self.is_in_burst(),
-                HttpVersion::Http3 => false,
+        let sends = match self.version.get() {
+            HttpVersion::Http10 | HttpVersion::Http11 => request.received > 0 || !request.waits,
+            HttpVersion::Http2 => {
+                let waits = request.waits && request.received == 0;
+                request.received < request.length && !waits
             }
+            HttpVersion::Http3 => false,
+        };
+        sends && !self.process.in_flight.draining()
     }
 
     fn is_in_burst(&self) -> bool {
@@ -113,8 +120,8 @@ impl Filter {
     /// Sends an end that was held back, if it is time.
     pub(super) fn look_at_held_end(&self, envoy: &mut EnvoyFilter<'_>, now: Instant) {
         let is_slow = self.response.get().above_watermark > 0;
-        let stops = self.version.get() <= HttpVersion::Http11 && self.process.in_flight.draining();
-        let is_due = |held: &HeldEnd| stops || held.is_due(now, is_slow);
+        let stops = self.process.in_flight.draining();
+        let is_due = |held: &HeldEnd| (stops && held.grace == PAUSE) || held.is_due(now, is_slow);
         let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         if is_due {
             self.release_end(envoy);
@@ -123,8 +130,8 @@ impl Filter {
 
     /// Throws away what the client sends behind a held end.
     pub(super) fn discard(&self) {
-        if self.version.get() <= HttpVersion::Http11
-            && let Some(held) = &mut *self.held_end.borrow_mut()
+        if let Some(held) = &mut *self.held_end.borrow_mut()
+            && held.grace == PAUSE
         {
             held.give_time();
         }

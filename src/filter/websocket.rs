@@ -125,8 +125,7 @@ pub(super) fn read_handshake(head: &RequestHead) -> Option<Result<Handshake, Ref
     if !head.websocket {
         return None;
     }
-    let content = |(name, value): (&[u8], &[u8])| name == b"content-length" && value != b"0";
-    if head.method.as_slice() != b"GET" || head.fields.iter().any(content) {
+    if head.method.as_slice() != b"GET" || head.length > 0 {
         return Some(Err(Refusal::Request));
     }
     let keyed = head.version <= HttpVersion::Http11;

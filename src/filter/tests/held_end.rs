@@ -99,6 +99,37 @@ fn over_http_1_it_waits_while_the_client_sends() {
 }
 
 #[test]
+fn over_http_2_it_waits_for_what_the_client_has_announced() {
+    for pauses in [false, true] {
+        std::thread::spawn(move || {
+            let (envoy, mut played) = envoy_thread::start();
+            let request = Request::post("/")
+                .attribute(AttributeId::RequestProtocol, "HTTP/2")
+                .header("content-length", "6");
+            let stream = envoy.stream(request);
+            stream.request_headers(false);
+            stream.request_body("ab", false);
+            envoy.run_events();
+            played.take();
+            played.start(0, "cd", true);
+            envoy.run_events();
+            played.advance(PAUSE - INSTANT);
+            envoy.run_events();
+            stream.request_body("cd", false);
+            assert!(!stream.is_complete());
+            if pauses {
+                played.advance(PAUSE);
+            } else {
+                stream.request_body("ef", true);
+            }
+            assert_ended((envoy, played, stream));
+        })
+        .join()
+        .expect("the test passes");
+    }
+}
+
+#[test]
 fn over_http_1_that_of_a_response_without_a_body_waits_too() {
     for (status, waits) in [(401, true), (204, true), (304, false)] {
         std::thread::spawn(move || {
