@@ -378,7 +378,10 @@ async def test_envoy_ends_when_its_supervisor_is_killed(server: Server) -> None:
 
 
 @unlike_uvicorn("it is one process")
-async def test_nothing_is_left_when_the_terminal_goes_away(server: Server) -> None:
+async def test_nothing_is_left_when_the_terminal_goes_away(serve: Serve) -> None:
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and the server would inherit that
+    server = serve(app)
+    signal.signal(signal.SIGHUP, ours)
     processes = server.processes()
     os.killpg(server.pid, signal.SIGHUP)
     await server.exit_code()

@@ -78,7 +78,7 @@ async def test_offers_may_come_in_several_fields(server: Server, connect: Connec
 
 
 async def test_compression_can_be_switched_off(serve: Serve, connect: Connect) -> None:
-    server = serve(f"{__name__}:app", ws_per_message_deflate=False)
+    server = serve(f"{__name__}:app", ws_per_message_deflate="false")
     socket = await offering(connect, server, "permessage-deflate")
     assert socket.agreed is None
     await socket.write(frame(TEXT, Deflate()(b"x" * 100), rsv=RSV1))
