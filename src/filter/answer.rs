@@ -101,10 +101,12 @@ impl Filter {
             self.end_response();
             return envoy.reset_stream(ResetReason::LocalReset, details);
         }
-        if failure == Failure::Idle && self.version.get() <= HttpVersion::Http11 {
-            // The rest of the request may still come, and is not to be taken for another one.
-            self.close_connection(envoy);
+        if failure == Failure::Idle {
             self.want_no_more();
+            if self.version.get() <= HttpVersion::Http11 {
+                // The rest of the request may still come, and is not to be taken for another one.
+                self.close_connection(envoy);
+            }
         }
         self.answer(envoy, status, text, details);
     }

@@ -22,8 +22,8 @@ use crate::exchange::{Fields, HttpVersion};
 ///   how much, since others, as of gRPC, wait for the end themselves.
 pub(super) struct HeldEnd {
     trailers: Fields,
-    /// How long the client has from its last sign of life: [`PAUSE`] if it sends.
-    grace: Duration,
+    /// It waits for what the client sends, rather than for what it takes.
+    sends: bool,
     /// When it goes out, if the client keeps up then.
     due: Instant,
     /// When it goes out whether the client keeps up or not.
@@ -45,9 +45,13 @@ impl HeldEnd {
         now >= self.latest || (!is_slow && now >= self.due)
     }
 
+    fn grace(&self) -> Duration {
+        if self.sends { PAUSE } else { BURST_TIME }
+    }
+
     /// The client keeps up again.
     pub(super) fn give_time(&mut self) {
-        self.due = self.due.max(Instant::now() + self.grace);
+        self.due = self.due.max(Instant::now() + self.grace());
     }
 }
 
@@ -78,13 +82,14 @@ impl Filter {
             envoy.send_response_data(data, false);
         }
         let now = Instant::now();
-        let grace = if self.is_sending() { PAUSE } else { BURST_TIME };
-        *self.held_end.borrow_mut() = Some(HeldEnd {
+        let mut held = HeldEnd {
             trailers,
-            grace,
-            due: now + grace,
+            sends: self.is_sending(),
+            due: now,
             latest: now + HELD,
-        });
+        };
+        held.give_time();
+        *self.held_end.borrow_mut() = Some(held);
         // It may have been refused, of which the loop has not heard.
         self.streams.ensure_leader(envoy, self.id);
         // For what Envoy keeps of the request: this may be a hook that shows some of it.
@@ -101,15 +106,13 @@ impl Filter {
     /// Whether the client is in the midst of sending, as far as is known.
     fn is_sending(&self) -> bool {
         let request = self.request.get();
-        let sends = match self.version.get() {
-            HttpVersion::Http10 | HttpVersion::Http11 => request.received > 0 || !request.waits,
-            HttpVersion::Http2 => {
-                let waits = request.waits && request.received == 0;
-                request.received < request.length && !waits
-            }
+        let goes_on = match self.version.get() {
+            HttpVersion::Http10 | HttpVersion::Http11 => true,
+            HttpVersion::Http2 => request.received < request.length,
             HttpVersion::Http3 => false,
         };
-        sends && !self.process.in_flight.draining()
+        let waits = request.waits && request.received == 0;
+        goes_on && !waits && !self.process.in_flight.draining()
     }
 
     fn is_in_burst(&self) -> bool {
@@ -121,7 +124,7 @@ impl Filter {
     pub(super) fn look_at_held_end(&self, envoy: &mut EnvoyFilter<'_>, now: Instant) {
         let is_slow = self.response.get().above_watermark > 0;
         let stops = self.process.in_flight.draining();
-        let is_due = |held: &HeldEnd| (stops && held.grace == PAUSE) || held.is_due(now, is_slow);
+        let is_due = |held: &HeldEnd| (stops && held.sends) || held.is_due(now, is_slow);
         let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         if is_due {
             self.release_end(envoy);
@@ -131,7 +134,7 @@ impl Filter {
     /// Throws away what the client sends behind a held end.
     pub(super) fn discard(&self) {
         if let Some(held) = &mut *self.held_end.borrow_mut()
-            && held.grace == PAUSE
+            && held.sends
         {
             held.give_time();
         }

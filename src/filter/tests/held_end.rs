@@ -6,7 +6,7 @@ use envoy::fake::{Request, Stream};
 use envoy::{AttributeId, DataStatus};
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
-use crate::exchange::{Fields, REQUEST_WINDOW, ResponseHead};
+use crate::exchange::{Failure, Fields, REQUEST_WINDOW, ResponseHead};
 
 const BURST: usize = 60 * 1024;
 const BURST_TIME: Duration = Duration::from_millis(500);
@@ -98,19 +98,34 @@ fn over_http_1_it_waits_while_the_client_sends() {
     assert_ended((envoy, played, stream));
 }
 
+/// A client that has sent two of the six bytes that it has announced.
+fn sending_over_http_2() -> (EnvoyThread, PlayedLoop, Stream) {
+    let (envoy, mut played) = envoy_thread::start();
+    let request = Request::post("/")
+        .attribute(AttributeId::RequestProtocol, "HTTP/2")
+        .header("content-length", "6");
+    let stream = envoy.stream(request);
+    stream.request_headers(false);
+    stream.request_body("ab", false);
+    envoy.run_events();
+    played.take();
+    (envoy, played, stream)
+}
+
+#[test]
+fn over_http_2_it_does_not_wait_for_a_client_that_is_idle() {
+    let (envoy, played, stream) = sending_over_http_2();
+    played.fail_for(0, Failure::Idle);
+    envoy.run_events();
+    assert_eq!(stream.response().status(), Some(408));
+    assert!(stream.is_complete());
+}
+
 #[test]
 fn over_http_2_it_waits_for_what_the_client_has_announced() {
     for pauses in [false, true] {
         std::thread::spawn(move || {
-            let (envoy, mut played) = envoy_thread::start();
-            let request = Request::post("/")
-                .attribute(AttributeId::RequestProtocol, "HTTP/2")
-                .header("content-length", "6");
-            let stream = envoy.stream(request);
-            stream.request_headers(false);
-            stream.request_body("ab", false);
-            envoy.run_events();
-            played.take();
+            let (envoy, played, stream) = sending_over_http_2();
             played.start(0, "cd", true);
             envoy.run_events();
             played.advance(PAUSE - INSTANT);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use envoy::fake::Request;
 
+use super::websocket::handshake;
 use crate::envoy_thread::{self, NOTHING};
 
 const BODY: &str = r#"{"limit_request_body": 4}"#;
@@ -137,12 +138,7 @@ fn a_refused_request_is_not_in_flight() {
 #[test]
 fn a_refused_websocket_does_not_wait() {
     let (envoy, _played) = envoy_thread::start_with(r#"{"limit_concurrency": 0}"#);
-    let request = Request::get("/")
-        .header("upgrade", "websocket")
-        .header("connection", "upgrade")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    let stream = envoy.stream(request);
+    let stream = envoy.stream(handshake());
     stream.request_headers(false);
     assert_eq!(stream.response().status(), Some(503));
     assert!(stream.is_complete());

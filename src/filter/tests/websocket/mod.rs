@@ -25,7 +25,7 @@ struct Socket {
 }
 
 /// A request for a WebSocket over HTTP/1.1.
-fn handshake() -> Request {
+pub(super) fn handshake() -> Request {
     Request::get("/")
         .header("upgrade", "websocket")
         .header("connection", "upgrade")
