@@ -20,8 +20,8 @@ from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, ro
 from certificates import Pair, authority_file
 from conftest import unlike_uvicorn
 from deadline import DEADLINE, settled
+from plain_envoy import PlainEnvoy, free_ports
 from serving import Server, serve
-from test_plain_envoy import PlainEnvoy, free_ports
 
 pytestmark = [
     unlike_uvicorn("uvicorn has neither HTTP/2 nor HTTP/3"),

@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,34 +17,16 @@ from conftest import Connect, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from http1 import Http1Connection
 from http2 import Http2Connection
-from serving import AIOVOY, RECENT, TESTS, Server, ServerEnded, clean_environment
+from plain_envoy import PlainEnvoy, environment, free_ports, listens, printed
+from serving import TESTS
 
 from aiovoy.binary import envoy_binary
-from aiovoy.environ import bridge_path, libpython_path
+from aiovoy.environ import bridge_path
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
 ROOT = TESTS.parent
 EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
-
-
-def environment() -> dict[str, str]:
-    """As the example says: an active environment, and the folder of its libpython."""
-    env = clean_environment()
-    env.pop("PYTHONHOME", None)
-    env["VIRTUAL_ENV"] = sys.prefix
-    env["PATH"] = f"{sys.prefix}/bin:{env['PATH']}"
-    env["LD_LIBRARY_PATH"] = str(libpython_path().parent)
-    return env
-
-
-def free_ports() -> tuple[int, int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(closing(socket.socket())) for _ in range(2)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        first, second = (sock.getsockname()[1] for sock in sockets)
-    return first, second
 
 
 def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
@@ -65,27 +46,6 @@ def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
     return text
 
 
-class PlainEnvoy(Server):
-    """An Envoy with a configuration file."""
-
-    def __init__(self, path: Path, cwd: Path, env: dict[str, str], port: int, workers: int = 2) -> None:
-        arguments = ["-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
-        arguments += ["--concurrency", str(workers)]
-        super().__init__([str(envoy_binary(None)), *arguments], AIOVOY, cwd, env)
-        self.port = port
-        RECENT.append(self)
-
-    async def accepts(self) -> None:
-        """Waits until it accepts connections."""
-
-        def accepts() -> bool:
-            if self.process.poll() is not None:
-                raise ServerEnded(self)
-            return listens(self.port)
-
-        await eventually(accepts)
-
-
 @contextmanager
 def envoy(
     folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None, workers: int = 2
@@ -99,11 +59,6 @@ def envoy(
         yield server
     finally:
         server.stop()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_example_answers_on_both_protocols(tmp_path: Path) -> None:
@@ -276,14 +231,6 @@ async def test_module_path_is_printed_for_configurations() -> None:
 
 async def test_printed_configuration_runs_under_plain_envoy(tmp_path: Path) -> None:
     """What the command line would run can be written to a file, and be run by hand."""
-    port, _ = free_ports()
-    command = [sys.executable, "-m", "aiovoy", "hello:app", "--app-dir", str(ROOT / "examples"), "--port", str(port)]
-    done = subprocess.run([*command, "--print-envoy-config"], stdout=subprocess.PIPE, text=True, check=True)
-    path = tmp_path / "printed.yaml"
-    path.write_text(done.stdout)
-    server = PlainEnvoy(path, tmp_path, environment(), port)
-    try:
+    with printed(tmp_path, "hello:app", app_dir=ROOT / "examples", workers=2) as server:
         await server.accepts()
         assert (await server.get("/")).body == b"Hello, world!"
-    finally:
-        server.stop()

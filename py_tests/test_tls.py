@@ -3,7 +3,6 @@
 import functools
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +21,8 @@ from exchange import Connection, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
 from http3 import Http3Connection
+from plain_envoy import printed
 from serving import Server
-from test_plain_envoy import PlainEnvoy, environment, free_ports
 from wire import Tls
 
 from aiovoy import Config, ConfigError
@@ -121,21 +120,12 @@ def test_port_for_http3_is_ours_alone(serve: Serve, pair: Pair) -> None:
 
 
 async def test_printed_configuration_runs_under_plain_envoy(pair: Pair, tmp_path: Path) -> None:
-    port, _ = free_ports()
-    options = ["--port", str(port), "--http3"]
-    options += ["--ssl-certfile", str(pair.certfile), "--ssl-keyfile", str(pair.keyfile)]
-    command = [sys.executable, "-m", "aiovoy", APP, "--app-dir", str(Path(__file__).parent), *options]
-    done = subprocess.run([*command, "--print-envoy-config"], stdout=subprocess.PIPE, text=True, check=True)
-    path = tmp_path / "printed.yaml"
-    path.write_text(done.stdout)
-    server = PlainEnvoy(path, tmp_path, environment(), port, workers=1)
-    try:
+    options: dict[str, Any] = {"http3": True, **pair.options}
+    with printed(tmp_path, APP, **options) as server:
         await server.accepts()
         for client in CLIENTS:
-            async with await client.open(port, Tls()) as connection:
+            async with await client.open(server.port, Tls()) as connection:
                 assert (await connection.get("/seen")).status == 200
-    finally:
-        server.stop()
 
 
 # --- Certificates ---

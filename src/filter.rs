@@ -96,6 +96,9 @@ struct RequestBody {
     received: u64,
     /// Bytes given to the loop and not yet taken by the application.
     unread: usize,
+    /// Bytes that have come and that Envoy keeps for us. They are the first in its buffer, which it
+    /// has for all filters: what is behind them is another filter's, and not ours yet.
+    kept: usize,
     /// The client is to send nothing before it is answered: it waits to be told to go on, or for a
     /// WebSocket.
     waits: bool,
@@ -191,7 +194,21 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
+        let mut body = self.request.get();
+        body.ended |= end_of_stream;
+        let mut length = envoy.received_request_body_len();
+        // A filter before ours goes on with a request that it has held back: the piece is Envoy's
+        // whole buffer, with what we know of it at the front. It stays there, whatever we answer.
+        let resumed = envoy.received_is_buffered_request_body();
+        if resumed {
+            length = length.saturating_sub(body.kept);
+            body.kept += length;
+        }
+        self.request.set(body);
         if self.held_end.borrow().is_some() {
+            if resumed {
+                self.drop_kept(envoy);
+            }
             if end_of_stream {
                 self.release_end(envoy);
             } else {
@@ -200,44 +217,26 @@ impl HttpFilter for Filter {
             return DataStatus::StopIterationNoBuffer;
         }
         if let Some(socket) = self.websocket.get() {
-            return self.on_frames(socket, envoy, end_of_stream);
+            if !resumed {
+                return self.on_frames(socket, envoy, length);
+            }
+            self.pull_frames(socket, envoy, 0);
+            return self.keeps();
         }
-        let mut body = self.request.get();
-        body.ended |= end_of_stream;
-        let length = envoy.received_request_body_len();
         body.received += length as u64;
+        self.request.set(body);
         if self.process.rules.limits_body(body.received) {
-            self.request.set(body);
             return self.refuse_body(envoy);
         }
-        let in_order = envoy.buffered_request_body_len() == 0;
-        if !in_order || (length > 0 && body.unread >= REQUEST_WINDOW) {
-            // Stays in Envoy, which stops reading above its buffer limit, until the application
-            // has read: see `pull`.
-            self.request.set(body);
-            return DataStatus::StopIterationAndWatermark;
+        if resumed {
+            self.pull(envoy, 0);
+        } else if body.kept > 0 || (length > 0 && body.unread >= REQUEST_WINDOW) {
+            // Envoy stops reading above its buffer limit, until the application has read: see `pull`.
+            self.keep(length);
+        } else {
+            self.give_body(envoy, envoy.received_request_body().iter(), length);
         }
-        body.end_posted = body.ended;
-        if let Some(request) = self.waiting.borrow_mut().as_mut() {
-            body.unread += length;
-            request::append(&mut request.body, envoy.received_request_body().iter());
-            request.complete = body.ended;
-        } else if length > 0 || body.ended {
-            body.unread += piece_cost(length);
-            let mut data = Vec::with_capacity(length);
-            request::append(&mut data, envoy.received_request_body().iter());
-            self.streams.post(
-                envoy,
-                self.id,
-                Inbound::Body {
-                    id: self.id,
-                    data,
-                    end: body.ended,
-                },
-            );
-        }
-        self.request.set(body);
-        DataStatus::StopIterationNoBuffer
+        self.keeps()
     }
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
@@ -248,14 +247,9 @@ impl HttpFilter for Filter {
         let mut body = self.request.get();
         body.ended = true;
         self.request.set(body);
-        if let Some(socket) = self.websocket.get() {
-            self.pull_frames(socket, envoy, 0);
-        } else if let Some(request) = self.waiting.borrow_mut().as_mut() {
-            request.complete = envoy.buffered_request_body_len() == 0;
-            body.end_posted = request.complete;
-            self.request.set(body);
-        } else {
-            self.pull(envoy, 0);
+        match self.websocket.get() {
+            Some(socket) => self.pull_frames(socket, envoy, 0),
+            None => self.pull(envoy, 0),
         }
         TrailersStatus::StopIteration
     }
@@ -399,11 +393,8 @@ impl Filter {
     /// Goes on with what Envoy has kept of the request.
     pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
         self.envoy.with(current, |envoy| {
-            let kept = envoy.buffered_request_body_len();
             if self.held_end.borrow().is_some() {
-                if kept > 0 {
-                    envoy.drain_buffered_request_body(kept);
-                }
+                self.drop_kept(envoy);
             } else if let Some(socket) = self.websocket.get() {
                 socket.has_room();
                 self.pull_frames(socket, envoy, 0);
@@ -476,36 +467,64 @@ impl Filter {
         let mut body = self.request.get();
         body.unread = body.unread.saturating_sub(read);
         let room = REQUEST_WINDOW.saturating_sub(body.unread);
-        let mut data = Vec::with_capacity(room.min(envoy.buffered_request_body_len()));
-        for chunk in envoy.buffered_request_body().iter() {
-            let rest = room - data.len();
-            data.extend_from_slice(&chunk[..chunk.len().min(rest)]);
-            if data.len() == room {
-                break;
-            }
+        let chunks = envoy.buffered_request_body();
+        let kept = body.kept.min(chunks.len());
+        let taken = kept.min(room);
+        body.kept = kept - taken;
+        self.request.set(body);
+        self.give_body(envoy, chunks.first(taken), taken);
+        // Last, since Envoy may read on and run `on_request_body` in the call.
+        if taken > 0 {
+            envoy.drain_buffered_request_body(taken);
         }
-        let drained = data.len();
-        let end = body.ended && !body.end_posted && drained == envoy.buffered_request_body_len();
+    }
+
+    /// Gives the loop the next `length` bytes of the body, and its end if that was the last of it.
+    fn give_body<'a>(
+        &self,
+        envoy: &EnvoyFilter<'_>,
+        chunks: impl Iterator<Item = &'a [u8]>,
+        length: usize,
+    ) {
+        let (id, mut body) = (self.id, self.request.get());
+        let end = body.ended && !body.end_posted && body.kept == 0;
         body.end_posted |= end;
-        let posts = drained > 0 || end;
-        if posts {
-            body.unread += piece_cost(drained);
+        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            body.unread += length;
+            request::append(&mut request.body, chunks);
+            request.complete |= end;
+        } else if length > 0 || end {
+            body.unread += piece_cost(length);
+            let mut data = Vec::with_capacity(length);
+            request::append(&mut data, chunks);
+            self.streams
+                .post(envoy, id, Inbound::Body { id, data, end });
         }
         self.request.set(body);
-        if posts {
-            self.streams.post(
-                envoy,
-                self.id,
-                Inbound::Body {
-                    id: self.id,
-                    data,
-                    end,
-                },
-            );
+    }
+
+    /// Leaves the last `length` bytes of a piece of the body with Envoy: see [`keeps`](Self::keeps).
+    fn keep(&self, length: usize) {
+        let mut body = self.request.get();
+        body.kept += length;
+        self.request.set(body);
+    }
+
+    /// What the body hook answers: whether Envoy has something to keep.
+    fn keeps(&self) -> DataStatus {
+        match self.request.get().kept {
+            0 => DataStatus::StopIterationNoBuffer,
+            _ => DataStatus::StopIterationAndWatermark,
         }
-        // Last, since Envoy may read on and run `on_request_body` in the call.
-        if drained > 0 {
-            envoy.drain_buffered_request_body(drained);
+    }
+
+    /// Throws away what Envoy has kept of the body.
+    fn drop_kept(&self, envoy: &mut EnvoyFilter<'_>) {
+        let mut body = self.request.get();
+        let kept = std::mem::take(&mut body.kept);
+        self.request.set(body);
+        if kept > 0 {
+            envoy.drain_buffered_request_body(kept);
         }
     }
 }

@@ -161,20 +161,17 @@ impl Filter {
         );
     }
 
-    /// The body hook of a WebSocket.
+    /// A piece of `length` bytes has come.
     pub(super) fn on_frames(
         &self,
         socket: &WebSocket,
         envoy: &mut EnvoyFilter<'_>,
-        end_of_stream: bool,
+        length: usize,
     ) -> DataStatus {
-        let mut body = self.request.get();
-        body.ended |= end_of_stream;
-        self.request.set(body);
-        if envoy.buffered_request_body_len() > 0 {
-            return DataStatus::StopIterationAndWatermark;
+        if self.request.get().kept > 0 {
+            self.keep(length);
+            return self.keeps();
         }
-        let length = envoy.received_request_body_len();
         let mut out = self.streams.scratch();
         let taken = self.take_frames(
             socket,
@@ -184,17 +181,17 @@ impl Filter {
         );
         if taken < length {
             envoy.drain_received_request_body(taken);
+            self.keep(length - taken);
         }
         if socket.connection(|connection| connection.is_amid_frame()) == Some(true) {
             // No pong can come before the frame's end.
             socket.pinged.set(Instant::now());
         }
         self.answer_frames(socket, envoy, out);
-        if taken < length {
-            return DataStatus::StopIterationAndWatermark;
+        if taken == length {
+            self.see_end(envoy);
         }
-        self.see_end(envoy);
-        DataStatus::StopIterationNoBuffer
+        self.keeps()
     }
 
     /// Goes on with what Envoy has kept, after the application has taken messages of cost `read`.
@@ -202,14 +199,13 @@ impl Filter {
         let mut body = self.request.get();
         body.unread = body.unread.saturating_sub(read);
         self.request.set(body);
-        let kept = envoy.buffered_request_body_len();
         let mut out = self.streams.scratch();
-        let taken = self.take_frames(
-            socket,
-            envoy,
-            envoy.buffered_request_body().iter(),
-            &mut out,
-        );
+        let chunks = envoy.buffered_request_body();
+        let kept = body.kept.min(chunks.len());
+        let taken = self.take_frames(socket, envoy, chunks.first(kept), &mut out);
+        let mut body = self.request.get();
+        body.kept = kept - taken;
+        self.request.set(body);
         self.answer_frames(socket, envoy, out);
         if taken == kept {
             self.see_end(envoy);
@@ -263,8 +259,9 @@ impl Filter {
         let Phase::Open(connection) = &mut *socket.phase.borrow_mut() else {
             return left;
         };
-        let mut room = envoy.buffered_request_body_len().max(REQUEST_WINDOW);
-        for mut chunk in envoy.buffered_request_body().iter() {
+        let kept = self.request.get().kept;
+        let mut room = kept.max(REQUEST_WINDOW);
+        for mut chunk in envoy.buffered_request_body().first(kept) {
             while room > 0
                 && let Some(event) = connection.receive(&mut chunk, &mut out)
             {

@@ -246,9 +246,7 @@ callbacks! {
 
     "envoy_dynamic_module_callback_http_received_buffered_request_body"
     fn http_received_buffered_request_body(filter: *mut HttpFilter) -> bool {
-        // Only `continue_decoding`, which this SDK does not call, hands a buffered body over again.
-        let _ = world().stream(filter);
-        false
+        world().stream(filter).resuming.get()
     }
 
     "envoy_dynamic_module_callback_http_filter_get_attribute_string"

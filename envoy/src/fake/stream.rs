@@ -66,6 +66,24 @@ impl Stream {
         self.state.read();
     }
 
+    /// A filter in front has Envoy keep a piece of the body, of which ours is not told yet.
+    #[track_caller]
+    pub fn hold_back(&self, data: impl AsRef<[u8]>) {
+        self.pointers();
+        self.state
+            .buffered
+            .borrow_mut()
+            .push(data.as_ref().to_vec());
+    }
+
+    /// That filter goes on: ours is given all that Envoy keeps. None of it is taken out by the
+    /// status that the hook answers with.
+    #[track_caller]
+    pub fn resume_request_body(&self, end_of_stream: bool) -> DataStatus {
+        self.pointers();
+        self.state.resume(end_of_stream)
+    }
+
     /// The trailers of the request are there.
     #[track_caller]
     pub fn request_trailers(&self, trailers: &[(&str, &str)]) -> TrailersStatus {

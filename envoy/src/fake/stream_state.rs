@@ -27,6 +27,8 @@ pub(super) struct StreamState {
     pub(super) sent: RefCell<VecDeque<(Vec<u8>, bool)>>,
     pub(super) received: RefCell<Vec<Vec<u8>>>,
     pub(super) buffered: RefCell<Vec<Vec<u8>>>,
+    /// The received piece is the buffered body.
+    pub(super) resuming: Cell<bool>,
     pub(super) buffer_limit: Cell<u64>,
     /// Options of the client's connection that can be set, by level and name.
     pub(super) socket_options: RefCell<Vec<(i64, i64)>>,
@@ -60,6 +62,7 @@ impl StreamState {
             sent: RefCell::default(),
             received: RefCell::default(),
             buffered: RefCell::default(),
+            resuming: Cell::new(false),
             buffer_limit: Cell::new(DEFAULT_BUFFER_LIMIT),
             socket_options: RefCell::default(),
             reading: Cell::new(true),
@@ -146,8 +149,14 @@ impl StreamState {
     pub(super) fn body<R>(&self, kind: sys::HttpBodyType, read: impl FnOnce(&[Vec<u8>]) -> R) -> R {
         match kind {
             _ if self.is_torn_down() => read(&[]),
-            sys::HttpBodyType::ReceivedRequestBody => read(&self.received.borrow()),
-            sys::HttpBodyType::BufferedRequestBody => read(&self.buffered.borrow()),
+            kind => read(&self.body_of(kind).borrow()),
+        }
+    }
+
+    fn body_of(&self, kind: sys::HttpBodyType) -> &RefCell<Vec<Vec<u8>>> {
+        match kind {
+            sys::HttpBodyType::ReceivedRequestBody if !self.resuming.get() => &self.received,
+            _ => &self.buffered,
         }
     }
 
@@ -155,8 +164,7 @@ impl StreamState {
         self.assert_changeable();
         let body = match kind {
             _ if self.is_torn_down() => return false,
-            sys::HttpBodyType::ReceivedRequestBody => &self.received,
-            sys::HttpBodyType::BufferedRequestBody => &self.buffered,
+            kind => self.body_of(kind),
         };
         let mut body = body.borrow_mut();
         let had_some = !body.is_empty();
@@ -365,6 +373,14 @@ impl StreamState {
         });
         let status = data_status(status);
         self.keep(status, self.received.take());
+        status
+    }
+
+    /// Hands the buffered body over.
+    pub(super) fn resume(&self, end_of_stream: bool) -> DataStatus {
+        self.resuming.set(true);
+        let status = self.receive(Vec::new(), end_of_stream);
+        self.resuming.set(false);
         status
     }
 

@@ -2,8 +2,9 @@
 //!
 //! The request's body. *Received* is the piece a body hook is called for, and is there only in
 //! that hook. *Buffered* is what earlier hooks had Envoy keep ([`DataStatus`](super::DataStatus)),
-//! and can be read and drained at any time. At the end of the stream, read buffered, then received,
-//! unless they are the same ([`EnvoyFilter::received_is_buffered_request_body`]).
+//! and can be read and drained at any time. All filters of the stream share it: behind what ours has
+//! had kept there may be what a filter in front of it holds back. When that goes on, the received
+//! piece *is* the buffered body ([`EnvoyFilter::received_is_buffered_request_body`]).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -43,7 +44,8 @@ impl EnvoyFilter<'_> {
         unsafe { sys::http_get_body_size(self.raw(), HttpBodyType::BufferedRequestBody) }
     }
 
-    /// Whether the received piece is the body buffered earlier, handed over again.
+    /// Whether the received piece is the buffered body, handed over since a filter in front goes on
+    /// with it. It then stays buffered until it is drained, whatever the hook answers.
     #[inline]
     pub fn received_is_buffered_request_body(&self) -> bool {
         // SAFETY: the filter is live while it is lent.
@@ -119,6 +121,17 @@ impl<'a> BodyChunks<'a> {
         // SAFETY: Envoy wrote the entries, and the buffer stays as it is for `'a`, for which the
         // `EnvoyFilter` is borrowed.
         self.chunks.iter().map(|chunk| unsafe { chunk.as_bytes() })
+    }
+
+    /// The pieces up to `bytes` in all, or as many as there are; the last may be cut.
+    #[inline]
+    pub fn first(&self, bytes: usize) -> impl Iterator<Item = &'a [u8]> + '_ {
+        let mut left = bytes;
+        self.iter().map_while(move |chunk| {
+            let taken = chunk.len().min(left);
+            left -= taken;
+            (taken > 0 || chunk.is_empty()).then(|| &chunk[..taken])
+        })
     }
 }
 

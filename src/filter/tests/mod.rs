@@ -1,5 +1,6 @@
 mod connection;
 mod end;
+mod held_back;
 mod held_end;
 mod limits;
 mod request_body;

@@ -312,3 +312,36 @@ fn a_second_accept_is_nothing() {
     socket.envoy.run_events();
     assert_eq!(socket.stream.response().heads.len(), 1);
 }
+
+#[test]
+fn frames_that_were_held_back_with_the_handshake_are_read() {
+    let mut socket = offered();
+    socket.stream.hold_back(script(&[(FIN | TEXT, b"a")]));
+    socket.stream.hold_back(script(&[(FIN | TEXT, b"b")]));
+    let status = socket.stream.resume_request_body(false);
+    assert_eq!(status, DataStatus::StopIterationAndWatermark);
+    socket.played.accept(0);
+    socket.envoy.run_events();
+    assert_eq!(socket.played.take(), [r#"0: text "a""#, r#"0: text "b""#]);
+    assert_eq!(socket.stream.buffered_request_body_len(), 0);
+    // And those that come later.
+    assert_eq!(
+        socket.client(&[(FIN | TEXT, b"c")]),
+        DataStatus::StopIterationNoBuffer
+    );
+    assert_eq!(socket.played.take(), [r#"0: text "c""#]);
+}
+
+#[test]
+fn frames_that_another_filter_holds_back_are_its_own() {
+    let mut socket = offered();
+    socket.client(&[(FIN | TEXT, b"a")]);
+    socket.stream.hold_back(script(&[(FIN | TEXT, b"b")]));
+    socket.played.accept(0);
+    socket.envoy.run_events();
+    assert_eq!(socket.played.take(), [r#"0: text "a""#]);
+    let status = socket.stream.resume_request_body(false);
+    assert_eq!(status, DataStatus::StopIterationNoBuffer);
+    socket.envoy.run_events();
+    assert_eq!(socket.played.take(), [r#"0: text "b""#]);
+}
