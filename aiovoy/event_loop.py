@@ -6,20 +6,18 @@ Runs inside Envoy, on the worker's loop thread.
 from __future__ import annotations
 
 import asyncio
-import sys
+import signal
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy.interpreter import warn_of_handler
+from aiovoy import interpreter
 
 
-def start_thread(name: str, main: Callable[[], None]) -> threading.Thread:
+def start_thread(name: str, main: Callable[[], None]) -> None:
     """Starts the thread that an event loop runs on."""
-    thread = threading.Thread(target=main, name=name, daemon=False)
-    thread.start()
-    return thread
+    interpreter.LoopThread(target=main, name=name, daemon=False).start()
 
 
 def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -33,29 +31,40 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
         loop_class = asyncio.SelectorEventLoop
     # In the name of the class that it extends, by which libraries tell loops apart.
     names = {"__module__": loop_class.__module__, "__qualname__": loop_class.__qualname__}
-    event_loop: asyncio.AbstractEventLoop = type(loop_class.__name__, (_ServerLoop, loop_class), names)()
+    event_loop: Any = type(loop_class.__name__, (_ServerLoop, loop_class), names)()
     asyncio.set_event_loop(event_loop)
-    return event_loop
+    if threading.current_thread() is threading.main_thread():
+        event_loop.survive_signals()
+    return event_loop  # type: ignore[no-any-return]
 
 
-_STOPPED = "aiovoy: the application stopped the event loop, which is the server's: it goes on"
+_STOPPED = "the application stopped the event loop, which is the server's: it goes on"
 
 
-def run(event_loop: Any) -> None:
+def run(event_loop: Any, failed: Callable[[str], None]) -> None:
     """Runs `event_loop` until `end` is called on it, then closes it.
 
     `SystemExit` and `KeyboardInterrupt` that a task raises end `run_forever`, as does the loop's `stop`, but not the
-    server: the loop goes on.
+    server: the loop goes on. Any other exception is the loop's own. `failed` is told of the first, which makes the
+    server stop, and the loop goes on until then; another one, or one of a loop that is closed, is raised.
     """
+    # The import of the application may have had one of its own, as by `asyncio.run`.
+    asyncio.set_event_loop(event_loop)
+    is_failing = False
     while not event_loop.ending:
         try:
             event_loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            traceback.print_exc(file=sys.stderr)
+            interpreter.log("error", traceback.format_exc().rstrip())
+        except BaseException:
+            if is_failing or event_loop.is_closed():
+                raise
+            is_failing = True
+            failed(traceback.format_exc().rstrip())
         else:
             if not event_loop.ending:
-                print(_STOPPED, file=sys.stderr)
-    _close(event_loop)
+                interpreter.log("warning", _STOPPED)
+    close(event_loop)
 
 
 def end(event_loop: Any) -> None:
@@ -69,16 +78,42 @@ class _ServerLoop:
 
     ending = False
 
+    def survive_signals(self) -> None:
+        """Sees to it that no signal that other servers have a use for ends this one.
+
+        Besides, the loop now wakes for signals, so that handlers set by `signal.signal` run at once.
+        """
+        for number in _HARMLESS:
+            super().add_signal_handler(number, _nothing)  # type: ignore[misc]
+
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
-        """Warns where a loop outside Python's main thread, which is Envoy's, would raise."""
-        warn_of_handler(sig)
+        """As always, but for the signals of the server, and on loops outside Python's main thread: they get none."""
+        if sig in interpreter.SERVERS_SIGNALS:
+            interpreter.warn_of_handler(sig)
+        elif threading.current_thread() is threading.main_thread():
+            super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
 
     def remove_signal_handler(self, sig: int) -> bool:
-        return False
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        removed: bool = super().remove_signal_handler(sig)  # type: ignore[misc]
+        if sig in _HARMLESS and self.ending:
+            signal.signal(sig, _nothing)
+        elif sig in _HARMLESS:
+            super().add_signal_handler(sig, _nothing)  # type: ignore[misc]
+        return removed
 
 
-def _close(event_loop: asyncio.AbstractEventLoop) -> None:
+_HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def close(event_loop: Any) -> None:
     """What `asyncio.Runner` does at its end."""
+    event_loop.ending = True
     try:
         _cancel_all_tasks(event_loop)
         event_loop.run_until_complete(event_loop.shutdown_asyncgens())

@@ -1,6 +1,6 @@
 """Finds the application that a `module:attribute` names.
 
-Runs inside Envoy, in the running event loop of the first worker.
+Runs inside Envoy, on Python's main thread, before the event loop of the first worker runs there.
 """
 
 from __future__ import annotations

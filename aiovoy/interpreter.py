@@ -1,6 +1,6 @@
 """Prepares the embedded interpreter for the application.
 
-Runs inside Envoy, once, on its main thread, right after the interpreter has started.
+Runs inside Envoy, once, on Python's main thread, right after the interpreter has started.
 """
 
 from __future__ import annotations
@@ -10,17 +10,31 @@ import signal
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+Log = Callable[[str, str], None]
 
-def prepare(app: str, app_dir: str, libpython: str | None) -> None:
+log: Log
+"""Writes to the log of the server: level (`error`, `warning` or `info`) and text. Never raises, whatever has become of
+`sys.stderr`, and never waits."""
+
+SERVERS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""They stop the server, whatever the application says."""
+
+_handled: set[int] = set()
+"""The signals that the application has a handler for."""
+
+
+def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
     """Makes `sys` and `os.environ` what the application expects.
 
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
+    global log
+    log = log_
     if libpython is not None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]
@@ -28,7 +42,7 @@ def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     _restore_environment()
     # The import of `signal` has given SIGINT to Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal = _signal_outside_main_thread(signal.signal)
+    signal.signal = _signal_beside_the_server(signal.signal)
 
 
 def check_libpython(loaded: str) -> None:
@@ -66,27 +80,40 @@ def _restore_environment() -> None:
             os.environ["LD_LIBRARY_PATH"] = original
 
 
-def _signal_outside_main_thread(signal_signal: Any) -> Any:
-    """`signal.signal` that warns where it would raise.
+class LoopThread(threading.Thread):
+    """The thread of an event loop that is not the first, which is on Python's main thread."""
 
-    Python takes signals on its main thread only, which is Envoy's; applications run on others.
-    Libraries that install a handler when they are imported or started need not fail for that:
-    SIGINT and SIGTERM lead to `lifespan.shutdown` all the same.
+
+def _signal_beside_the_server(signal_signal: Any) -> Any:
+    """`signal.signal` that leaves the signals of the server to it, and says so.
+
+    Python takes signals on its main thread, where the first event loop runs. What an application does once on each
+    loop, as in its lifespan, need not fail on the others.
     """
 
     def signal_(signalnum: Any, handler: Any, /) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            return signal_signal(signalnum, handler)
-        warn_of_handler(signalnum)
+        if signalnum in SERVERS_SIGNALS:
+            warn_of_handler(signalnum)
+        elif not isinstance(threading.current_thread(), LoopThread):
+            before = signal_signal(signalnum, handler)
+            _handled.add(signalnum)
+            return before
         return signal.getsignal(signalnum)
 
+    signal_.__wrapped__ = signal_signal  # type: ignore[attr-defined]
     return signal_
+
+
+def handle_again() -> None:
+    """Gives signals that Envoy has taken when it began to run back to the application, if that had them before."""
+    for number in _handled & {signal.SIGHUP, signal.SIGUSR1}:
+        signal.signal(number, signal.getsignal(number))
 
 
 def warn_of_handler(signalnum: int) -> None:
     """Says that no handler for this signal is installed, and what to do instead."""
-    print(
-        f"aiovoy: no handler installed for {signal.Signals(signalnum).name}: signals belong to Envoy\n"
-        "hint: `lifespan.shutdown` tells that the server stops",
-        file=sys.stderr,
+    log(
+        "warning",
+        f"no handler installed for {signal.Signals(signalnum).name}: it stops the server\n"
+        "hint: `lifespan.shutdown` tells of it",
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from apps import Message, Receive, Scope, Send, answer, file_exists
 from conftest import Connect, Serve, unlike_uvicorn
-from deadline import eventually
+from deadline import DEADLINE, eventually
 from serving import AIOVOY, UNDER_TEST, UVICORN, Server, launch, serve
 
 
@@ -275,6 +275,14 @@ async def hangs_in_shutdown(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         say("hanging")
         await asyncio.Event().wait()
+
+
+@unlike_uvicorn("it waits for ever")
+async def test_shutdown_that_hangs_is_given_up_and_told_by_the_exit_code() -> None:
+    with serve(hangs_in_shutdown, timeout_graceful_shutdown=1) as server:
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code(within=2 * DEADLINE) == 3
+        assert "application shutdown has not ended after 10 s" in server.log
 
 
 @unlike_uvicorn("its second SIGTERM does not count")

@@ -18,11 +18,11 @@
 //!     on_destroy            Python ends
 //! ```
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
@@ -39,13 +39,16 @@ use crate::exchange::Inbound;
 use crate::filter::Settings;
 use crate::process::Process;
 use crate::python::app;
-use crate::python::interpreter::Interpreter;
+use crate::python::main_thread::MainThread;
 use crate::request::Rules;
+use crate::worker::event_loop;
 use crate::worker::{LoopStart, LoopThread, Worker};
 use crate::{admin, runtime};
 
 /// Exit code when the application's lifespan fails, as uvicorn's.
 const LIFESPAN_FAILED: i32 = 3;
+/// Exit code when an event loop fails, or something does not end.
+const FAILED: i32 = 1;
 /// Exit code when a second signal ends the server at once.
 const ABORTED: i32 = 1;
 
@@ -67,7 +70,7 @@ const READ_GAUGES: u64 = 2;
 /// The bootstrap extension.
 pub(crate) struct Server {
     shared: Arc<Shared>,
-    interpreter: RefCell<Option<Interpreter>>,
+    python: Cell<Option<MainThread>>,
 }
 
 /// What the main thread and the supervision share.
@@ -76,8 +79,7 @@ struct Shared {
     process: Arc<Process>,
     control: Control,
     scheduler: BootstrapScheduler,
-    exit_code: AtomicI32,
-    stop: Stop,
+    stop: Arc<Stop>,
     gauge_readers: Mutex<Vec<oneshot::Sender<Gauges>>>,
 }
 
@@ -98,48 +100,39 @@ impl Server {
         config: Config,
     ) -> Result<(Self, Arc<Process>), String> {
         let control = Control::connect()?;
-        let server = Arc::new(OnceLock::<Arc<Shared>>::new());
+        let stop = Arc::new(Stop::default());
         control.listen({
-            let server = server.clone();
-            move |command| match (command, server.get()) {
-                (Command::Shutdown, Some(shared)) => shared.stop.request(),
+            let stop = stop.clone();
+            move |command| match command {
+                Command::Shutdown if stop.is_supervised() => stop.request(),
                 // The application is being imported: there is nothing to stop in good order.
-                (Command::Shutdown, None) => envoy::exit_now(0),
-                (Command::Abort, _) => abort(),
+                Command::Shutdown => envoy::exit_now(0),
+                Command::Abort => abort(),
             }
         })?;
         let config = Arc::new(config);
-        let started = Self::start_python(&config);
-        let (interpreter, process, loops) =
+        let started = Self::start_python(&config, &stop);
+        let (python, process, loops) =
             started.inspect_err(|message| control.tell(&Event::Failed { message }))?;
         let shared = Arc::new(Shared {
             config,
             process: process.clone(),
             control,
             scheduler: envoy.new_scheduler(),
-            exit_code: AtomicI32::new(0),
-            stop: Stop::default(),
+            stop,
             gauge_readers: Mutex::default(),
         });
-        // The listener's only other use is to read it.
-        let _ = server.set(shared.clone());
+        shared.stop.supervise();
         runtime::get().spawn(shared.clone().supervise(loops));
-        let interpreter = RefCell::new(Some(interpreter));
-        Ok((
-            Self {
-                shared,
-                interpreter,
-            },
-            process,
-        ))
+        let python = Cell::new(Some(python));
+        Ok((Self { shared, python }, process))
     }
 
     fn start_python(
         config: &Arc<Config>,
-    ) -> Result<(Interpreter, Arc<Process>, Vec<LoopThread>), String> {
+        stop: &Arc<Stop>,
+    ) -> Result<(MainThread, Arc<Process>, Vec<LoopThread>), String> {
         let app_dir = app_dir(config)?;
-        let interpreter = Interpreter::start(config, &app_dir)?;
-        runtime::serve_python();
         let workers: Result<Vec<_>, _> = (0..envoy::concurrency().max(1))
             .map(|_| Worker::new().map(Arc::new))
             .collect();
@@ -149,33 +142,58 @@ impl Server {
             Rules::new(config),
             Settings::new(config),
         ));
-        let app_dir = app_dir.to_string_lossy().into_owned();
-        let mut loops: Vec<LoopThread> = Vec::new();
-        for (index, worker) in process.workers().iter().enumerate() {
-            // The first loop imports the applications; the others share them.
-            let loaded = loops
-                .first()
-                .map(|first| Python::attach(|py| first.dispatcher.get().apps(py)));
+        runtime::serve_python();
+        let (started, outcome) = mpsc::channel();
+        let first = loop_start(config, stop, &process, 0, {
             let (config, app_dir) = (config.clone(), app_dir.clone());
-            let started = LoopThread::start(LoopStart {
-                index,
-                kind: config.event_loop,
-                worker: worker.clone(),
-                process: process.clone(),
-                timeout_idle: config.timeout_idle,
-                apps: move |py: Python<'_>| {
-                    loaded.map_or_else(|| app::load_all(py, &config, &app_dir), Ok)
-                },
-            });
+            move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
+        });
+        let python = MainThread::start(config.clone(), app_dir, move |py| {
+            event_loop::run(py, first, &started);
+        })?;
+        let mut loops: Vec<LoopThread> = Vec::new();
+        for index in 0..process.workers().len() {
+            let started = match loops.first() {
+                None => LoopThread::wait_for(&outcome),
+                // The first loop has imported the applications; the others share them.
+                Some(first) => {
+                    let apps = Python::attach(|py| first.dispatcher.get().apps(py));
+                    let start = loop_start(config, stop, &process, index, |_: Python<'_>| Ok(apps));
+                    LoopThread::start(index, start)
+                }
+            };
             match started {
                 Ok(started) => loops.push(started),
                 Err(error) => {
-                    loops.into_iter().for_each(LoopThread::stop);
+                    runtime::get().block_on(stop_loops(loops));
+                    python.end(END_GRACE);
                     return Err(error);
                 }
             }
         }
-        Ok((interpreter, process, loops))
+        Ok((python, process, loops))
+    }
+}
+
+/// The start of the loop of worker `index`. If that fails, the server stops.
+fn loop_start<A>(
+    config: &Config,
+    stop: &Arc<Stop>,
+    process: &Arc<Process>,
+    index: usize,
+    apps: A,
+) -> LoopStart<A> {
+    let stop = stop.clone();
+    LoopStart {
+        kind: config.event_loop,
+        worker: process.workers()[index].clone(),
+        process: process.clone(),
+        timeout_idle: config.timeout_idle,
+        apps,
+        failed: Arc::new(move |error| {
+            log::error!("an event loop has failed: the server stops\n{error}");
+            stop.fail(FAILED);
+        }),
     }
 }
 
@@ -206,18 +224,12 @@ impl BootstrapExtension for Server {
         if !self.shared.stop.destroyed() {
             give_up("the server has not come up, and does not end");
         }
-        let watch = std::thread::Builder::new().name("aiovoy-end".into());
-        let watch = watch.spawn(|| {
-            std::thread::sleep(END_GRACE);
+        if let Some(python) = self.python.take()
+            && !python.end(END_GRACE)
+        {
             give_up("`atexit` functions or threads of the application do not end");
-        });
-        if let Err(error) = watch {
-            log::warn!("nothing bounds the end of Python: no thread for it: {error}");
         }
-        if let Some(interpreter) = self.interpreter.take() {
-            interpreter.finalize();
-        }
-        let code = self.shared.exit_code.load(Ordering::Relaxed);
+        let code = self.shared.stop.exit_code.load(Ordering::Relaxed);
         if code != 0 {
             // Envoy itself would exit with 0 after an orderly end.
             envoy::exit_now(code);
@@ -227,7 +239,6 @@ impl BootstrapExtension for Server {
 
 impl Shared {
     async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
-        let loops: Vec<_> = loops.into_iter().map(Arc::new).collect();
         let startup = tokio::select! {
             startup = self.startup(&loops) => Some(startup),
             // A signal during start-up: nothing is served yet, so nothing is drained, and the
@@ -239,7 +250,7 @@ impl Shared {
             Some(Ok(lifespans)) => {
                 self.scheduler.commit(STARTED);
                 tokio::select! {
-                    () = self.announce(loops.len()) => self.stop.requested().await,
+                    () = self.announce(&loops) => self.stop.requested().await,
                     () = self.stop.requested() => {}
                 }
                 self.drain().await;
@@ -248,7 +259,7 @@ impl Shared {
             Some(Err(message)) => {
                 log::error!("{message}");
                 self.control.tell(&Event::Failed { message: &message });
-                self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
+                self.stop.fail(LIFESPAN_FAILED);
             }
         }
         // Before its main loop runs, which this waits for, Envoy handles no signal.
@@ -260,7 +271,7 @@ impl Shared {
     }
 
     /// Starts the applications on each loop. If one fails, those that have started are shut down.
-    async fn startup(&self, loops: &[Arc<LoopThread>]) -> Result<Vec<Lifespans>, String> {
+    async fn startup(&self, loops: &[LoopThread]) -> Result<Vec<Lifespans>, String> {
         let startups = loops
             .iter()
             .map(|thread| Lifespans::startup(&self.config, thread));
@@ -276,14 +287,15 @@ impl Shared {
     }
 
     /// Tells the launcher once Envoy accepts connections.
-    async fn announce(&self, workers: usize) {
+    async fn announce(&self, loops: &[LoopThread]) {
         while !self.gauges().await.workers_started {
             tokio::time::sleep(GAUGE_INTERVAL).await;
         }
+        loops[0].handle_signals_again();
         let python = Python::version_str();
         self.control.tell(&Event::Ready {
             python: python.split_whitespace().next().unwrap_or_default(),
-            workers,
+            workers: loops.len(),
             event_loop: self.config.event_loop.name(),
         });
     }
@@ -341,7 +353,7 @@ impl Shared {
         }
     }
 
-    async fn shutdown_lifespans(&self, loops: &[Arc<LoopThread>], lifespans: &[Lifespans]) {
+    async fn shutdown_lifespans(&self, loops: &[LoopThread], lifespans: &[Lifespans]) {
         let shutdowns = loops
             .iter()
             .zip(lifespans)
@@ -352,13 +364,16 @@ impl Shared {
             Ok(outcomes) => {
                 for message in outcomes.into_iter().flatten() {
                     log::error!("{message}");
-                    self.exit_code.store(LIFESPAN_FAILED, Ordering::Relaxed);
+                    self.stop.fail(LIFESPAN_FAILED);
                 }
             }
-            Err(_) => log::error!(
-                "application shutdown has not ended after {} s: given up",
-                limit.as_secs_f64()
-            ),
+            Err(_) => {
+                log::error!(
+                    "application shutdown has not ended after {} s: given up",
+                    limit.as_secs_f64()
+                );
+                self.stop.fail(LIFESPAN_FAILED);
+            }
         }
     }
 
@@ -404,7 +419,11 @@ impl Gauges {
 /// The request to stop, from whichever side, and Envoy's wait for its completion.
 #[derive(Default)]
 struct Stop {
+    /// There is a supervision, which hears of requests.
+    supervised: AtomicBool,
     requested: watch::Sender<bool>,
+    /// That of the first failure.
+    exit_code: AtomicI32,
     /// Envoy is ending and its main thread waits for `completed`.
     destroyed: watch::Sender<bool>,
     state: Mutex<StopState>,
@@ -426,8 +445,23 @@ enum Signal {
 }
 
 impl Stop {
+    fn supervise(&self) {
+        self.supervised.store(true, Ordering::SeqCst);
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.supervised.load(Ordering::SeqCst)
+    }
+
     fn request(&self) {
         self.requested.send_replace(true);
+    }
+
+    /// Requests the stop because of a failure.
+    fn fail(&self, code: i32) {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.exit_code.compare_exchange(0, code, success, failure);
+        self.request();
     }
 
     async fn requested(&self) {
@@ -492,16 +526,8 @@ async fn until(flag: &watch::Sender<bool>) {
     let _ = flag.subscribe().wait_for(|set| *set).await;
 }
 
-async fn stop_loops(loops: Vec<Arc<LoopThread>>) {
-    let stops = loops.into_iter().filter_map(Arc::into_inner).map(|thread| {
-        // Joins threads that may take their time.
-        tokio::task::spawn_blocking(|| thread.stop())
-    });
-    for outcome in join_all(stops).await {
-        if let Err(error) = outcome {
-            log::error!("an event loop did not stop: {error}");
-        }
-    }
+async fn stop_loops(loops: Vec<LoopThread>) {
+    join_all(loops.iter().map(LoopThread::stop)).await;
 }
 
 /// Ends the process although something in it does not.

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -96,12 +97,19 @@ async fn shutdown(lifespan: &Py<PyAny>, thread: &LoopThread) -> Result<(), Strin
 }
 
 /// Runs the coroutine method `name` of `object` on the loop.
-fn on_loop(
-    thread: &LoopThread,
+fn on_loop<'a>(
+    thread: &'a LoopThread,
     object: &Bound<'_, PyAny>,
     name: &str,
-) -> PyResult<impl Future<Output = PyResult<Py<PyAny>>> + Send + use<>> {
-    pyo3_async_runtimes::into_future_with_locals(&thread.locals, object.call_method0(name)?)
+) -> PyResult<impl Future<Output = PyResult<Py<PyAny>>> + Send + use<'a>> {
+    let result =
+        pyo3_async_runtimes::into_future_with_locals(&thread.locals, object.call_method0(name)?)?;
+    Ok(async move {
+        tokio::select! {
+            result = result => result,
+            () = thread.ended() => Err(PyRuntimeError::new_err("the event loop has ended")),
+        }
+    })
 }
 
 /// The message of a `LifespanError`, which is complete; the traceback of anything else.

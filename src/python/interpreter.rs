@@ -1,4 +1,4 @@
-//! Runs on: Envoy's main thread.
+//! Runs on: Python's main thread.
 //!
 //! The interpreter: one per process, started once, in the user's environment, and finalised on
 //! the thread that started it. pyo3 has no safe way to CPython's initialisation API (PEP 587),
@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::traceback;
 use crate::config::Config;
@@ -189,10 +190,23 @@ fn loaded_libpython() -> Option<String> {
 
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
     let module = py.import(intern!(py, "aiovoy.interpreter"))?;
+    let log = PyCFunction::new_closure(py, None, None, log)?;
     module.call_method1(
         intern!(py, "prepare"),
-        (&config.mounts()[0].app, app_dir, loaded_libpython()),
+        (&config.mounts()[0].app, app_dir, loaded_libpython(), log),
     )?;
+    Ok(())
+}
+
+/// The log of the server for Python: a function of level and text.
+fn log(args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let (level, text): (String, String) = args.extract()?;
+    let level = match level.as_str() {
+        "error" => log::Level::Error,
+        "warning" => log::Level::Warn,
+        _ => log::Level::Info,
+    };
+    log::log!(level, "{text}");
     Ok(())
 }
 

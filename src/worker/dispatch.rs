@@ -161,6 +161,17 @@ impl Dispatcher {
         }
     }
 
+    /// Ends what the loop has left when it has ended: of one that was told to, nothing.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        // Dropped outside the lock.
+        let running = std::mem::take(&mut *self.running.lock());
+        for id in running.keys() {
+            self.post(Outbound::Fail(*id, Failure::Application));
+            self.process.in_flight.return_call();
+        }
+    }
+
     fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let id = match message {

@@ -1,6 +1,7 @@
-//! Runs on: any thread; the thread that it starts is the loop thread.
+//! Runs on: any thread; [`run`] is the life of a loop thread.
 //!
-//! The thread of one worker's event loop, from its start to its end.
+//! The thread of one worker's event loop, from its start to its end. The first loop runs on Python's
+//! main thread, the others on threads of their own.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -8,154 +9,186 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pyo3::call::PyCallArgs;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use pyo3_async_runtimes::TaskLocals;
+use tokio::sync::watch;
 
 use super::{Dispatcher, Worker};
 use crate::config::EventLoop;
 use crate::process::Process;
 use crate::python::traceback;
 
-/// A running event loop on a thread of its own.
+/// A loop thread, seen from others.
 pub(crate) struct LoopThread {
-    thread: Py<PyAny>,
     pub(crate) locals: TaskLocals,
     pub(crate) dispatcher: Py<Dispatcher>,
+    /// Its sender is gone once the loop has ended.
+    alive: watch::Receiver<()>,
 }
 
 /// What a loop thread needs for its start.
 pub(crate) struct LoopStart<A> {
-    pub(crate) index: usize,
     pub(crate) kind: EventLoop,
     pub(crate) worker: Arc<Worker>,
     pub(crate) process: Arc<Process>,
     pub(crate) timeout_idle: Duration,
-    /// Gives the applications. Runs in the running loop, so that what an application does when it
-    /// is imported finds its loop there.
+    /// Gives the applications. The loop is there by then, but does not run.
     pub(crate) apps: A,
+    /// Is told what has happened if the loop fails, which then runs once more, for an orderly end,
+    /// or has ended if even that fails.
+    pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// What a loop thread says of its start. An error is for the log; the loop has then ended.
+pub(crate) type Started = Result<LoopThread, String>;
+
 impl LoopThread {
-    /// Starts the thread and waits until its loop runs with the application. The calling thread
+    /// Starts loop `index` on a thread of its own, and waits until it has started. The calling thread
     /// must not be attached to Python.
-    ///
-    /// Errors if the thread, the loop or the application can't be had; the thread has then ended.
-    pub(crate) fn start<A>(start: LoopStart<A>) -> Result<Self, String>
+    pub(crate) fn start<A>(index: usize, start: LoopStart<A>) -> Started
     where
         A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
     {
         let (started, outcome) = mpsc::channel();
-        let thread = Python::attach(|py| {
-            start_thread(py, start, started).map_err(|error| traceback::format(py, &error))
+        Python::attach(|py| {
+            start_thread(py, index, start, started).map_err(|error| traceback::format(py, &error))
         })?;
-        match outcome.recv() {
-            Ok(Ok((locals, dispatcher))) => Ok(Self {
-                thread,
-                locals,
-                dispatcher,
-            }),
-            Ok(Err(error)) => {
-                join(&thread);
-                Err(error)
-            }
-            Err(_) => Err("the thread of an event loop has ended".into()),
+        Self::wait_for(&outcome)
+    }
+
+    /// Waits until a loop thread says how its start has gone.
+    pub(crate) fn wait_for(outcome: &mpsc::Receiver<Started>) -> Started {
+        let ended = |_| Err("the thread of an event loop has ended".into());
+        outcome.recv().unwrap_or_else(ended)
+    }
+
+    /// Waits until the loop has ended, for whatever reason.
+    pub(crate) async fn ended(&self) {
+        // Nothing is ever sent.
+        while self.alive.clone().changed().await.is_ok() {}
+    }
+
+    /// Stops the loop: cancels what still runs there and closes it.
+    pub(crate) async fn stop(&self) {
+        let ends = Python::attach(|py| {
+            self.dispatcher.get().close();
+            let end = py
+                .import(intern!(py, "aiovoy.event_loop"))?
+                .getattr(intern!(py, "end"))?;
+            self.call_soon(py, (end, self.locals.event_loop(py)))
+        });
+        match ends {
+            Ok(()) => self.ended().await,
+            Err(_) if self.alive.has_changed().is_err() => {}
+            Err(error) => log::error!("an event loop was not stopped: {error}"),
         }
     }
 
-    /// Stops the loop: cancels what still runs there, closes it and waits for its thread.
-    pub(crate) fn stop(self) {
-        Python::attach(|py| {
-            self.dispatcher.get().close();
-            if let Err(error) = self.end(py) {
-                log::error!("an event loop was not stopped: {error}");
-            }
+    /// Gives the application's handlers of signals back what Envoy has taken when it began to run.
+    /// This is of the loop on Python's main thread.
+    pub(crate) fn handle_signals_again(&self) {
+        let called = Python::attach(|py| {
+            let again = py
+                .import(intern!(py, "aiovoy.interpreter"))?
+                .getattr(intern!(py, "handle_again"))?;
+            self.call_soon(py, (again,))
         });
-        join(&self.thread);
+        if let Err(error) = called {
+            log::error!("signals that Envoy has taken stay with it: {error}");
+        }
     }
 
-    fn end(&self, py: Python<'_>) -> PyResult<()> {
+    /// Has the loop call a function, which comes with its arguments.
+    fn call_soon<'py>(&self, py: Python<'py>, call: impl PyCallArgs<'py>) -> PyResult<()> {
         let event_loop = self.locals.event_loop(py);
-        let end = py
-            .import(intern!(py, "aiovoy.event_loop"))?
-            .getattr(intern!(py, "end"))?;
         let soon = intern!(py, "call_soon_threadsafe");
-        event_loop.call_method1(soon, (end, &event_loop)).map(drop)
+        event_loop.call_method1(soon, call).map(drop)
     }
 }
-
-type Started = Result<(TaskLocals, Py<Dispatcher>), String>;
 
 /// Starts the thread as one of Python's own, so that Python knows its name and that threads which
 /// the application starts are no daemons.
 fn start_thread<A>(
     py: Python<'_>,
+    index: usize,
     start: LoopStart<A>,
     started: mpsc::Sender<Started>,
-) -> PyResult<Py<PyAny>>
+) -> PyResult<()>
 where
     A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
 {
-    let name = format!("aiovoy-loop-{}", start.index);
+    let name = format!("aiovoy-loop-{index}");
     let os_name = CString::new(name.as_str()).unwrap_or_default();
-    let start = Mutex::new(Some(start));
+    let start = Mutex::new(Some((start, started)));
     let main = PyCFunction::new_closure(
         py,
         None,
         None,
         move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-            let py = args.py();
             // For `top` and `ps`; a thread without the name runs as well.
             let _ = rustix::thread::set_name(&os_name);
-            let Some(start) = start.lock().take() else {
-                return;
-            };
-            if let Err(error) = run(py, start, started.clone()) {
-                // Nobody listens once the loop has run.
-                let _ = started.send(Err(traceback::format(py, &error)));
+            let taken = start.lock().take();
+            if let Some((start, started)) = taken {
+                run(args.py(), start, &started);
             }
         },
     )?;
     let module = py.import(intern!(py, "aiovoy.event_loop"))?;
-    let thread = module.call_method1(intern!(py, "start_thread"), (name, main))?;
-    Ok(thread.unbind())
+    module
+        .call_method1(intern!(py, "start_thread"), (name, main))
+        .map(drop)
 }
 
-/// The loop thread's life.
-fn run<A>(py: Python<'_>, start: LoopStart<A>, started: mpsc::Sender<Started>) -> PyResult<()>
+/// The life of a loop thread. It says to `started` how its start has gone, and returns when the loop
+/// has ended.
+pub(crate) fn run<A>(py: Python<'_>, start: LoopStart<A>, started: &mpsc::Sender<Started>)
 where
-    A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String> + Send + 'static,
+    A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String>,
 {
-    let module = py.import(intern!(py, "aiovoy.event_loop"))?;
-    let event_loop = module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
-    let start = Mutex::new(Some(start));
-    let of_loop = event_loop.clone().unbind();
-    let end = module.getattr(intern!(py, "end"))?.unbind();
-    let boot = PyCFunction::new_closure(
-        py,
-        None,
-        None,
-        move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-            let py = args.py();
-            let Some(start) = start.lock().take() else {
-                return;
-            };
-            let event_loop = of_loop.bind(py);
-            let outcome = boot(event_loop, start);
-            if outcome.is_err() {
-                // The thread then ends; an error here would be that of `outcome` again.
-                let _ = end.call1(py, (event_loop,));
+    let (_alive, alive) = watch::channel(());
+    let failed = start.failed.clone();
+    let mut runs = false;
+    let live = || -> PyResult<()> {
+        let module = py.import(intern!(py, "aiovoy.event_loop"))?;
+        let event_loop =
+            module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
+        let thread = match boot(&event_loop, start, alive) {
+            Ok(thread) => thread,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                runs = true;
+                return module
+                    .call_method1(intern!(py, "close"), (event_loop,))
+                    .map(drop);
             }
-            let _ = started.send(outcome);
-        },
-    )?;
-    event_loop.call_method1(intern!(py, "call_soon"), (boot,))?;
-    module.call_method1(intern!(py, "run"), (event_loop,))?;
-    Ok(())
+        };
+        let dispatcher = thread.dispatcher.clone_ref(py);
+        let _ = started.send(Ok(thread));
+        runs = true;
+        let failed = failure_callback(py, failed.clone())?;
+        let ended = module.call_method1(intern!(py, "run"), (event_loop, failed));
+        dispatcher.get().abandon();
+        ended.map(drop)
+    };
+    if let Err(error) = live() {
+        let error = traceback::format(py, &error);
+        if runs {
+            failed(&error);
+        } else {
+            let _ = started.send(Err(error));
+        }
+    }
 }
 
-fn boot<A>(event_loop: &Bound<'_, PyAny>, start: LoopStart<A>) -> Started
+/// Loads the applications and gives the loop a dispatcher.
+fn boot<A>(
+    event_loop: &Bound<'_, PyAny>,
+    start: LoopStart<A>,
+    alive: watch::Receiver<()>,
+) -> Started
 where
     A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String>,
 {
@@ -173,13 +206,22 @@ where
     let locals = locals
         .copy_context(py)
         .map_err(|error| traceback::format(py, &error))?;
-    Ok((locals, dispatcher))
+    Ok(LoopThread {
+        locals,
+        dispatcher,
+        alive,
+    })
 }
 
-/// Waits for the thread's end; the caller must not be attached to Python.
-fn join(thread: &Py<PyAny>) {
-    let joined = Python::attach(|py| thread.call_method0(py, intern!(py, "join")).map(drop));
-    if let Err(error) = joined {
-        log::error!("the thread of an event loop can't be waited for: {error}");
-    }
+/// `failed` as a Python function of a text.
+fn failure_callback(
+    py: Python<'_>,
+    failed: Arc<dyn Fn(&str) + Send + Sync>,
+) -> PyResult<Bound<'_, PyCFunction>> {
+    let call = move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
+        let (text,): (String,) = args.extract()?;
+        failed(&text);
+        Ok(())
+    };
+    PyCFunction::new_closure(py, None, None, call)
 }

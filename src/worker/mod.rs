@@ -3,7 +3,7 @@
 //! A worker: what one Envoy worker thread and its loop thread share, which is two mailboxes.
 
 mod dispatch;
-mod event_loop;
+pub(crate) mod event_loop;
 mod streams;
 mod ticker;
 mod wake;
