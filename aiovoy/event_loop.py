@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy import interpreter
+from aiovoy import child, interpreter
 
 
 def start_thread(name: str, main: Callable[[], None]) -> None:
@@ -31,7 +31,9 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
         loop_class = asyncio.SelectorEventLoop
     # In the name of the class that it extends, by which libraries tell loops apart.
     names = {"__module__": loop_class.__module__, "__qualname__": loop_class.__qualname__}
+    pollers = child.open_pollers()
     event_loop: Any = type(loop_class.__name__, (_ServerLoop, loop_class), names)()
+    child.know_loop(event_loop, child.open_pollers() - pollers)
     asyncio.set_event_loop(event_loop)
     if threading.current_thread() is threading.main_thread():
         event_loop.survive_signals()
@@ -54,14 +56,20 @@ def run(event_loop: Any, failed: Callable[[str], None]) -> None:
     while not event_loop.ending:
         try:
             event_loop.run_forever()
-        except (SystemExit, KeyboardInterrupt):
+        except (SystemExit, KeyboardInterrupt) as error:
+            if child.forked:
+                child.leave(error)
             interpreter.log("error", traceback.format_exc().rstrip())
-        except BaseException:
+        except BaseException as error:
+            if child.forked:
+                child.leave(error)
             if is_failing or event_loop.is_closed():
                 raise
             is_failing = True
             failed(traceback.format_exc().rstrip())
         else:
+            if child.forked:
+                child.leave(None)
             if not event_loop.ending:
                 interpreter.log("warning", _STOPPED)
     close(event_loop)
@@ -78,20 +86,28 @@ class _ServerLoop:
 
     ending = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.handled_signals: set[int] = set()
+
     def survive_signals(self) -> None:
         """Sees to it that no signal that other servers have a use for ends this one.
 
         Besides, the loop now wakes for signals, so that handlers set by `signal.signal` run at once.
         """
         for number in _HARMLESS:
-            super().add_signal_handler(number, _nothing)  # type: ignore[misc]
+            self._handle(number, _nothing)
+
+    def _handle(self, sig: int, callback: Any, *args: Any) -> None:
+        super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
+        self.handled_signals.add(sig)
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         """As always, but for the signals of the server, and on loops outside Python's main thread: they get none."""
         if sig in interpreter.SERVERS_SIGNALS:
             interpreter.warn_of_handler(sig)
         elif threading.current_thread() is threading.main_thread():
-            super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
+            self._handle(sig, callback, *args)
 
     def remove_signal_handler(self, sig: int) -> bool:
         if threading.current_thread() is not threading.main_thread():
@@ -100,7 +116,7 @@ class _ServerLoop:
         if sig in _HARMLESS and self.ending:
             signal.signal(sig, _nothing)
         elif sig in _HARMLESS:
-            super().add_signal_handler(sig, _nothing)  # type: ignore[misc]
+            self._handle(sig, _nothing)
         return removed
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from aiovoy import child
+
 Log = Callable[[str, str], None]
 
 log: Log
@@ -43,6 +45,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
     # The import of `signal` has given SIGINT to Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal = _signal_beside_the_server(signal.signal)
+    child.watch()
 
 
 def check_libpython(loaded: str) -> None:

@@ -114,6 +114,11 @@ impl Module for Bridge {
         if self.process.get().is_some() {
             return Err("a second aiovoy bootstrap extension: one serves the process".into());
         }
+        if let Err(functions) = envoy::keep_from_children() {
+            log::warn!(
+                "programs that the application starts inherit what Envoy opens by {functions}"
+            );
+        }
         let (server, process) = Server::start(envoy, config)?;
         // Bootstrap extensions are made one after the other, on the main thread.
         let _ = self.process.set(process);

@@ -34,6 +34,7 @@
 //! - [`attributes`]: facts about a stream: addresses, TLS, protocol, response code.
 //! - [`stats`]: counters, gauges, histograms.
 //! - [`error`]: a callback refused.
+//! - [`children`]: what Envoy leaves to children of the process.
 //! - `log`: the `log` backend that writes to Envoy's logger.
 //! - `hooks`: the functions that Envoy calls.
 //! - `buffer`: bytes lent by Envoy, bytes lent to Envoy.
@@ -52,6 +53,8 @@ pub mod stats;
 
 pub mod error;
 
+pub mod children;
+
 mod log;
 
 mod hooks;
@@ -65,6 +68,7 @@ pub mod fake;
 
 pub use attributes::AttributeId;
 pub use bootstrap::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
+pub use children::{is_forked, keep_from_children};
 pub use error::Error;
 pub use http::{
     BodyChunks, DataStatus, EnvoyFilter, EnvoyFilterConfig, FilterRef, Header, Headers,

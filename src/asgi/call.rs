@@ -14,6 +14,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::cycle::Cycle;
 use super::outcome::Outcome;
+use crate::python::child;
 use crate::python::slots::{Resume, Resumed, is_coroutine, resume, stepped};
 
 /// An application call.
@@ -51,6 +52,10 @@ impl Call {
     }
 
     fn end<'py>(&self, py: Python<'py>, resumed: PyResult<Resumed<'py>>) -> PyResult<Resumed<'py>> {
+        if envoy::is_forked() {
+            // The stream is the parent's, and so is the loop to which this would go back.
+            child::leave(py, resumed);
+        }
         let none = || Resumed::Returned(py.None().into_bound(py));
         match resumed {
             Ok(Resumed::Yielded(waiter)) => Ok(Resumed::Yielded(waiter)),
@@ -72,6 +77,9 @@ impl Call {
 impl Resume for Call {
     fn resume<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>> {
         let (py, call) = (slf.py(), slf.get());
+        if envoy::is_forked() {
+            child::leave(py, Ok(()));
+        }
         let resumed = call
             .coroutine(py)
             .and_then(|coroutine| resume(coroutine, value));

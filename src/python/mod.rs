@@ -4,6 +4,7 @@
 
 pub(crate) mod app;
 pub(crate) mod awaitable;
+pub(crate) mod child;
 pub(crate) mod interpreter;
 pub(crate) mod main_thread;
 pub(crate) mod slots;

@@ -107,7 +107,10 @@ impl Dispatcher {
 
     /// Posts `message` to Envoy.
     pub(crate) fn post(&self, message: Outbound) {
-        self.worker.outbox.post(message);
+        // A forked child has no Envoy.
+        if !envoy::is_forked() {
+            self.worker.outbox.post(message);
+        }
     }
 
     /// A new future of the loop.

@@ -1,0 +1,105 @@
+"""Makes a child that is forked inside Envoy an ordinary Python process.
+
+The bridge has taken from it what is Envoy's: descriptors and signal handlers. Here it loses what is the server's in
+Python: the event loop, which would go on with the requests of its parent, and its hold on signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, NoReturn
+
+forked = False
+"""Whether this process is such a child."""
+
+_event_loops: dict[int, Any] = {}
+"""The loops of the server, by the threads that they run on."""
+
+_pollers: set[int] = set()
+"""The descriptors by which the loops wait."""
+
+
+def watch() -> None:
+    """Has every child begin in `_become_ordinary`."""
+    os.register_at_fork(after_in_child=_become_ordinary)
+
+
+def know_loop(event_loop: Any, pollers: set[int]) -> None:
+    """Tells of a loop of this thread. `pollers` are the descriptors by which it waits."""
+    _event_loops[threading.get_ident()] = event_loop
+    _pollers.update(pollers)
+
+
+def open_pollers() -> set[int]:
+    """The epoll descriptors of this process."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                found.add(int(name))
+    return found
+
+
+def _become_ordinary() -> None:
+    global forked
+    forked = True
+    # The kernel has one list of what each of these watches, for parent and child: what the child took off it, and be
+    # it by freeing an object, the parent would hear no more of.
+    for poller in _pollers:
+        with select.epoll() as fresh:
+            os.dup2(fresh.fileno(), poller, inheritable=False)
+    signal.set_wakeup_fd(-1)
+    signal.signal = signal.signal.__wrapped__  # type: ignore[attr-defined]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for event_loop in _event_loops.values():
+        for number in event_loop.handled_signals:
+            signal.signal(number, signal.SIG_DFL)
+    own = _event_loops.get(threading.get_ident())
+    if own is not None:
+        asyncio._set_running_loop(None)
+        asyncio.set_event_loop(None)
+        own.stop()
+
+
+def leave(error: BaseException | None) -> NoReturn:
+    """Ends a child that comes back to the event loop, which it does not have, as Python would end there.
+
+    `error` is the exception by which it has come.
+    """
+    code = 0
+    try:
+        try:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+        finally:
+            code = _exit_code(error)
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+    except BaseException:
+        code = code or 1
+    finally:
+        # Not by Python's own end, which would take objects of the server apart.
+        os._exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        if error.code is None:
+            return 0
+        if isinstance(error.code, int):
+            return error.code & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
+    traceback.print_exception(error)
+    return 1

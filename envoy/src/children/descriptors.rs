@@ -1,0 +1,259 @@
+//! Envoy's descriptors: close-on-exec each, and known, so that a forked child can close them.
+//!
+//! Invariant: a descriptor that Envoy has open is marked, and none else is. Between a mark and its
+//! descriptor nobody forks: see [`open`].
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use libc::{mode_t, sockaddr, socklen_t};
+
+/// The calls by which Envoy opens and closes descriptors, each with ours.
+pub(super) fn redirections() -> [(&'static CStr, *const c_void); 14] {
+    [
+        (c"socket", socket as *const c_void),
+        (c"accept4", accept4 as *const c_void),
+        (c"socketpair", socketpair as *const c_void),
+        (c"pipe", pipe as *const c_void),
+        (c"pipe2", pipe2 as *const c_void),
+        (c"dup", dup as *const c_void),
+        (c"eventfd", eventfd as *const c_void),
+        (c"epoll_create", epoll_create as *const c_void),
+        (c"epoll_create1", epoll_create1 as *const c_void),
+        (c"timerfd_create", timerfd_create as *const c_void),
+        (c"inotify_init1", inotify_init1 as *const c_void),
+        (c"open", open_file as *const c_void),
+        (c"open64", open_file as *const c_void),
+        (c"close", close as *const c_void),
+    ]
+}
+
+/// One bit for each descriptor. Those beyond, which hardly a process may have, are not known.
+static OPEN: [AtomicU64; MOST / 64] = [const { AtomicU64::new(0) }; MOST / 64];
+const MOST: usize = 1 << 20;
+
+fn mark(descriptor: RawFd, open: bool) {
+    let Ok(index) = usize::try_from(descriptor) else {
+        return;
+    };
+    let Some(word) = OPEN.get(index / 64) else {
+        return;
+    };
+    let bit = 1 << (index % 64);
+    if open {
+        word.fetch_or(bit, Ordering::Relaxed);
+    } else {
+        word.fetch_and(!bit, Ordering::Relaxed);
+    }
+}
+
+/// Takes the descriptors that are open now for Envoy's, but for the standard streams and what
+/// systemd has passed (sd_listen_fds(3)).
+pub(super) fn take_open_ones() {
+    let of_us = |name: &str| {
+        let pid = std::env::var(name).ok()?;
+        pid.parse::<u32>().ok()
+    };
+    let passed = match of_us("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => of_us("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    };
+    let first = 3 + RawFd::try_from(passed).unwrap_or(0);
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let descriptors: Vec<RawFd> = names.filter_map(|name| name.parse().ok()).collect();
+    for descriptor in descriptors.into_iter().filter(|number| *number >= first) {
+        // SAFETY: a flag of a descriptor. That of the folder is closed by now: then it fails.
+        if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == 0 {
+            mark(descriptor, true);
+        }
+    }
+}
+
+/// Closes Envoy's descriptors. For a child, in which nobody has a use for them.
+pub(super) fn close_all() {
+    for (index, word) in OPEN.iter().enumerate() {
+        let mut bits = word.swap(0, Ordering::Relaxed);
+        while bits != 0 {
+            let bit = bits.trailing_zeros();
+            bits &= bits - 1;
+            if let Ok(descriptor) = RawFd::try_from(index * 64 + bit as usize) {
+                close_now(descriptor);
+            }
+        }
+    }
+}
+
+/// Keeps forks out while a descriptor and its mark differ: in the upper half how many forks are on
+/// their way, in the lower how many threads are at it. Neither takes long; nobody sleeps in it.
+static GATE: AtomicU32 = AtomicU32::new(0);
+const FORK: u32 = 1 << 16;
+
+/// Begins a fork.
+pub(super) fn begin_fork() {
+    GATE.fetch_add(FORK, Ordering::SeqCst);
+    while !GATE.load(Ordering::SeqCst).is_multiple_of(FORK) {
+        std::thread::yield_now();
+    }
+}
+
+/// Ends it, in the parent.
+pub(super) fn end_fork() {
+    GATE.fetch_sub(FORK, Ordering::SeqCst);
+}
+
+/// Ends it in the child, which has no other threads.
+pub(super) fn end_fork_in_child() {
+    GATE.store(0, Ordering::SeqCst);
+}
+
+fn gated<T>(act: impl FnOnce() -> T) -> T {
+    let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+    let enter = |gate: u32| (gate < FORK).then_some(gate + 1);
+    while GATE.fetch_update(success, failure, enter).is_err() {
+        std::thread::yield_now();
+    }
+    let result = act();
+    GATE.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+/// Opens a descriptor and marks it.
+fn open(open: impl FnOnce() -> RawFd) -> RawFd {
+    gated(|| {
+        let descriptor = open();
+        mark(descriptor, descriptor >= 0);
+        descriptor
+    })
+}
+
+/// Opens two, and marks them.
+///
+/// # Safety
+///
+/// `open` fills both places if it returns 0.
+unsafe fn open_two(pair: *mut c_int, open: impl FnOnce() -> c_int) -> c_int {
+    gated(|| {
+        let result = open();
+        if result == 0 {
+            // SAFETY: the contract.
+            let both = unsafe { std::slice::from_raw_parts(pair, 2) };
+            both.iter().for_each(|descriptor| mark(*descriptor, true));
+        }
+        result
+    })
+}
+
+// In place of libc's functions, with their contracts. They ask the kernel, since a name would lead a
+// program that has this library linked in back to here.
+
+/// A system call that gives a number, or -1 and `errno`.
+macro_rules! system_call {
+    ($number:ident $(, $argument:expr)*) => {
+        // A descriptor, or 0, or -1.
+        libc::syscall(libc::$number $(, $argument)*) as c_int
+    };
+}
+
+extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let kind = kind | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_socket, domain, kind, protocol) })
+}
+
+unsafe extern "C" fn accept4(
+    socket: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    let flags = flags | libc::SOCK_CLOEXEC;
+    // SAFETY: the caller's pointers.
+    open(|| unsafe { system_call!(SYS_accept4, socket, address, length, flags) })
+}
+
+unsafe extern "C" fn socketpair(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    pair: *mut c_int,
+) -> c_int {
+    let kind = kind | libc::SOCK_CLOEXEC;
+    // SAFETY: the caller's place for two.
+    let open = || unsafe { system_call!(SYS_socketpair, domain, kind, protocol, pair) };
+    // SAFETY: as above.
+    unsafe { open_two(pair, open) }
+}
+
+unsafe extern "C" fn pipe(pair: *mut c_int) -> c_int {
+    // SAFETY: the caller's place for two.
+    unsafe { pipe2(pair, 0) }
+}
+
+unsafe extern "C" fn pipe2(pair: *mut c_int, flags: c_int) -> c_int {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: the caller's place for two.
+    let open = || unsafe { system_call!(SYS_pipe2, pair, flags) };
+    // SAFETY: as above.
+    unsafe { open_two(pair, open) }
+}
+
+extern "C" fn dup(descriptor: c_int) -> c_int {
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_fcntl, descriptor, libc::F_DUPFD_CLOEXEC, 0) })
+}
+
+extern "C" fn eventfd(count: c_uint, flags: c_int) -> c_int {
+    let flags = flags | libc::EFD_CLOEXEC;
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_eventfd2, count, flags) })
+}
+
+extern "C" fn epoll_create(_: c_int) -> c_int {
+    epoll_create1(0)
+}
+
+extern "C" fn epoll_create1(flags: c_int) -> c_int {
+    let flags = flags | libc::EPOLL_CLOEXEC;
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_epoll_create1, flags) })
+}
+
+extern "C" fn timerfd_create(clock: libc::clockid_t, flags: c_int) -> c_int {
+    let flags = flags | libc::TFD_CLOEXEC;
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_timerfd_create, clock, flags) })
+}
+
+extern "C" fn inotify_init1(flags: c_int) -> c_int {
+    let flags = flags | libc::IN_CLOEXEC;
+    // SAFETY: no pointers.
+    open(|| unsafe { system_call!(SYS_inotify_init1, flags) })
+}
+
+/// `open` and `open64`, which on 64 bits are the same. The last argument is there for some flags only,
+/// and is then passed as if it always were.
+unsafe extern "C" fn open_file(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    let flags = flags | libc::O_CLOEXEC;
+    // Not gated, since opening a FIFO may wait for its other end.
+    // SAFETY: the caller's path.
+    let descriptor = unsafe { system_call!(SYS_openat, libc::AT_FDCWD, path, flags, mode) };
+    mark(descriptor, descriptor >= 0);
+    descriptor
+}
+
+extern "C" fn close(descriptor: c_int) -> c_int {
+    gated(|| {
+        mark(descriptor, false);
+        close_now(descriptor)
+    })
+}
+
+fn close_now(descriptor: RawFd) -> c_int {
+    // SAFETY: no pointers; who calls it has the descriptor.
+    unsafe { system_call!(SYS_close, descriptor) }
+}

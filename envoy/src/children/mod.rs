@@ -1,0 +1,48 @@
+//! Runs on: any thread.
+//!
+//! What Envoy leaves to children of the process: nothing.
+//!
+//! Envoy starts no programs, so it takes no care of what one would inherit: its listening sockets and
+//! connections are not close-on-exec, and its signal handlers write to a pipe that a forked child
+//! shares. A module whose host language starts children calls [`keep_from_children`] once:
+//!
+//! - **Programs** inherit none of Envoy's descriptors, however they are started (`fork`, `vfork`,
+//!   `posix_spawn`): each is close-on-exec from the moment when it is opened. For that the calls by
+//!   which Envoy opens descriptors are [redirected](redirect).
+//! - **Forked children** have none of Envoy's descriptors open and none of its signal handlers, from
+//!   their first instruction on: see [`fork`].
+
+mod descriptors;
+mod fork;
+mod redirect;
+
+use std::sync::OnceLock;
+
+pub use fork::is_forked;
+use redirect::Program;
+
+/// Envoy, or the program in its place in tests.
+static PROGRAM: OnceLock<Program> = OnceLock::new();
+
+/// Keeps what Envoy has, and will have, from children of the process. A second call does nothing.
+///
+/// Main thread only, and before there are others that fork.
+///
+/// # Errors
+///
+/// The names of functions that can't be redirected in this Envoy: what it opens by those, programs
+/// that are started still inherit.
+pub fn keep_from_children() -> Result<(), String> {
+    let mut outcome = Ok(());
+    PROGRAM.get_or_init(|| {
+        let program = Program::running();
+        let missing = program.redirect(&descriptors::redirections());
+        if !missing.is_empty() {
+            outcome = Err(missing.join(", "));
+        }
+        descriptors::take_open_ones();
+        fork::watch();
+        program
+    });
+    outcome
+}
