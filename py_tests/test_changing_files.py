@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import Message, Receive, Scope, Send, answer, file_exists, gate, note, routes, start
+from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes, start
 from conftest import HTTP1, HTTP2, HTTP3, Connect, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Headers, ResponseCut
@@ -88,10 +88,10 @@ async def by_file(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def by_starlette(scope: Scope, receive: Receive, send: Send) -> None:
-    async def changes_first(message: Message) -> None:
+    async def changes_first(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             change(scope)
-        await send(message)
+        await send(dict(message))
 
     await FileResponse(path_of(scope))(scope, receive, changes_first)
 
@@ -181,7 +181,7 @@ async def test_part_of_a_file_that_shrinks_is_logged(
 async def grows_under_way(scope: Scope, receive: Receive, send: Send) -> None:
     path = path_of(scope)
     with path.open("rb") as file:
-        kinds = {"path": {"path": str(path)}, "file": {"file": file}}
+        kinds: dict[str, Any] = {"path": {"path": str(path)}, "file": {"file": file}}
         name = scope["path"].split("/")[2]
         await start(send)
         sending = asyncio.ensure_future(send({"type": f"http.response.{TYPES[name]}", **kinds[name]}))
