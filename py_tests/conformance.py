@@ -297,4 +297,4 @@ each protocol. A dash: the line does not apply there, or nothing of its own is t
 page; `make conformance` runs only the tests that it is made of.
 
 The specifications are ASGI 3.0, HTTP and WebSocket 2.5, lifespan 2.0 and TLS 0.2, and their list of extensions.
-`http` scopes say `spec_version` 2.3 all the same: [applications.md](applications.md#when-the-client-leaves) says why."""
+`http` scopes say `spec_version` 2.3 all the same: see [applications.md](applications.md#when-the-client-leaves)."""
