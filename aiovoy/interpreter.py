@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_PRELOAD_FILE = Path("/etc/ld.so.preload")
+
 
 def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     """Makes `sys` and `os.environ` what the application expects.
@@ -25,6 +27,7 @@ def prepare(app: str, app_dir: str, libpython: str | None) -> None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]
     sys.path.insert(0, os.fspath(app_dir))
+    _warn_of_allocators()
     _restore_environment()
     # The import of `signal` has given SIGINT to Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -56,14 +59,39 @@ def _libpython_files() -> Iterator[Path]:
                 yield Path(directory, name)
 
 
+def _warn_of_allocators() -> None:
+    """Says which preloaded allocators the launcher has kept from Envoy, and which have got here without it."""
+    original, preload = os.environ.get("AIOVOY_LD_PRELOAD"), os.environ.get("LD_PRELOAD")
+    if original is None and not preload and not _PRELOAD_FILE.exists():
+        return
+    from aiovoy.allocators import loaded_allocators, preloads
+
+    for entry in preloads(original):
+        if entry not in preloads(preload):
+            print(
+                f"aiovoy: `{entry}` of LD_PRELOAD is for subprocesses only: it is an allocator, and Envoy has its own",
+                file=sys.stderr,
+            )
+    for file in loaded_allocators():
+        print(
+            f"aiovoy: `{file}` is preloaded: it is an allocator, and Envoy has its own, so C++ extensions may crash\n"
+            f"hint: take it out of LD_PRELOAD or {_PRELOAD_FILE}",
+            file=sys.stderr,
+        )
+
+
 def _restore_environment() -> None:
     """Undoes what the launcher set for Envoy alone, so that subprocesses do not inherit it."""
-    original = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
-    if os.environ.pop("AIOVOY_CONTROL", None) is not None:
-        if original is None:
-            os.environ.pop("LD_LIBRARY_PATH", None)
-        else:
-            os.environ["LD_LIBRARY_PATH"] = original
+    library_path = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
+    preload = os.environ.pop("AIOVOY_LD_PRELOAD", None)
+    if os.environ.pop("AIOVOY_CONTROL", None) is None:
+        return
+    if library_path is None:
+        os.environ.pop("LD_LIBRARY_PATH", None)
+    else:
+        os.environ["LD_LIBRARY_PATH"] = library_path
+    if preload is not None:
+        os.environ["LD_PRELOAD"] = preload
 
 
 def _signal_outside_main_thread(signal_signal: Any) -> Any:
