@@ -6,6 +6,8 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from .allocators import preloaded_allocators, preloads
+from .binary import envoy_binary
 from .config import Config
 from .errors import StartupError
 
@@ -15,7 +17,8 @@ def envoy_environ(config: Config, control: Path) -> dict[str, str]:
 
     The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
     interpreter's libpython even where another one of the same version is installed. Programs that the application
-    starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`.
+    starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
+    allocators in `LD_PRELOAD`, which Envoy can't be started with.
     """
     environ = {**_read_env_file(config.env_file), **os.environ}
     library_path = environ.get("LD_LIBRARY_PATH")
@@ -25,6 +28,10 @@ def envoy_environ(config: Config, control: Path) -> dict[str, str]:
         environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
     environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
     environ["AIOVOY_CONTROL"] = str(control)
+    environ.pop("AIOVOY_LD_PRELOAD", None)
+    if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
+        preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]
+        environ["LD_PRELOAD"] = ":".join(entry for entry in preloads(preload) if entry not in allocators)
     return environ
 
 

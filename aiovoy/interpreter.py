@@ -16,6 +16,8 @@ from typing import Any
 
 from aiovoy import child
 
+_PRELOAD_FILE = Path("/etc/ld.so.preload")
+
 Log = Callable[[str, str], None]
 
 log: Log
@@ -41,6 +43,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]
     sys.path.insert(0, os.fspath(app_dir))
+    _warn_of_allocators()
     _restore_environment()
     # The import of `signal` has given SIGINT to Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -73,14 +76,36 @@ def _libpython_files() -> Iterator[Path]:
                 yield Path(directory, name)
 
 
+def _warn_of_allocators() -> None:
+    """Says which preloaded allocators the launcher has kept from Envoy, and which have got here without it."""
+    original, preload = os.environ.get("AIOVOY_LD_PRELOAD"), os.environ.get("LD_PRELOAD")
+    if original is None and not preload and not _PRELOAD_FILE.exists():
+        return
+    from aiovoy.allocators import loaded_allocators, preloads
+
+    for entry in preloads(original):
+        if entry not in preloads(preload):
+            log("warning", f"`{entry}` of LD_PRELOAD is for subprocesses only: it is an allocator, and Envoy has its own")
+    for file in loaded_allocators():
+        log(
+            "warning",
+            f"`{file}` is preloaded: it is an allocator, and Envoy has its own, so C++ extensions may crash\n"
+            f"hint: take it out of LD_PRELOAD or {_PRELOAD_FILE}",
+        )
+
+
 def _restore_environment() -> None:
     """Undoes what the launcher set for Envoy alone, so that subprocesses do not inherit it."""
-    original = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
-    if os.environ.pop("AIOVOY_CONTROL", None) is not None:
-        if original is None:
-            os.environ.pop("LD_LIBRARY_PATH", None)
-        else:
-            os.environ["LD_LIBRARY_PATH"] = original
+    library_path = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
+    preload = os.environ.pop("AIOVOY_LD_PRELOAD", None)
+    if os.environ.pop("AIOVOY_CONTROL", None) is None:
+        return
+    if library_path is None:
+        os.environ.pop("LD_LIBRARY_PATH", None)
+    else:
+        os.environ["LD_LIBRARY_PATH"] = library_path
+    if preload is not None:
+        os.environ["LD_PRELOAD"] = preload
 
 
 class LoopThread(threading.Thread):

@@ -296,4 +296,5 @@ What the ASGI specifications ask of a server, line by line, with the tests that 
 each protocol. A dash: the line does not apply there, or nothing of its own is to be tested. `make test` writes this
 page; `make conformance` runs only the tests that it is made of.
 
-The specifications are ASGI 3.0, HTTP and WebSocket 2.5, lifespan 2.0 and TLS 0.2, and their list of extensions."""
+The specifications are ASGI 3.0, HTTP and WebSocket 2.5, lifespan 2.0 and TLS 0.2, and their list of extensions.
+`http` scopes say `spec_version` 2.3 all the same: see [applications.md](applications.md#when-the-client-leaves)."""

@@ -32,6 +32,9 @@ released: set[str] = set()
 left: list[str] = []
 done: list[str] = []
 
+IDLE = "idle-"
+"""How the key of a stream begins that says nothing while it waits."""
+
 
 async def pieces(key: str) -> AsyncIterator[bytes]:
     """A stream of events whose second one waits for `released`, and that tells when it is left."""
@@ -39,7 +42,8 @@ async def pieces(key: str) -> AsyncIterator[bytes]:
         yield b"data: first\n\n"
         while key not in released:
             await asyncio.sleep(0.01)
-            yield b": still waiting\n\n"
+            if not key.startswith(IDLE):
+                yield b": still waiting\n\n"
         yield b"data: second\n\n"
     except BaseException:
         left.append(key)
@@ -179,7 +183,11 @@ class Features:
             assert (await client.post(f"/release/{key}")).status_code == 204
             assert b"".join([piece async for piece in body]).endswith(b"data: second\n\n")
 
-    async def test_client_that_leaves_a_stream_ends_it(self, server: Server, connect: Connect, key: str) -> None:
+    @pytest.mark.parametrize("kind", ["", IDLE], ids=["busy", "idle"])
+    async def test_client_that_leaves_a_stream_ends_it(
+        self, server: Server, connect: Connect, key: str, kind: str
+    ) -> None:
+        key = kind + key
         exchange = await (await connect(server)).start("GET", f"/stream/{key}")
         assert await exchange.head() == 200
         assert (await exchange.chunk()).startswith(b"data: first\n\n")

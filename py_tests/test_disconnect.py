@@ -4,17 +4,19 @@ suffers."""
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from conftest import Connect, unlike_uvicorn
+from conftest import Connect, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection, Exchange, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
 from serving import UNDER_TEST, UVICORN, Server
+from starlette.background import BackgroundTask
+from starlette.responses import StreamingResponse
 
 Leave = Callable[[Connection, Exchange], Awaitable[None]]
 
@@ -169,6 +171,32 @@ async def test_disconnect_comes_even_if_the_body_was_never_read(
     await leave(connection, exchange)
     path.touch()
     await server.noted(key, "http.disconnect")
+
+
+async def idle_stream(scope: Scope, receive: Any, send: Any) -> None:
+    """Events that never come, as Starlette streams them."""
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            yield b"the first"
+            await asyncio.Event().wait()
+        finally:
+            note(scope, "closed")
+
+    ended = BackgroundTask(note, scope, "after it")
+    await StreamingResponse(events(), background=ended)(scope, receive, send)
+    note(scope, "returned")
+
+
+@http3_too
+async def test_idle_stream_of_starlette_is_closed(server: Server, connect: Connect, leave: Leave, key: str) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("GET", f"/idle_stream?{key}")
+    assert await exchange.head() == 200
+    assert await exchange.chunk() == b"the first"
+    await leave(connection, exchange)
+    assert await server.noted(key, "returned") == ["closed", "after it", "returned"]
+    assert "rror" not in server.fresh_log
 
 
 # --- Learning of it by send ---
@@ -475,6 +503,7 @@ app = routes(
     awaits_receive,
     awaits_body,
     awaits_first_receive,
+    idle_stream,
     two_wait,
     busy_elsewhere,
     unread_body,

@@ -3,7 +3,7 @@
 //! Files that a response is made of, read a piece at a time away from the loop.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::RawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -73,6 +73,12 @@ impl FileReader {
         })
     }
 
+    /// The same, but no more than `bytes`, unless how many there are to be was said.
+    pub(crate) fn at_most(mut self, bytes: u64) -> Self {
+        self.left.get_or_insert(bytes);
+        self
+    }
+
     /// The path that could not be opened, or has not been yet.
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.source {
@@ -98,17 +104,16 @@ impl FileReader {
                 .read(true)
                 .custom_flags(without_waiting)
                 .open(path)?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
+            if !file.metadata()?.is_file() {
                 return Err(io::Error::other("not a regular file"));
             }
-            // What is appended from now on is not part of the response.
-            self.left = Some(metadata.len());
             self.source = Source::Open(file);
         }
         let Source::Open(file) = &mut self.source else {
             unreachable!("opened above")
         };
+        let there_is = there_is(file, self.offset)?;
+        self.left = [self.left, there_is].into_iter().flatten().min();
         let left = self.left.unwrap_or(u64::MAX);
         let mut data = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
         let read = loop {
@@ -132,6 +137,23 @@ impl FileReader {
     }
 }
 
+/// The bytes of `file` from `offset` on, or from where it stands; `None` if only reading can tell: it
+/// is no regular file, or one that the kernel makes up, which seems to be empty.
+///
+/// What is appended from now on is not part of the response, which might never end.
+fn there_is(file: &mut File, offset: Option<u64>) -> io::Result<Option<u64>> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let begin = match offset {
+        Some(offset) => offset,
+        None => file.stream_position()?,
+    };
+    let bytes = metadata.len().saturating_sub(begin);
+    Ok(Some(bytes).filter(|&bytes| bytes > 0))
+}
+
 /// The operating system's error in one of the crate that duplicates descriptors.
 fn io_error(error: filedescriptor::Error) -> io::Error {
     match error {
@@ -142,7 +164,7 @@ fn io_error(error: filedescriptor::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::{SeekFrom, Write};
     use std::os::fd::AsRawFd;
 
     use super::*;

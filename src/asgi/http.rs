@@ -20,7 +20,7 @@ use crate::exchange::{
     interim_cost, piece_cost,
 };
 use crate::file::{FileRead, FileReader};
-use crate::python::awaitable::{Awaitable, Poll, Source};
+use crate::python::awaitable::{Awaitable, Source};
 use crate::worker::Dispatcher;
 
 pyo3::create_exception!(
@@ -181,11 +181,12 @@ impl HttpCycle {
         if let Some(read) = read {
             self.dispatcher.get().post(Outbound::Read(self.id, read));
         }
+        receivers.append(&mut senders);
+        let woken = receivers.wake(py);
         if full {
             Dispatcher::watch(self.dispatcher.bind(py))?;
         }
-        receivers.append(&mut senders);
-        receivers.wake(py)
+        woken
     }
 
     /// The application has ended: logs what there is to log and ends the exchange.
@@ -412,15 +413,23 @@ impl State {
 struct Receive(Py<HttpCycle>);
 
 impl Source for Receive {
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+    fn poll<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let cycle = self.0.get();
         let mut state = cycle.state.lock();
         if state.disconnected || state.response.is_complete() {
             drop(state);
-            return message::http_disconnect(py).map(|message| Poll::Ready(message.into_any()));
+            return message::http_disconnect(py).map(|message| Some(message.into_any()));
         }
         let piece = state.pieces.pop_front();
         if piece.is_none() && (state.body_received || !state.body_complete) {
+            let Some(waiter) = waiter else {
+                return Ok(None);
+            };
+            state.receivers.push(waiter);
             let for_body = !state.body_complete;
             if for_body {
                 state.body_awaited.get_or_insert_with(Instant::now);
@@ -431,9 +440,8 @@ impl Source for Receive {
                 state.outstanding += interim_cost(&fields);
             }
             drop(state);
-            let dispatcher = cycle.dispatcher.get();
             if go_on {
-                dispatcher.post(Outbound::Interim {
+                cycle.dispatcher.get().post(Outbound::Interim {
                     id: cycle.id,
                     status: 100,
                     fields,
@@ -442,9 +450,7 @@ impl Source for Receive {
             if for_body {
                 Dispatcher::watch(cycle.dispatcher.bind(py))?;
             }
-            let waiter = dispatcher.create_future(py)?;
-            cycle.state.lock().receivers.push(waiter.clone().unbind());
-            return Ok(Poll::Pending(waiter));
+            return Ok(None);
         }
         let piece = piece.unwrap_or_default();
         let more = !(state.body_complete && state.pieces.is_empty());
@@ -455,7 +461,11 @@ impl Source for Receive {
         if let Some(read) = read {
             cycle.dispatcher.get().post(Outbound::Read(cycle.id, read));
         }
-        message::http_request(py, &piece, more).map(|message| Poll::Ready(message.into_any()))
+        message::http_request(py, &piece, more).map(|message| Some(message.into_any()))
+    }
+
+    fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.get().dispatcher.get().create_future(py)
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
@@ -475,12 +485,21 @@ impl Source for Receive {
 struct Sending(Py<HttpCycle>);
 
 impl Source for Sending {
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+    fn poll<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let cycle = self.0.get();
         let (error, disconnected, waits) = {
             let mut state = cycle.state.lock();
+            let error = state.transfer_error.take();
             let disconnected = state.disconnected && !state.response.is_complete();
-            (state.transfer_error.take(), disconnected, state.must_wait())
+            let waits = error.is_none() && !disconnected && state.must_wait();
+            if waits && let Some(waiter) = waiter {
+                state.senders.push(waiter);
+            }
+            (error, disconnected, waits)
         };
         if let Some(error) = error {
             return Err(error);
@@ -488,12 +507,11 @@ impl Source for Sending {
         if disconnected {
             return Err(ClientDisconnected::new_err("the client has disconnected"));
         }
-        if !waits {
-            return Ok(Poll::Ready(py.None().into_bound(py)));
-        }
-        let waiter = cycle.dispatcher.get().create_future(py)?;
-        cycle.state.lock().senders.push(waiter.clone().unbind());
-        Ok(Poll::Pending(waiter))
+        Ok((!waits).then(|| py.None().into_bound(py)))
+    }
+
+    fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.get().dispatcher.get().create_future(py)
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {

@@ -58,7 +58,7 @@ impl ScopeTemplate {
         let (raw_path, query) = split_target(&head.target);
         let scope = PyDict::new(py);
         scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        scope.set_item(intern!(py, "asgi"), versions(py)?)?;
+        scope.set_item(intern!(py, "asgi"), versions(py, intern!(py, "2.3"))?)?;
         scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;
         scope.set_item(intern!(py, "server"), address(py, &head.server)?)?;
         // Of a client on a Unix domain socket Envoy knows nothing but the socket's path.
@@ -102,6 +102,7 @@ impl ScopeTemplate {
         let scope = self.build(py, head)?;
         scope.del_item(intern!(py, "method"))?;
         scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        scope.set_item(intern!(py, "asgi"), versions(py, intern!(py, "2.5"))?)?;
         let scheme = if head.https { "wss" } else { "ws" };
         scope.set_item(intern!(py, "scheme"), scheme)?;
         scope.set_item(intern!(py, "subprotocols"), &offer.subprotocols)?;
@@ -149,10 +150,16 @@ fn tls_extension<'py>(py: Python<'py>, tls: &Tls) -> PyResult<Bound<'py, PyDict>
     Ok(extension)
 }
 
-fn versions(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+/// Of `http` scopes 2.3 is said although they are of 2.5, as uvicorn does: from 2.4 on Starlette
+/// learns that a client has gone from `send` alone, and a stream that has nothing to send would stay
+/// open for ever. `send` raises all the same.
+fn versions<'py>(
+    py: Python<'py>,
+    spec_version: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyDict>> {
     let versions = PyDict::new(py);
     versions.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
-    versions.set_item(intern!(py, "spec_version"), intern!(py, "2.5"))?;
+    versions.set_item(intern!(py, "spec_version"), spec_version)?;
     Ok(versions)
 }
 

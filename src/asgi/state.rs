@@ -218,8 +218,13 @@ impl Response {
                 if self.bodyless {
                     return self.body(Vec::new(), file.more);
                 }
+                // It may have grown since its length was taken, as logs do.
+                let reader = match self.length {
+                    Some(length) => file.reader.at_most(length.left),
+                    None => file.reader,
+                };
                 Ok(Step::File {
-                    reader: file.reader,
+                    reader,
                     more: file.more,
                 })
             }

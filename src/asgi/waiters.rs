@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 pub(super) struct Waiters(Vec<Py<PyAny>>);
 
 impl Waiters {
-    pub(super) fn push(&mut self, waiter: Py<PyAny>) {
-        self.0.push(waiter);
+    pub(super) fn push(&mut self, waiter: &Bound<'_, PyAny>) {
+        self.0.push(waiter.clone().unbind());
     }
 
     /// Takes those of `others`, too.
@@ -29,17 +29,16 @@ impl Waiters {
         self.0.is_empty()
     }
 
-    /// Has each look again.
+    /// Has each look again, whatever comes of the others; the first error is returned.
     pub(super) fn wake(self, py: Python<'_>) -> PyResult<()> {
-        self.0.iter().try_for_each(|waiter| resolve(py, waiter))
+        let woken = self.0.iter().map(|waiter| resolve(py, waiter));
+        woken.fold(Ok(()), PyResult::and)
     }
 
     /// The same at the end of the application's call: some may wait in tasks of its own.
     pub(super) fn wake_at_end(self, py: Python<'_>) {
-        for waiter in self.0 {
-            if let Err(error) = resolve(py, &waiter) {
-                log::error!("a waiting task was not told of the end of its call: {error}");
-            }
+        if let Err(error) = self.wake(py) {
+            log::error!("a waiting task was not told of the end of its call: {error}");
         }
     }
 }

@@ -47,10 +47,17 @@ pub(crate) struct Settings {
     ping_timeout: Duration,
     /// Whether compression is agreed to.
     deflate: bool,
+    /// How often streams are told that time has passed: often enough for pings.
+    pub(crate) tick: Duration,
 }
 
 impl Settings {
     pub(crate) fn new(config: &Config) -> Self {
+        let shortest = [config.ws_ping_interval, config.ws_ping_timeout]
+            .into_iter()
+            .filter(|time| !time.is_zero())
+            .min();
+        let tick = shortest.map_or(Duration::MAX, |time| time / 4);
         Self {
             max_size: usize::try_from(config.ws_max_size).unwrap_or(usize::MAX),
             least_cost: usize::try_from(config.ws_max_queue)
@@ -59,17 +66,8 @@ impl Settings {
             ping_interval: config.ws_ping_interval,
             ping_timeout: config.ws_ping_timeout,
             deflate: config.ws_per_message_deflate,
+            tick: tick.clamp(Duration::from_millis(20), Duration::from_secs(1)),
         }
-    }
-
-    /// How often streams are told that time has passed: often enough for pings.
-    pub(crate) fn tick(&self) -> Duration {
-        let shortest = [self.ping_interval, self.ping_timeout]
-            .into_iter()
-            .filter(|time| !time.is_zero())
-            .min();
-        let tick = shortest.map_or(Duration::MAX, |time| time / 4);
-        tick.clamp(Duration::from_millis(20), Duration::from_secs(1))
     }
 }
 

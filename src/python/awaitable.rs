@@ -18,19 +18,23 @@ use super::slots::{Resume, Resumed, stepped};
 
 /// What can be waited for.
 pub(crate) trait Source: Send + Sync {
-    /// The result, or a future of the loop that is done when it is time to look again.
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>>;
+    /// The result of the `await`, or `None` while there is none. Then `waiter`, if there is one, is
+    /// resolved when it is time to look again.
+    ///
+    /// It is registered under the lock under which was looked. Any Python code may run outside it,
+    /// as in the making of the waiter (a finaliser, the collector), and what that changes has to be
+    /// seen or told.
+    fn poll<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>>;
 
-    /// Forgets a future that `poll` returned and nobody waits for any more.
+    /// A new future of the loop, to wait with.
+    fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+
+    /// Forgets a waiter that nobody waits with any more.
     fn forget(&self, waiter: &Py<PyAny>);
-}
-
-/// An answer of a [`Source`].
-pub(crate) enum Poll<'py> {
-    /// The result of the `await`.
-    Ready(Bound<'py, PyAny>),
-    /// A future of the loop; look again when it is done.
-    Pending(Bound<'py, PyAny>),
 }
 
 /// A coroutine over a [`Source`].
@@ -62,15 +66,16 @@ impl Resume for Awaitable {
         let (py, this) = (slf.py(), slf.get());
         let resumed_for = this.waiter.lock().take();
         drop(resumed_for);
-        match this.source.poll(py)? {
-            Poll::Ready(result) => Ok(Resumed::Returned(result)),
-            Poll::Pending(future) => {
-                // What `Future.__await__` does before it yields itself to the task.
-                future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-                *this.waiter.lock() = Some(future.clone().unbind());
-                Ok(Resumed::Yielded(future))
-            }
+        if let Some(result) = this.source.poll(py, None)? {
+            return Ok(Resumed::Returned(result));
         }
+        let waiter = this.source.waiter(py)?;
+        // What `Future.__await__` does before it yields itself to the task.
+        waiter.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        let last = this.waiter.lock().replace(waiter.clone().unbind());
+        drop(last);
+        let result = this.source.poll(py, Some(&waiter))?;
+        Ok(result.map_or(Resumed::Yielded(waiter), Resumed::Returned))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Drains the inbox when the loop is woken: starts a task for each new exchange and gives each
 //! running one what has come for it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -42,14 +43,21 @@ pub(crate) struct Dispatcher {
     scopes: OnceLock<Vec<ScopeTemplate>>,
     /// Every exchange whose application call has not returned.
     running: Mutex<FxHashMap<ExchangeId, Running>>,
-    /// Kept for its capacity.
-    batch: Mutex<Vec<Inbound>>,
+    queue: Mutex<Queue>,
     /// How long the application waits for a client; zero is for ever.
     timeout_idle: Duration,
     /// A timer for [`sweep`](Self::sweep) runs.
     watching: AtomicBool,
     /// The server stops: WebSockets that come now are closed, too.
     closes_websockets: AtomicBool,
+}
+
+/// What has come from the inbox and is not handled yet.
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Inbound>,
+    /// Empty; kept for its capacity.
+    batch: Vec<Inbound>,
 }
 
 struct Running {
@@ -83,7 +91,7 @@ impl Dispatcher {
             done: Py::new(py, Done)?,
             scopes: OnceLock::new(),
             running: Mutex::default(),
-            batch: Mutex::default(),
+            queue: Mutex::default(),
             timeout_idle,
             watching: AtomicBool::default(),
             closes_websockets: AtomicBool::default(),
@@ -156,23 +164,41 @@ impl Dispatcher {
     /// Ends the inbox: what comes now is refused on Envoy's side.
     pub(crate) fn close(&self) {
         let left = self.worker.inbox.close();
-        for message in left {
-            if let Inbound::Start(id, _) = message {
-                self.post(Outbound::Fail(id, Failure::Application));
-                self.process.in_flight.return_call();
-            }
-        }
+        left.iter().for_each(|message| self.give_up(message));
     }
 
     /// Ends what the loop has left when it has ended: of one that was told to, nothing.
     pub(crate) fn abandon(&self) {
         self.close();
+        while let Some(message) = self.next_message() {
+            self.give_up(&message);
+        }
         // Dropped outside the lock.
         let running = std::mem::take(&mut *self.running.lock());
-        for id in running.keys() {
-            self.post(Outbound::Fail(*id, Failure::Application));
-            self.process.in_flight.return_call();
+        running.keys().for_each(|id| self.give_up_call(*id));
+    }
+
+    fn give_up(&self, message: &Inbound) {
+        if let Inbound::Start(id, _) = message {
+            self.give_up_call(*id);
         }
+    }
+
+    /// There is no call of the application any more.
+    fn give_up_call(&self, id: ExchangeId) {
+        self.post(Outbound::Fail(id, Failure::Application));
+        self.process.in_flight.return_call();
+    }
+
+    fn take_inbox(&self) {
+        let mut queue = self.queue.lock();
+        let Queue { messages, batch } = &mut *queue;
+        self.worker.inbox.drain(batch);
+        messages.extend(batch.drain(..));
+    }
+
+    fn next_message(&self) -> Option<Inbound> {
+        self.queue.lock().messages.pop_front()
     }
 
     fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
@@ -240,8 +266,9 @@ impl Dispatcher {
 
     fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
         self.closes_websockets.store(true, Ordering::Relaxed);
-        let mut cycles = self.cycles(py).into_iter();
-        cycles.try_for_each(|cycle| cycle.feed(py, Inbound::CloseWebSockets))
+        let cycles = self.cycles(py).into_iter();
+        let told = cycles.map(|cycle| cycle.feed(py, Inbound::CloseWebSockets));
+        told.fold(Ok(()), PyResult::and)
     }
 
     fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
@@ -250,8 +277,9 @@ impl Dispatcher {
             let tasks = running.values().filter_map(|running| running.task.as_ref());
             tasks.map(|task| task.clone_ref(py)).collect()
         };
-        let mut tasks = tasks.iter();
-        tasks.try_for_each(|task| task.call_method0(py, intern!(py, "cancel")).map(drop))
+        let tasks = tasks.iter();
+        let told = tasks.map(|task| task.call_method0(py, intern!(py, "cancel")).map(drop));
+        told.fold(Ok(()), PyResult::and)
     }
 }
 
@@ -275,10 +303,10 @@ impl Dispatcher {
     /// The loop's reader callback.
     fn drain(slf: &Bound<'_, Self>) {
         let (py, this) = (slf.py(), slf.get());
-        // Taken out, since Python code that runs below could come back here.
-        let mut batch = std::mem::take(&mut *this.batch.lock());
-        this.worker.inbox.drain(&mut batch);
-        for message in batch.drain(..) {
+        this.take_inbox();
+        // One at a time: Python code that runs below may come back here, as in a loop that is run
+        // inside itself, and then goes on with the queue. So no message overtakes another.
+        while let Some(message) = this.next_message() {
             let id = match &message {
                 Inbound::Start(id, _) => Some(*id),
                 _ => None,
@@ -290,14 +318,12 @@ impl Dispatcher {
                     traceback::format(py, &error)
                 );
                 if let Some(id) = id {
-                    this.post(Outbound::Fail(id, Failure::Application));
                     let running = this.running.lock().remove(&id);
                     drop(running);
-                    this.process.in_flight.return_call();
+                    this.give_up_call(id);
                 }
             }
         }
-        *this.batch.lock() = batch;
     }
 
     /// Ends exchanges that have waited too long for their client, and looks again later if there
@@ -314,14 +340,14 @@ impl Dispatcher {
             .map(|(id, waits, running)| (id, waits, running.cycle.clone_ref(py)))
             .collect();
         drop(running);
-        for (id, waits, cycle) in waiting {
+        let told = waiting.into_iter().map(|(id, waits, cycle)| {
             if waits == Waits::Yes {
-                Self::watch(slf)?;
-                continue;
+                return Self::watch(slf);
             }
             this.post(Outbound::Fail(id, Failure::Idle));
-            cycle.feed(py, Inbound::Disconnect(id))?;
-        }
-        Ok(())
+            cycle.feed(py, Inbound::Disconnect(id))
+        });
+        // Of several errors one is enough to say.
+        told.fold(Ok(()), PyResult::and)
     }
 }

@@ -237,7 +237,7 @@ impl Streams {
         let scheduler = Arc::new(scheduler);
         self.worker.outbox.set_leader(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
-        self.worker.ensure_clock(self.process.websockets.tick());
+        self.worker.ensure_clock(self.process.websockets.tick);
         if self.worker.outbox.has_messages() {
             self.commit();
         }

@@ -70,7 +70,7 @@ mod tests {
 
     fn start() -> (EnvoyThread, PlayedLoop) {
         // A tick each 20 ms.
-        envoy_thread::start_with(r#"{"ws_ping_interval": "0.02"}"#)
+        envoy_thread::start_ticking(r#"{"ws_ping_interval": "0.02"}"#)
     }
 
     /// How many clocks the worker has: each holds on to it.

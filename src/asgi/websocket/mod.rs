@@ -19,7 +19,7 @@ use super::waiters::Waiters;
 use crate::exchange::{
     ExchangeId, Failure, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP, WebSocketOffer,
 };
-use crate::python::awaitable::{Awaitable, Poll, Source};
+use crate::python::awaitable::{Awaitable, Source};
 use crate::worker::Dispatcher;
 use state::{Socket, Step, Violation};
 
@@ -272,12 +272,16 @@ impl State {
 struct Receive(Py<WebSocketCycle>);
 
 impl Source for Receive {
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+    fn poll<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let cycle = self.0.get();
         let mut state = cycle.state.lock();
         if !std::mem::replace(&mut state.connect_received, true) {
             drop(state);
-            return message::connect(py).map(|message| Poll::Ready(message.into_any()));
+            return message::connect(py).map(|message| Some(message.into_any()));
         }
         if let Some(payload) = state.incoming.pop_front() {
             state.unreported += payload.request_cost(state.least_cost);
@@ -290,17 +294,21 @@ impl Source for Receive {
             if read > 0 {
                 cycle.dispatcher.get().post(Outbound::Read(cycle.id, read));
             }
-            return message::receive(py, &payload).map(|message| Poll::Ready(message.into_any()));
+            return message::receive(py, &payload).map(|message| Some(message.into_any()));
         }
         if let Some((code, reason)) = state.closed.clone() {
             drop(state);
             let message = message::disconnect(py, code, &reason);
-            return message.map(|message| Poll::Ready(message.into_any()));
+            return message.map(|message| Some(message.into_any()));
         }
-        drop(state);
-        let waiter = cycle.dispatcher.get().create_future(py)?;
-        cycle.state.lock().receivers.push(waiter.clone().unbind());
-        Ok(Poll::Pending(waiter))
+        if let Some(waiter) = waiter {
+            state.receivers.push(waiter);
+        }
+        Ok(None)
+    }
+
+    fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.get().dispatcher.get().create_future(py)
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {
@@ -313,21 +321,28 @@ impl Source for Receive {
 struct Sending(Py<WebSocketCycle>);
 
 impl Source for Sending {
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Poll<'py>> {
+    fn poll<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let cycle = self.0.get();
         let (closed, full) = {
-            let state = cycle.state.lock();
-            (state.closed.is_some(), state.is_full())
+            let mut state = cycle.state.lock();
+            let full = state.is_full();
+            if full && let Some(waiter) = waiter {
+                state.senders.push(waiter);
+            }
+            (state.closed.is_some(), full)
         };
         if closed {
             return Err(violation(Violation::Closed));
         }
-        if !full {
-            return Ok(Poll::Ready(py.None().into_bound(py)));
-        }
-        let waiter = cycle.dispatcher.get().create_future(py)?;
-        cycle.state.lock().senders.push(waiter.clone().unbind());
-        Ok(Poll::Pending(waiter))
+        Ok((!full).then(|| py.None().into_bound(py)))
+    }
+
+    fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.get().dispatcher.get().create_future(py)
     }
 
     fn forget(&self, waiter: &Py<PyAny>) {

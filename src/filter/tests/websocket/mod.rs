@@ -47,7 +47,10 @@ fn offered() -> Socket {
 }
 
 fn offered_by(settings: &str, request: Request) -> Socket {
-    let (envoy, mut played) = envoy_thread::start_with(settings);
+    offered_in(envoy_thread::start_with(settings), request)
+}
+
+fn offered_in((envoy, mut played): (EnvoyThread, PlayedLoop), request: Request) -> Socket {
     let stream = envoy.stream(request);
     stream.request_headers(false);
     envoy.run_events();
@@ -65,7 +68,11 @@ fn opened() -> Socket {
 }
 
 fn opened_by(settings: &str, request: Request) -> Socket {
-    let socket = offered_by(settings, request);
+    opened_in(envoy_thread::start_with(settings), request)
+}
+
+fn opened_in(started: (EnvoyThread, PlayedLoop), request: Request) -> Socket {
+    let socket = offered_in(started, request);
     socket.played.accept(0);
     socket.envoy.run_events();
     assert_eq!(socket.stream.response().status(), Some(101));
