@@ -476,6 +476,18 @@ async def test_cancelled_stop_kills(fake: Fake) -> None:
     assert await server.wait() == -signal.SIGKILL
 
 
+async def test_envoy_that_does_not_end_is_killed(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aiovoy.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown)
+    monkeypatch.setattr("aiovoy.process.SPARE_SECONDS", 0.1)
+    fake.behave("deaf")
+    server = server_of(fake, timeout_graceful_shutdown=0.1)
+    await server.start()
+    assert await server.stop() == -signal.SIGKILL
+    assert caplog.messages == ["Envoy has not ended 0.2 s after it was asked to: killed"]
+
+
 async def test_cancelled_wait_changes_nothing(fake: Fake) -> None:
     async with server_of(fake) as server:
         with contextlib.suppress(TimeoutError):
