@@ -3,6 +3,10 @@
 import os
 import select
 import subprocess
+from typing import IO, Any
+
+Output = IO[Any] | int | None
+"""Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
 
 
 def fill_standard() -> None:
@@ -12,12 +16,19 @@ def fill_standard() -> None:
     os.close(number)
 
 
-def inherited(number: int) -> int | None:
-    """For `subprocess`: None if a child inherits the standard descriptor `number`, else the null device.
+def inherited(number: int) -> int:
+    """For `subprocess`: the standard descriptor `number` if a child inherits it, else the null device.
 
     A script that has closed one may have opened something of its own in its place.
     """
-    return None if os.get_inheritable(number) else subprocess.DEVNULL
+    return number if os.get_inheritable(number) else subprocess.DEVNULL
+
+
+def duplicate(output: IO[Any] | int) -> int:
+    """A descriptor of one's own to write to `output`."""
+    if not isinstance(output, int):
+        return os.dup(output.fileno())
+    return os.dup(output) if output >= 0 else os.open(os.devnull, os.O_WRONLY)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

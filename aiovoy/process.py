@@ -11,22 +11,19 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
+from .access_log import AccessLogRelay
 from .binary import envoy_binary
 from .bootstrap import bootstrap, write_secrets
 from .config import LOG_LEVELS, Config
 from .control import ControlChannel, Event
-from .descriptors import fill_standard, inherited
+from .descriptors import Output, fill_standard, inherited
 from .environ import check_bridge, envoy_environ
 from .errors import StartupError
 from .folder import CONTROL_SOCKET, RunFolder
 from .port import HeldPort, authority, reason
 from .renewal import Renewal
 from .uds import HeldUds
-
-Output = IO[Any] | int | None
-"""Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
 
 _logger = logging.getLogger(__package__)
 
@@ -69,10 +66,12 @@ class EnvoyProcess:
         self.exited = Future()
         self._held_ports: list[HeldPort] = []
         self._failure: str | None = None
+        fill_standard()
+        stdout = inherited(1) if stdout is None else stdout
+        stderr = inherited(2) if stderr is None else stderr
         self._stderr = _Tail(stderr)
         binary = envoy_binary(config.envoy)
         check_bridge()
-        fill_standard()
         with contextlib.ExitStack() as made:
             made.callback(self._release_ports)
             self._hold_ports()
@@ -88,6 +87,9 @@ class EnvoyProcess:
                 secrets = write_secrets(config, folder)
                 if secrets:
                     made.callback(Renewal(secrets).close)
+                access_log = folder / "access.log" if config.access_log else None
+                if access_log is not None:
+                    made.callback(AccessLogRelay(access_log, stdout).close)
                 document = bootstrap(
                     config,
                     host=self.host,
@@ -96,6 +98,7 @@ class EnvoyProcess:
                     admin=folder / "admin.sock",
                     python=sys.executable,
                     secrets=folder,
+                    access_log=access_log,
                 )
                 bootstrap_file.write_text(document, "utf-8")
             try:
@@ -103,8 +106,8 @@ class EnvoyProcess:
                     [binary, *envoy_arguments(config, bootstrap_file)],
                     env=envoy_environ(config, folder / CONTROL_SOCKET),
                     stdin=inherited(0),
-                    stdout=inherited(1) if stdout is None else stdout,
-                    stderr=inherited(2) if stderr is None else stderr,
+                    stdout=stdout,
+                    stderr=stderr,
                     pass_fds=[run_folder.fileno()],
                 )
             except OSError as error:

@@ -21,7 +21,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -207,9 +207,17 @@ impl BootstrapExtension for Server {
             give_up("the server has not come up, and does not end");
         }
         let watch = std::thread::Builder::new().name("aiovoy-end".into());
-        let watch = watch.spawn(|| {
-            std::thread::sleep(END_GRACE);
-            give_up("`atexit` functions or threads of the application do not end");
+        let python_ended = Arc::new(AtomicBool::new(false));
+        let watch = watch.spawn({
+            let python_ended = python_ended.clone();
+            move || {
+                std::thread::sleep(END_GRACE);
+                give_up(if python_ended.load(Ordering::Relaxed) {
+                    "Envoy does not end, perhaps because nobody reads what it logs"
+                } else {
+                    "`atexit` functions or threads of the application do not end"
+                });
+            }
         });
         if let Err(error) = watch {
             log::warn!("nothing bounds the end of Python: no thread for it: {error}");
@@ -217,6 +225,7 @@ impl BootstrapExtension for Server {
         if let Some(interpreter) = self.interpreter.take() {
             interpreter.finalize();
         }
+        python_ended.store(true, Ordering::Relaxed);
         let code = self.shared.exit_code.load(Ordering::Relaxed);
         if code != 0 {
             // Envoy itself would exit with 0 after an orderly end.
