@@ -251,12 +251,16 @@ JSON_LOG = {
 }
 
 
+OWN_DESCRIPTORS = 48
+"""File descriptors that an Envoy without connections has: 33 to 44, and a few more while it ends."""
+
+
 def _max_connections() -> int:
-    """Three quarters of the file descriptors; the rest is for the application and for Envoy itself."""
+    """Three quarters of the file descriptors that Envoy itself does not need; the rest is for the application."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return 1_000_000
-    return max(1, descriptors * 3 // 4)
+    return max(1, (descriptors - OWN_DESCRIPTORS) * 3 // 4)
 
 
 def _duration(seconds: float) -> str:
