@@ -175,9 +175,9 @@ def _forget_output() -> None:
 )
 @_option(
     "--app-dir",
-    type=click.Path(exists=True, file_okay=False),
+    type=click.Path(exists=True),
     show_default="the working directory",
-    help="Folder to import the application from.",
+    help="Folder or zip archive to import the application from.",
 )
 @_option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")

@@ -6,6 +6,7 @@ written once, in `src/config.rs`.
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ class Config:
     """Whether the attribute is called, without arguments, to make the application."""
 
     app_dir: StrPath | None = None
-    """Folder to import the application from; by default the working directory."""
+    """Folder or zip archive to import the application from; by default the working directory."""
 
     root_path: str = ""
     """Path that a proxy in front strips: the scope's `root_path`."""
@@ -214,6 +215,8 @@ class Config:
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
+        if self.app_dir is not None and Path(self.app_dir).is_file() and not zipfile.is_zipfile(self.app_dir):
+            raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
         self._check_tls()
 
     def _check_apps(self) -> None:

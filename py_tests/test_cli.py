@@ -135,6 +135,7 @@ def test_module_path() -> None:
         (["main:app", "--port", "65536"], "Invalid value for '--port'"),
         (["main:app", "--loop", "trio"], "Invalid value for '--loop'"),
         (["main:app", "--app-dir", "/no/such/folder"], "Invalid value for '--app-dir'"),
+        (["main:app", "--app-dir", __file__], "expected `app_dir` to be a folder or a zip archive, got `/"),
         (["main:app", "--timeout-keep-alive", "0"], "Invalid value for '--timeout-keep-alive'"),
         (["main:app", "--limit-request-body", "-1"], "Invalid value for '--limit-request-body'"),
         (["main:app", "--limit-connections", "many"], "Invalid value for '--limit-connections'"),

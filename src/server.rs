@@ -525,7 +525,7 @@ fn abort() -> ! {
     envoy::exit_now(ABORTED);
 }
 
-/// The absolute directory of the application's modules.
+/// The absolute path of the folder, or zip archive, with the application's modules.
 fn app_dir(config: &Config) -> Result<PathBuf, String> {
     let directory = config.app_dir.clone().unwrap_or_else(|| PathBuf::from("."));
     directory
