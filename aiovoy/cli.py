@@ -170,7 +170,7 @@ def _forget_output() -> None:
 @_option(
     "--forwarded-allow-ips",
     metavar="LIST",
-    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1",
+    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1,::1",
     help="Trusted proxies: addresses, networks, other names of peers, or *; with commas.",
 )
 @_option(

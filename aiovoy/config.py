@@ -142,7 +142,7 @@ class Config:
 
     forwarded_allow_ips: str | Sequence[str] | None = None
     """Trusted proxies: addresses, networks, other names of peers, or `*`; by default $FORWARDED_ALLOW_IPS, else
-    127.0.0.1."""
+    127.0.0.1 and ::1."""
 
     limit_request_header_bytes: int = 61440
     """Bytes of a request's head, in whole KiB; more is answered with 431."""
@@ -273,7 +273,7 @@ class Config:
             return []
         allowed = self.forwarded_allow_ips
         if allowed is None:
-            allowed = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+            allowed = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
         names = allowed.split(",") if isinstance(allowed, str) else allowed
         return [name.strip() for name in names if name.strip()]
 
