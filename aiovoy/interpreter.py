@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+inside_envoy = False
+"""Whether this is the interpreter that the bridge has started."""
+
 
 def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     """Makes `sys` and `os.environ` what the application expects.
@@ -21,6 +24,8 @@ def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
+    global inside_envoy
+    inside_envoy = True
     if libpython is not None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import interpreter
 from .access_log import AccessLogRelay
 from .binary import envoy_binary
 from .bootstrap import bootstrap, write_secrets
@@ -61,6 +62,12 @@ class EnvoyProcess:
 
     def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
         """Starts Envoy; it inherits standard input, and also `stdout` and `stderr` unless those are given."""
+        if interpreter.inside_envoy:
+            # It would import the application, which would start the next one, and so on.
+            raise StartupError(
+                "a server was started where the application runs, inside Envoy\n"
+                'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
+            )
         self.config = config
         self.ready = Future()
         self.exited = Future()
