@@ -61,10 +61,11 @@ class AccessLogRelay:
                 pass
             lost = self._lines + self._dropped if self._bytes else 0
             self._pieces.clear()
+        teller = self._writer  # it may have something to tell itself
         if lost:
-            _tell_of(lost)
-        else:
-            self._writer.join(STUCK_SECONDS)  # it may have something to tell
+            teller = threading.Thread(target=_tell_of, args=[lost], name="aiovoy-log-teller", daemon=True)
+            teller.start()
+        teller.join(STUCK_SECONDS)  # unless a logger is held up, too
 
     def _read(self) -> None:
         poll = select.poll()
@@ -125,4 +126,4 @@ class AccessLogRelay:
 
 
 def _tell_of(lines: int) -> None:
-    _logger.warning("dropped %d lines of the access log: standard output took no more", lines)
+    _logger.warning("dropped %d line%s of the access log: standard output took no more", lines, "s"[: lines != 1])

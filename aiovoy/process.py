@@ -164,8 +164,8 @@ class EnvoyProcess:
 
     def _kill_after(self, seconds: float) -> None:
         def kill() -> None:
+            self.kill()  # first: a logger may wait for whom nobody knows
             _logger.error("Envoy has not ended %g s after it was asked to: killed", seconds)
-            self.kill()
 
         killer = threading.Timer(seconds, kill)
         killer.daemon = True

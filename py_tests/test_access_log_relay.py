@@ -85,7 +85,7 @@ def numbers(lines: list[str]) -> list[int]:
 
 def dropped(server: Server) -> int:
     """How many lines the server says that it dropped."""
-    found = re.findall(r"dropped (\d+) lines of the access log: standard output took no more", server.log)
+    found = re.findall(r"dropped (\d+) lines? of the access log: standard output took no more", server.log)
     return sum(map(int, found))
 
 

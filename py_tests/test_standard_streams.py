@@ -91,9 +91,10 @@ def running(folder: Path, redirections: str = "", stderr: int | None = None) -> 
     try:
         yield server
     finally:
-        for process in [*psutil.Process().children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(server.process.pid).children():
                 process.kill()
+        server.process.kill()
         server.process.wait()
 
 
