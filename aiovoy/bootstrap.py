@@ -28,12 +28,13 @@ def bootstrap(
     admin: str | Path,
     python: str,
     secrets: Path | None = None,
+    access_log: Path | None = None,
 ) -> str:
     """The bootstrap that serves `config` on `host` and `port`, and with TLS on `ssl_port`, which may be the same.
 
     `host` is an IP address, since Envoy resolves no names; `admin` is where its admin interface listens; `python` is
     the executable of the environment that the application runs in. With `secrets`, a folder where `write_secrets` has
-    been, certificates can be renewed.
+    been, certificates can be renewed. `access_log` is the file for that, if it is not to be standard output.
     """
     return _fill(
         "bootstrap.yaml",
@@ -41,7 +42,7 @@ def bootstrap(
         max_connections=_quote(config.limit_connections or _max_connections()),
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, ssl_port, admin, python)),
-        listeners="".join(_listeners(config, host, port, ssl_port, secrets)),
+        listeners="".join(_listeners(config, host, port, ssl_port, secrets, access_log)),
     )
 
 
@@ -107,20 +108,23 @@ def _number(value: float | None) -> float | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _listeners(config: Config, host: str, port: int, ssl_port: int | None, secrets: Path | None) -> list[str]:
+def _listeners(
+    config: Config, host: str, port: int, ssl_port: int | None, secrets: Path | None, access_log: Path | None
+) -> list[str]:
+    log = _access_log(config, access_log)
     place = _tcp(config, host, port) if config.uds is None else _pipe(config, config.uds)
     if not config.certificates:
-        return [_listener(config, "aiovoy", place)]
+        return [_listener(config, log, "aiovoy", place)]
     tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets))
     if config.ssl_port is None:
-        listeners = [_listener(config, "aiovoy", place, tls)]
+        listeners = [_listener(config, log, "aiovoy", place, tls)]
     else:
-        listeners = [_listener(config, "aiovoy", place)]
-        listeners.append(_listener(config, "aiovoy_tls", _tcp(config, host, ssl_port), tls))
+        listeners = [_listener(config, log, "aiovoy", place)]
+        listeners.append(_listener(config, log, "aiovoy_tls", _tcp(config, host, ssl_port), tls))
     if config.http3:
         place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), **_streams(config, 24 * 2**20))
         quic = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
-        listeners.append(_listener(config, "aiovoy_quic", place, quic, udp=True))
+        listeners.append(_listener(config, log, "aiovoy_quic", place, quic, udp=True))
     return listeners
 
 
@@ -137,7 +141,9 @@ def _pipe(config: Config, path: StrPath) -> str:
     return _fill("pipe.yaml", path=_quote(os.path.abspath(path)), mode=mode)
 
 
-def _listener(config: Config, name: str, place: str, transport_socket: str = "", *, udp: bool = False) -> str:
+def _listener(
+    config: Config, access_log: str, name: str, place: str, transport_socket: str = "", *, udp: bool = False
+) -> str:
     headers_timeout = _duration(config.timeout_request_headers)
     proxy_protocol = _fill("proxy_protocol.yaml", timeout=headers_timeout)
     connection_manager = _fill(
@@ -154,7 +160,7 @@ def _listener(config: Config, name: str, place: str, transport_socket: str = "",
         allow_connect=_quote(config.ws == "auto"),
         client_certificate=_template("client_certificate.yaml") if transport_socket and config.authorities else "",
         request_id=_template("request_id.yaml") if config.request_id else "generate_request_id: false",
-        access_log=_access_log(config),
+        access_log=access_log,
     )
     return _fill(
         "listener.yaml",
@@ -200,7 +206,7 @@ def _source(name: str, secrets: Path) -> dict[str, Any]:
     return {"name": name, "sds_config": source}
 
 
-def _access_log(config: Config) -> str:
+def _access_log(config: Config, path: Path | None) -> str:
     if not config.access_log:
         return "# No access log: `--access-log` writes one."
     match config.access_log_format:
@@ -210,7 +216,8 @@ def _access_log(config: Config) -> str:
             log_format = f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
         case text:
             log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
-    return _fill("access_log.yaml", format=log_format)
+    template = "access_log.yaml" if path is None else "access_log_file.yaml"
+    return _fill(template, format=log_format, path=_quote(str(path)))
 
 
 # Bytes of a request body that are on their way and not read yet, on HTTP/2 and 3.
@@ -244,12 +251,16 @@ JSON_LOG = {
 }
 
 
+OWN_DESCRIPTORS = 48
+"""File descriptors that an Envoy without connections has: 33 to 44, and a few more while it ends."""
+
+
 def _max_connections() -> int:
-    """Three quarters of the file descriptors; the rest is for the application and for Envoy itself."""
+    """Three quarters of the file descriptors that Envoy itself does not need; the rest is for the application."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return 1_000_000
-    return max(1, descriptors * 3 // 4)
+    return max(1, (descriptors - OWN_DESCRIPTORS) * 3 // 4)
 
 
 def _duration(seconds: float) -> str:

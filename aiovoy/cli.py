@@ -1,9 +1,11 @@
 """The command line: options → `Config` → `run`."""
 
+import contextlib
 import functools
+import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -12,9 +14,10 @@ from . import __version__
 from .binary import envoy_version
 from .bootstrap import bootstrap
 from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, WS, Config
+from .descriptors import write_all
 from .environ import bridge_path
 from .errors import AiovoyError, ConfigError
-from .port import resolve
+from .port import reason, resolve
 from .run import run
 
 
@@ -75,7 +78,44 @@ _print_option = functools.partial(click.option, is_flag=True, allow_from_autoenv
 _eager_print_option = functools.partial(_print_option, is_eager=True, expose_value=False)
 
 
-@click.command(context_settings={"auto_envvar_prefix": "AIOVOY"})
+class _Command(click.Command):
+    """One whose exit code is right even where nothing can be written: on a full disk, or when the reader has gone."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+        code: Any = 1
+        try:
+            try:
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except click.ClickException as error:
+                code = error.exit_code
+                error.show()
+            except click.Abort:
+                click.echo("Aborted!", err=True)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                if not isinstance(error, BrokenPipeError):
+                    write_all(2, f"error: cannot write: {reason(error)}\n".encode())
+            _forget_output()
+        sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Sends nowhere what is still buffered: that it cannot be written would change the exit code."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+
+
+@click.command(cls=_Command, context_settings={"auto_envvar_prefix": "AIOVOY"})
 @click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP", default="")
 @_option(
     "--mount",
@@ -130,14 +170,14 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 @_option(
     "--forwarded-allow-ips",
     metavar="LIST",
-    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1",
+    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1,::1",
     help="Trusted proxies: addresses, networks, other names of peers, or *; with commas.",
 )
 @_option(
     "--app-dir",
-    type=click.Path(exists=True, file_okay=False),
+    type=click.Path(exists=True),
     show_default="the working directory",
-    help="Folder to import the application from.",
+    help="Folder or zip archive to import the application from.",
 )
 @_option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
@@ -193,7 +233,7 @@ _eager_print_option = functools.partial(_print_option, is_eager=True, expose_val
 @_count(
     "--limit-connections",
     metavar="NUMBER",
-    show_default="3/4 of the file descriptors",
+    show_default="3/4 of the file descriptors beyond 48",
     help="Most connections; more are closed at once.",
 )
 @_count(

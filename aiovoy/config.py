@@ -6,6 +6,7 @@ written once, in `src/config.rs`.
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ class Config:
     """Whether the attribute is called, without arguments, to make the application."""
 
     app_dir: StrPath | None = None
-    """Folder to import the application from; by default the working directory."""
+    """Folder or zip archive to import the application from; by default the working directory."""
 
     root_path: str = ""
     """Path that a proxy in front strips: the scope's `root_path`."""
@@ -141,7 +142,7 @@ class Config:
 
     forwarded_allow_ips: str | Sequence[str] | None = None
     """Trusted proxies: addresses, networks, other names of peers, or `*`; by default $FORWARDED_ALLOW_IPS, else
-    127.0.0.1."""
+    127.0.0.1 and ::1."""
 
     limit_request_header_bytes: int = 61440
     """Bytes of a request's head, in whole KiB; more is answered with 431."""
@@ -156,7 +157,7 @@ class Config:
     """Requests in the application; one more is answered with 503."""
 
     limit_connections: int | None = None
-    """Connections; more are closed at once. By default three quarters of the file descriptors."""
+    """Connections; more are closed at once. By default three quarters of the file descriptors beyond 48."""
 
     http2_max_concurrent_streams: int = 100
     """Requests at a time on one connection of HTTP/2 or HTTP/3."""
@@ -214,6 +215,8 @@ class Config:
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
+        if self.app_dir is not None and Path(self.app_dir).is_file() and not zipfile.is_zipfile(self.app_dir):
+            raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
         self._check_tls()
 
     def _check_apps(self) -> None:
@@ -270,7 +273,7 @@ class Config:
             return []
         allowed = self.forwarded_allow_ips
         if allowed is None:
-            allowed = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+            allowed = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")
         names = allowed.split(",") if isinstance(allowed, str) else allowed
         return [name.strip() for name in names if name.strip()]
 

@@ -38,12 +38,13 @@ def load_app(path: str, app_dir: str, factory: bool) -> App:
             raise ImportFromStringError(f"the factory `{path}` is asynchronous; it must return the application")
     if not callable(app):
         raise ImportFromStringError(f"`{path}` is {_described(app)}, and no ASGI application that could be called")
-    if not factory and _is_factory(app):
-        raise ImportFromStringError(
-            f"`{path}` takes no arguments, so it is no ASGI application\n"
-            "hint: use --factory if it is a function that makes the application"
-        )
-    return _asgi2_as_asgi3(app) if _is_asgi2(app) else app
+    if _needs_nothing(app):
+        hint = "" if factory else "\nhint: use --factory if it makes the application"
+        raise ImportFromStringError(f"`{path}` needs no arguments, so it is no ASGI application{hint}")
+    asgi2 = _is_asgi2(app)
+    if not asgi2 and not _takes(app, 3):
+        raise ImportFromStringError(f"`{path}` cannot be called with scope, receive and send, as ASGI applications are")
+    return _asgi2_as_asgi3(app) if asgi2 else app
 
 
 def import_from_string(path: str, app_dir: str) -> Any:
@@ -72,30 +73,31 @@ def import_from_string(path: str, app_dir: str) -> Any:
     return instance
 
 
-def _is_factory(app: Any) -> bool:
-    """Whether `app` can only be called without arguments."""
-    if inspect.isclass(app):
-        return False
+def _needs_nothing(app: Any) -> bool:
+    """Whether `app` can be called without arguments, and is not just ready to pass on whatever it gets."""
     try:
-        signature = inspect.signature(app)
+        parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
         return False
-    return not signature.parameters
+    return all(one.default is not one.empty or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _is_asgi2(app: Any) -> bool:
     if inspect.isclass(app):
-        return not hasattr(app, "__await__")
+        return not hasattr(app, "__await__") and _takes(app, 1)
     function: Any = app if inspect.isfunction(app) or inspect.ismethod(app) else type(app).__call__
     if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function):
         return False
-    return _takes_one_argument(app)
+    return _takes(app, 1)
 
 
-def _takes_one_argument(app: Any) -> bool:
+def _takes(app: Any, count: int) -> bool:
+    """Whether `app` can be called with as many arguments; what does not tell is for ASGI 3."""
     try:
-        inspect.signature(app).bind(None)
-    except (TypeError, ValueError):
+        inspect.signature(app).bind(*[None] * count)
+    except ValueError:
+        return count == 3
+    except TypeError:
         return False
     return True
 

@@ -16,6 +16,9 @@ from typing import Any
 
 from aiovoy import child
 
+inside_envoy = False
+"""Whether this is the interpreter that the bridge has started."""
+
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
 Log = Callable[[str, str], None]
@@ -37,8 +40,8 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
-    global log
-    log = log_
+    global inside_envoy, log
+    inside_envoy, log = True, log_
     if libpython is not None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]

@@ -2,28 +2,31 @@
 
 import atexit
 import contextlib
+import logging
 import math
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
+from . import interpreter
+from .access_log import AccessLogRelay
 from .binary import envoy_binary
 from .bootstrap import bootstrap, write_secrets
 from .config import LOG_LEVELS, Config
 from .control import ControlChannel, Event
+from .descriptors import Output, fill_standard, inherited
 from .environ import check_bridge, envoy_environ
 from .errors import StartupError
 from .folder import CONTROL_SOCKET, RunFolder
-from .port import HeldPort, authority
+from .port import HeldPort, authority, reason
 from .renewal import Renewal
 from .uds import HeldUds
 
-Output = IO[Any] | int | None
-"""Where a process writes: a file, a number as in `subprocess`, or None for the place it inherits."""
+_logger = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,20 @@ class EnvoyProcess:
 
     def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
         """Starts Envoy; it inherits standard input, and also `stdout` and `stderr` unless those are given."""
+        if interpreter.inside_envoy:
+            # It would import the application, which would start the next one, and so on.
+            raise StartupError(
+                "a server was started where the application runs, inside Envoy\n"
+                'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
+            )
         self.config = config
         self.ready = Future()
         self.exited = Future()
         self._held_ports: list[HeldPort] = []
         self._failure: str | None = None
+        fill_standard()
+        stdout = inherited(1) if stdout is None else stdout
+        stderr = inherited(2) if stderr is None else stderr
         self._stderr = _Tail(stderr)
         binary = envoy_binary(config.envoy)
         check_bridge()
@@ -72,29 +84,35 @@ class EnvoyProcess:
             self._hold_ports()
             if config.uds is not None:
                 made.callback(HeldUds(config.uds).release)
-            run_folder = RunFolder()
-            made.callback(run_folder.remove)
-            folder = run_folder.path
-            self._control = ControlChannel(folder / CONTROL_SOCKET, self._on_event)
-            made.callback(self._control.close)
-            bootstrap_file = folder / "bootstrap.yaml"
-            secrets = write_secrets(config, folder)
-            if secrets:
-                made.callback(Renewal(secrets).close)
-            document = bootstrap(
-                config,
-                host=self.host,
-                port=self.port,
-                ssl_port=self.ssl_port,
-                admin=folder / "admin.sock",
-                python=sys.executable,
-                secrets=folder,
-            )
-            bootstrap_file.write_text(document, "utf-8")
+            with _writing():
+                run_folder = RunFolder()
+                made.callback(run_folder.remove)
+                folder = run_folder.path
+                self._control = ControlChannel(folder / CONTROL_SOCKET, self._on_event)
+                made.callback(self._control.close)
+                bootstrap_file = folder / "bootstrap.yaml"
+                secrets = write_secrets(config, folder)
+                if secrets:
+                    made.callback(Renewal(secrets).close)
+                access_log = folder / "access.log" if config.access_log else None
+                if access_log is not None:
+                    made.callback(AccessLogRelay(access_log, stdout).close)
+                document = bootstrap(
+                    config,
+                    host=self.host,
+                    port=self.port,
+                    ssl_port=self.ssl_port,
+                    admin=folder / "admin.sock",
+                    python=sys.executable,
+                    secrets=folder,
+                    access_log=access_log,
+                )
+                bootstrap_file.write_text(document, "utf-8")
             try:
                 self._process = subprocess.Popen(
                     [binary, *envoy_arguments(config, bootstrap_file)],
                     env=envoy_environ(config, folder / CONTROL_SOCKET),
+                    stdin=inherited(0),
                     stdout=stdout,
                     stderr=stderr,
                     pass_fds=[run_folder.fileno()],
@@ -125,23 +143,34 @@ class EnvoyProcess:
         return self._process.pid
 
     def shutdown(self) -> None:
-        """Asks for a graceful stop: requests in flight finish, lifespan shutdown runs. Does not wait."""
+        """Asks for a graceful stop: requests in flight finish, lifespan shutdown runs. Does not wait.
+
+        Kills Envoy if that takes longer than all time limits of the bridge together and `SPARE_SECONDS`.
+        """
         if not self._control.send("shutdown"):
             self._process.terminate()
+        self._kill_after(graceful_seconds(self.config) + SPARE_SECONDS)
 
     def abort(self) -> None:
         """Asks for a stop at once, and kills Envoy if that takes more than `ABORT_SECONDS`. Does not wait."""
         if self._control.send("abort"):
-            killer = threading.Timer(ABORT_SECONDS, self.kill)
-            killer.daemon = True
-            killer.start()
-            self.exited.add_done_callback(lambda _: killer.cancel())
+            self._kill_after(ABORT_SECONDS)
         else:
             self.kill()
 
     def kill(self) -> None:
         """Kills Envoy. Does not wait."""
         self._process.kill()
+
+    def _kill_after(self, seconds: float) -> None:
+        def kill() -> None:
+            self.kill()  # first: a logger may wait for whom nobody knows
+            _logger.error("Envoy has not ended %g s after it was asked to: killed", seconds)
+
+        killer = threading.Timer(seconds, kill)
+        killer.daemon = True
+        killer.start()
+        self.exited.add_done_callback(lambda _: killer.cancel())
 
     def stop(self) -> int:
         """Stops gracefully and waits for the end. Returns the exit status."""
@@ -193,6 +222,14 @@ class EnvoyProcess:
 
 
 ABORT_SECONDS = 2.0
+SPARE_SECONDS = 4.0
+
+
+def graceful_seconds(config: Config) -> float:
+    """The longest that the bridge takes to end, by its own clocks: see `src/server.rs`."""
+    requests = 30 if config.timeout_graceful_shutdown is None else config.timeout_graceful_shutdown
+    cancelled, lifespan, loops, python = 1, max(requests, 10), 10, 10
+    return requests + cancelled + lifespan + loops + python
 
 
 def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
@@ -219,6 +256,15 @@ def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """The files of the server are made here."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"cannot make the files of the server: {reason(error)}\nhint: $TMPDIR says where") from None
+
+
 def exit_text(code: int) -> str:
     """An exit status in words."""
     if code >= 0:
@@ -227,22 +273,29 @@ def exit_text(code: int) -> str:
 
 
 class _Tail:
-    """The end of what is written to a file from now on, if the file has a name."""
+    """The end of what is written to a file from now on, if the file has a name and may be read."""
 
     def __init__(self, output: Output) -> None:
         name = getattr(output, "name", None)
         self._path = Path(name) if isinstance(name, str) else None
-        self._start = len(self._written())
+        self._start = self._size()
 
     def read(self) -> str:
         """The last lines, each after a line break."""
-        lines = self._written()[self._start :].decode(errors="replace").splitlines()
-        return "".join(f"\n{line}" for line in lines[-20:])
+        size = self._size()
+        if self._path is None or size <= self._start:
+            return ""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(max(self._start, size - 16384))
+            lines = file.read().decode(errors="replace").splitlines()
+            return "".join(f"\n{line}" for line in lines[-20:])
+        return ""
 
-    def _written(self) -> bytes:
-        if self._path is None or not self._path.is_file():
-            return b""
-        return self._path.read_bytes()
+    def _size(self) -> int:
+        with contextlib.suppress(OSError):
+            if self._path is not None and self._path.is_file():
+                return self._path.stat().st_size
+        return 0
 
 
 _running: set[EnvoyProcess] = set()

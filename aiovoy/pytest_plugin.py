@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from .config import Config
-from .process import EnvoyProcess, Output
+from .descriptors import Output
+from .process import EnvoyProcess
 
 StartServer = Callable[..., EnvoyProcess]
 """`aiovoy_server(app, **settings)`: the arguments are those of `aiovoy.Server`."""

@@ -31,7 +31,8 @@ class Renewal:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join()
+        # It may be held up by a complaint that its logger cannot write, and the server's end is not to be.
+        self._thread.join(POLL_SECONDS)
 
     def _watch(self) -> None:
         while not self._closed.wait(POLL_SECONDS):

@@ -1,9 +1,10 @@
 """A server in the foreground: signals, what the terminal shows, the exit code."""
 
 import asyncio
+import logging
+import os
 import platform
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from . import __version__
 from .binary import envoy_version
 from .config import LOG_LEVELS, Config
+from .descriptors import fill_standard
 from .errors import StartupError
 from .process import Ready, exit_text
 from .server import Server
+from .talk import Talk
 
 
 def run(config: Config) -> int:
@@ -22,28 +25,37 @@ def run(config: Config) -> int:
     The first signal stops gracefully and ends in 0, the second one at once and ends in 128 plus its number. A
     server that fails ends in Envoy's exit status, or in 1 if a signal killed it.
     """
-    return asyncio.run(_serve(config))
+    fill_standard()
+    talk = Talk()
+    logger = logging.getLogger(__package__)
+    logger.addHandler(talk)
+    try:
+        return asyncio.run(_serve(config, talk))
+    finally:
+        logger.removeHandler(talk)
+        talk.finish()
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, talk: Talk) -> int:
     server = Server(config)
-    stop = _Stop(server, talk=_talks(config))
+    news = LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
+    stop = _Stop(server, talk if news else None)
     started = time.perf_counter()
     with stop.on_signals():
         try:
             ready = await server.start()
         except StartupError as error:
             if not stop.signals and not error.reported:
-                _say(f"error: {error}")
+                talk.say(f"error: {error}")
             return stop.exit_code(error.exit_code)
-        if _talks(config):
-            if sys.stderr.isatty():
-                _say(_banner(config, ready, time.perf_counter() - started))
-            _say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
+        if news:
+            if os.isatty(2):
+                talk.say(_banner(config, ready, time.perf_counter() - started))
+            talk.say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
         code = await server.wait()
     exit_code = stop.exit_code(code)
     if exit_code != 0 and len(stop.signals) < 2:
-        _say(f"error: Envoy {exit_text(code)}")
+        talk.say(f"error: Envoy {exit_text(code)}")
     return exit_code
 
 
@@ -56,7 +68,7 @@ _ECHO_SECONDS = 0.02
 class _Stop:
     """What signals do. Envoy gets Ctrl-C from the terminal as well, so they are not passed on to it."""
 
-    def __init__(self, server: Server, *, talk: bool) -> None:
+    def __init__(self, server: Server, talk: Talk | None) -> None:
         self.signals: list[int] = []
         self._server = server
         self._talk = talk
@@ -92,9 +104,9 @@ class _Stop:
 
     def _shutdown(self) -> None:
         self._shutting_down = True
-        if self._talk:
-            _say("aiovoy stopping (press CTRL+C again to quit at once)")
         self._server.shutdown()
+        if self._talk is not None:
+            self._talk.say("aiovoy stopping (press CTRL+C again to quit at once)")
 
 
 def _banner(config: Config, ready: Ready, seconds: float) -> str:
@@ -102,11 +114,3 @@ def _banner(config: Config, ready: Ready, seconds: float) -> str:
     python = f"{platform.python_implementation()} {ready.python}"
     envoy = f"Envoy {envoy_version(config.envoy)}"
     return f"aiovoy {__version__}, {envoy}, {python}, {ready.loop}, {workers}, ready in {seconds * 1000:.0f} ms"
-
-
-def _talks(config: Config) -> bool:
-    return LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

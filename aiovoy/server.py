@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .config import Config
-from .process import EnvoyProcess, Output, Ready
+from .descriptors import Output
+from .process import EnvoyProcess, Ready
 
 T = TypeVar("T")
 

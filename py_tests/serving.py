@@ -39,7 +39,9 @@ RECENT: list["Server"] = []
 class Server:
     """A server process. Its log is what it wrote to stderr, its output what it wrote to stdout."""
 
-    def __init__(self, command: list[str], kind: str, cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], kind: str, cwd: Path, env: Mapping[str, str], stdout: int | None = None
+    ) -> None:
         self.kind = kind
         self.port = 0
         self.ssl_port = 0
@@ -49,7 +51,7 @@ class Server:
             cwd=cwd,
             env={**clean_environment(), **env},
             stdin=subprocess.DEVNULL,
-            stdout=self._output.file,
+            stdout=self._output.file if stdout is None else stdout,
             stderr=self._log.file,
             start_new_session=True,
         )
@@ -229,14 +231,16 @@ def launch(
     kind: str = UNDER_TEST,
     cwd: Path = TESTS,
     env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
     **options: Any,
 ) -> Iterator[Server]:
     """Starts a server and does not wait for it; stopped and checked at the end, if it still runs.
 
     `app` is an import string, or a function or class of a test module. `options` are those of the
-    command line; `env` is added to the environment.
+    command line; `env` is added to the environment. What it writes to standard output goes to the
+    descriptor `stdout`, if there is one.
     """
-    server = Server(command(app, kind, **options), kind, cwd, env or {})
+    server = Server(command(app, kind, **options), kind, cwd, env or {}, stdout)
     RECENT.append(server)
     try:
         yield server

@@ -1,12 +1,17 @@
 """The kinds of applications: functions, objects, those of ASGI 2, and what makes them."""
 
 import functools
+import importlib
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, read
 from conftest import Serve, unlike_uvicorn
 from http1 import Http1Connection
+
+import aiovoy
 
 
 class Asgi2:
@@ -74,3 +79,36 @@ async def test_factory_makes_the_application_once(serve: Serve) -> None:
         for _ in range(3):
             assert (await connection.post("/", b"x")).body == b"object x"
     assert server.output.count("factory called") == 1
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A zip archive with an application."""
+    path = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundled/__init__.py", "from .greeting import app")
+        archive.writestr("bundled/greeting.py", GREETING)
+    return path
+
+
+GREETING = """
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": __file__.encode()})
+"""
+
+
+async def test_zip_archive(serve: Serve, bundle: Path, tmp_path: Path) -> None:
+    server = serve("bundled:app", app_dir="bundle.zip", cwd=tmp_path, lifespan="off")
+    assert (await server.get("/")).body == bytes(bundle / "bundled" / "greeting.py")
+
+
+@unlike_uvicorn("this is about aiovoy.Server")
+async def test_application_object_from_a_zip_archive(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(bundle)
+    app = importlib.import_module("bundled").app
+    async with (
+        aiovoy.Server(app, port=0, lifespan="off") as server,
+        await Http1Connection.open(server.port) as connection,
+    ):
+        assert (await connection.get("/")).body == bytes(bundle / "bundled" / "greeting.py")

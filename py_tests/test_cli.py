@@ -135,6 +135,7 @@ def test_module_path() -> None:
         (["main:app", "--port", "65536"], "Invalid value for '--port'"),
         (["main:app", "--loop", "trio"], "Invalid value for '--loop'"),
         (["main:app", "--app-dir", "/no/such/folder"], "Invalid value for '--app-dir'"),
+        (["main:app", "--app-dir", __file__], "expected `app_dir` to be a folder or a zip archive, got `/"),
         (["main:app", "--timeout-keep-alive", "0"], "Invalid value for '--timeout-keep-alive'"),
         (["main:app", "--limit-request-body", "-1"], "Invalid value for '--limit-request-body'"),
         (["main:app", "--limit-connections", "many"], "Invalid value for '--limit-connections'"),
@@ -474,6 +475,18 @@ async def test_cancelled_stop_kills(fake: Fake) -> None:
         async with asyncio.timeout(0.1):
             await server.stop()
     assert await server.wait() == -signal.SIGKILL
+
+
+async def test_envoy_that_does_not_end_is_killed(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aiovoy.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown)
+    monkeypatch.setattr("aiovoy.process.SPARE_SECONDS", 0.1)
+    fake.behave("deaf")
+    server = server_of(fake, timeout_graceful_shutdown=0.1)
+    await server.start()
+    assert await server.stop() == -signal.SIGKILL
+    assert caplog.messages == ["Envoy has not ended 0.2 s after it was asked to: killed"]
 
 
 async def test_cancelled_wait_changes_nothing(fake: Fake) -> None:

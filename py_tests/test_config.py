@@ -66,7 +66,7 @@ def test_mounts_need_no_other_application() -> None:
 @pytest.mark.parametrize(
     ("settings", "variable", "trusted"),
     [
-        ({}, None, ["127.0.0.1"]),
+        ({}, None, ["127.0.0.1", "::1"]),
         ({}, "10.0.0.0/8, ::1", ["10.0.0.0/8", "::1"]),
         ({"forwarded_allow_ips": "*"}, "10.0.0.0/8", ["*"]),
         ({"forwarded_allow_ips": ["10.1.2.3", "proxy"]}, None, ["10.1.2.3", "proxy"]),

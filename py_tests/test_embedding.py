@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,6 +205,47 @@ async def test_envoy_ends_with_the_process_that_embeds_it(app_dir: Path) -> None
     process.kill()
     await process.communicate()
     await eventually(lambda: not alive(pid))
+
+
+SCRIPT = """
+import asyncio, sys, threading, aiovoy
+
+async def app(scope, receive, send): ...
+
+async def main():
+    async with aiovoy.Server(app, port=0, lifespan="off"):
+        print("started")
+
+def in_a_thread():
+    thread = threading.Thread(target=asyncio.run, args=[main()])
+    thread.start()
+    thread.join()
+
+print("run")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("asyncio.run(main())", "cannot be called from a running event loop"),
+        ("in_a_thread()", "a server was started where the application runs, inside Envoy"),
+    ],
+)
+def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: Path, call: str, told: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT + call)
+    words = [sys.executable, "-u", str(tmp_path / "script.py")]
+    ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
+    assert ended.stdout.count("run") == 2  # once as the script, once as the application
+    assert told in ended.stderr
+
+
+def test_script_with_a_guard(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT + "if __name__ == '__main__': asyncio.run(main())")
+    words = [sys.executable, "-u", str(tmp_path / "script.py")]
+    ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
+    assert ended.stdout.split() == ["run", "run", "started"]
+    assert ended.returncode == 0
 
 
 # --- The fixture ---

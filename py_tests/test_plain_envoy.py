@@ -1,6 +1,7 @@
 """The bridge in an Envoy that is started by hand: examples/envoy.yaml under plain `envoy -c`."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -127,6 +128,28 @@ async def test_signal_lets_requests_in_flight_finish(
         path.touch()
         assert (await exchange.response()).body == b"answered"
         assert await server.exit_code() == 0
+
+
+async def test_log_that_nobody_reads_is_what_holds_the_end_up(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDWR)
+    logger = f"""access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {log}
+              log_format: {{text_format_source: {{inline_string: "%REQ(:PATH)%"}}}}
+          http_filters:"""
+    with envoy(tmp_path, {"http_filters:": logger}) as server:
+        await server.accepts()
+        async with await Http1Connection.open(server.port) as connection:
+            for _ in range(2 * fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ) // 10_000):
+                await connection.get("/" + "x" * 10_000)
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 1
+        assert "Envoy does not end, perhaps because nobody reads what it logs: ended after 10 s" in server.log
+    os.close(reader)
 
 
 async def each_loop(scope: Scope, receive: Receive, send: Send) -> None:

@@ -53,6 +53,7 @@ FORWARDED: dict[str, list[tuple[bytes, bytes]]] = {
     "both": [(FOR, b"192.0.2.1"), (PROTO, b"https")],
     "a chain": [(FOR, b"198.51.100.1, 192.0.2.1, 10.0.0.2,127.0.0.1")],
     "several fields": [(FOR, b"198.51.100.1"), (FOR, b"192.0.2.1, 10.0.0.2"), (FOR, b"10.0.0.2")],
+    "a proxy here, over ipv6": [(FOR, b"192.0.2.1, ::1")],
     "all trusted": [(FOR, b"127.0.0.1, 127.0.0.1")],
     "port": [(FOR, b"192.0.2.1:4711")],
     "ipv6": [(FOR, b"2001:db8::1")],
@@ -76,7 +77,7 @@ async def test_client_and_scheme_are_uvicorns(serve: Serve, connect: Connect, tr
     for name, headers in FORWARDED.items():
         response = await connection.get("/seen", headers)
         client, scheme, received = response.json()
-        expected, expected_scheme = await by_uvicorn(HERE if setting is None else setting, headers)
+        expected, expected_scheme = await by_uvicorn("127.0.0.1,::1" if setting is None else setting, headers)
         if expected == [HERE, 0]:
             # Nothing was changed; or it was to just that, by the element which says so.
             assert client in ([HERE, connection.local_port], [HERE, 0]), name

@@ -74,6 +74,23 @@ CASES = {
         "main:make", ["main:make"], {"main.py": "def make(): return None\n"}, factory=True
     ),
     "factory that is not callable": Case("main:make", ["main:make", "str"], {"main.py": "make = 'me'\n"}, factory=True),
+    "factory that is not called one": Case(
+        "main:make", ["main:make", "--factory"], {"main.py": APP + "def make(debug=False, **more): return app\n"}
+    ),
+    "class whose objects are applications": Case(
+        "main:App",
+        ["main:App", "--factory"],
+        {"main.py": "class App:\n    async def __call__(self, scope, receive, send): ...\n"},
+    ),
+    "factory that is asynchronous": Case(
+        "main:make", ["main:make", "asynchronous"], {"main.py": "async def make(debug=False): ...\n"}, factory=True
+    ),
+    "factory that makes a factory": Case(
+        "main:make", ["main:make", "no arguments"], {"main.py": "def make(): return make\n"}, factory=True
+    ),
+    "other arguments": Case(
+        "main:app", ["main:app", "scope, receive and send"], {"main.py": "async def app(request, response): ...\n"}
+    ),
     "no attribute named": Case("main", ["main"], {"main.py": APP}),
     "no module named": Case(":app", [":app"], {"main.py": APP}),
     "a file name": Case("main.py", ["main.py"], {"main.py": APP}),
@@ -91,6 +108,11 @@ UNLIKE_UVICORN = {
     "factory that wants arguments",
     "factory that gives no application",
     "factory that is not callable",
+    "factory that is not called one",
+    "class whose objects are applications",
+    "factory that is asynchronous",
+    "factory that makes a factory",
+    "other arguments",
 }
 
 

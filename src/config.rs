@@ -234,7 +234,7 @@ fn default_ws_per_message_deflate() -> bool {
 }
 
 fn default_forwarded_allow_ips() -> Vec<String> {
-    vec!["127.0.0.1".into()]
+    vec!["127.0.0.1".into(), "::1".into()]
 }
 
 /// A whole number that may be left out.

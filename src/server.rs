@@ -234,6 +234,7 @@ impl BootstrapExtension for Server {
             // Envoy itself would exit with 0 after an orderly end.
             envoy::exit_now(code);
         }
+        watch_envoy();
     }
 }
 
@@ -530,6 +531,18 @@ async fn stop_loops(loops: Vec<LoopThread>) {
     join_all(loops.iter().map(LoopThread::stop)).await;
 }
 
+/// Ends the process if Envoy does not, whose turn it is.
+fn watch_envoy() {
+    let watch = std::thread::Builder::new().name("aiovoy-end".into());
+    let watch = watch.spawn(|| {
+        std::thread::sleep(END_GRACE);
+        give_up("Envoy does not end, perhaps because nobody reads what it logs");
+    });
+    if let Err(error) = watch {
+        log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");
+    }
+}
+
 /// Ends the process although something in it does not.
 fn give_up(what: &str) -> ! {
     log::error!("{what}: ended after {} s", END_GRACE.as_secs());
@@ -542,7 +555,7 @@ fn abort() -> ! {
     envoy::exit_now(ABORTED);
 }
 
-/// The absolute directory of the application's modules.
+/// The absolute path of the folder, or zip archive, with the application's modules.
 fn app_dir(config: &Config) -> Result<PathBuf, String> {
     let directory = config.app_dir.clone().unwrap_or_else(|| PathBuf::from("."));
     directory

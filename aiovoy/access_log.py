@@ -1,0 +1,129 @@
+"""The access log on its way from Envoy to standard output.
+
+Envoy keeps all that its log file does not take, without a bound, and ends only when that is written. So the file is a
+FIFO that is always read, and what standard output does not take is kept here, up to a bound. Lines beyond it are
+dropped, and their number is told.
+"""
+
+import logging
+import os
+import select
+import threading
+from collections import deque
+from pathlib import Path
+from typing import IO, Any
+
+from .descriptors import duplicate, write_all
+from .port import reason
+
+LIMIT = 1024 * 1024
+"""Bytes that may wait; once there are more, lines are dropped until all of these are written."""
+
+STUCK_SECONDS = 2.0
+"""How long the end of the server waits for a standard output that takes nothing."""
+
+_PIECE = 64 * 1024
+
+_logger = logging.getLogger(__package__)
+
+
+class AccessLogRelay:
+    """Makes a FIFO for Envoy to write to, and relays whole lines of it, in threads of its own."""
+
+    def __init__(self, fifo: Path, output: IO[Any] | int) -> None:
+        """`output` is where to write, as `subprocess` takes it; the relay has a descriptor of its own for that."""
+        os.mkfifo(fifo, 0o600)
+        # For writing, too: so it has no end while Envoy has it not open, or opens it anew.
+        self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        self._output = duplicate(output)
+        self._closing, self._close = os.pipe()
+        self._changed = threading.Condition()  # guards the next five
+        self._pieces: deque[bytes] = deque()
+        self._bytes = 0  # of them, and of the one that is being written
+        self._lines = 0  # likewise
+        self._dropped = 0
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, name="aiovoy-log-reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="aiovoy-log-writer", daemon=True)
+        self._reader.start()
+        self._writer.start()
+
+    def close(self) -> None:
+        """Relays what Envoy has written until its end, unless standard output takes nothing any more."""
+        os.close(self._close)
+        self._reader.join()
+        os.close(self._closing)
+        os.close(self._fifo)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            while self._bytes and self._changed.wait(STUCK_SECONDS):
+                pass
+            lost = self._lines + self._dropped if self._bytes else 0
+            self._pieces.clear()
+        teller = self._writer  # it may have something to tell itself
+        if lost:
+            teller = threading.Thread(target=_tell_of, args=[lost], name="aiovoy-log-teller", daemon=True)
+            teller.start()
+        teller.join(STUCK_SECONDS)  # unless a logger is held up, too
+
+    def _read(self) -> None:
+        poll = select.poll()
+        poll.register(self._fifo, select.POLLIN)
+        poll.register(self._closing, 0)
+        rest = b""
+        while self._fifo in dict(poll.poll()):
+            lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
+            self._put(lines + end)
+        self._put(rest)
+
+    def _put(self, piece: bytes) -> None:
+        """Adds `piece`, whole lines, or drops them."""
+        with self._changed:
+            if self._dropped or (self._bytes and self._bytes + len(piece) > LIMIT):
+                self._dropped += piece.count(b"\n")
+            elif piece:
+                self._pieces.append(piece)
+                self._bytes += len(piece)
+                self._lines += piece.count(b"\n")
+                self._changed.notify_all()
+
+    def _write(self) -> None:
+        lost, failed = 0, False
+        while piece := self._next():
+            try:
+                write_all(self._output, piece)
+                failed = False
+            except OSError as error:
+                if not failed:
+                    _logger.warning("cannot write the access log: %s", reason(error))
+                failed = True
+                lost += piece.count(b"\n")
+            lost += self._done(piece)
+            if lost and not failed:
+                _tell_of(lost)
+                lost = 0
+        if lost:
+            _tell_of(lost)
+        os.close(self._output)
+
+    def _next(self) -> bytes:
+        """The next piece to write; nothing at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._ended)
+            return self._pieces.popleft() if self._pieces else b""
+
+    def _done(self, piece: bytes) -> int:
+        """Takes `piece` off the account. Returns how many lines were dropped, once nothing waits any more."""
+        with self._changed:
+            self._bytes -= len(piece)
+            self._lines -= piece.count(b"\n")
+            self._changed.notify_all()
+            if self._bytes:
+                return 0
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
+
+def _tell_of(lines: int) -> None:
+    _logger.warning("dropped %d line%s of the access log: standard output took no more", lines, "s"[: lines != 1])
