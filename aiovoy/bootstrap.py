@@ -85,6 +85,8 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "root_path": config.root_path or None,
         "forwarded_allow_ips": config.trusted_proxies,
         "proxy_protocol": config.proxy_protocol or None,
+        "limit_request_header_bytes": config.limit_request_header_bytes,
+        "limit_request_header_count": config.limit_request_header_count,
         "limit_request_body": config.limit_request_body,
         "limit_concurrency": config.limit_concurrency,
         "ws_max_size": config.ws_max_size,
@@ -144,8 +146,8 @@ def _listener(config: Config, name: str, place: str, transport_socket: str = "",
         "connection_manager.yaml",
         codec="HTTP3" if udp else "AUTO",
         keep_alive=_duration(config.timeout_keep_alive),
-        header_count=_quote(config.limit_request_header_count),
-        header_kb=_quote(-(-config.limit_request_header_bytes // 1024)),
+        header_count=_quote(min(config.limit_request_header_count + FIELDS_ABOVE, 2**32 - 1)),
+        header_kb=_quote(min(-(-config.limit_request_header_bytes // 1024) + KIB_ABOVE, 8192)),
         headers_timeout=headers_timeout,
         **_streams(config, 2**31 - 1),
         idle=_duration(config.timeout_idle),
@@ -212,6 +214,12 @@ def _access_log(config: Config) -> str:
             log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
     return _fill("access_log.yaml", format=log_format)
 
+
+# A head above its limits is answered by the bridge, and by Envoy, which on HTTP/2 and 3 resets the stream, only if it
+# is above them by so much. Envoy counts each cookie, of which browsers send a field each on HTTP/2, and keep 180 or
+# more of a site. A field takes some 300 bytes of memory, whatever is in it, so this makes a head cost 400 kB at most.
+FIELDS_ABOVE = 1024
+KIB_ABOVE = 32
 
 # Bytes of a request body that are on their way and not read yet, on HTTP/2 and 3.
 STREAM_WINDOW = 256 * 1024

@@ -49,6 +49,12 @@ pub(crate) struct Config {
     /// client's own.
     #[serde(default)]
     pub client_certs: bool,
+    /// Bytes of a request's head, names and values, above which it is refused.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_request_header_bytes: Option<u64>,
+    /// Fields of a request above which it is refused; all of its cookies are one.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_request_header_count: Option<u64>,
     /// Bytes of request body above which a request is refused.
     #[serde(default, deserialize_with = "whole")]
     pub limit_request_body: Option<u64>,
