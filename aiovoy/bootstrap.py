@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .certificates import Authorities, Certificate
-from .config import Config, StrPath
+from .config import LOG_LEVELS, Config, StrPath
 from .environ import bridge_path
 from .errors import ConfigError
 
@@ -97,6 +97,7 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
         "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
+        "log_refusals": config.log_level == "info" or None,
         "access_log": config.access_log or None,
         "client_certs": True if config.authorities else None,
         "admin": str(admin),
@@ -203,16 +204,22 @@ def _source(name: str, secrets: Path) -> dict[str, Any]:
 
 
 def _access_log(config: Config) -> str:
-    if not config.access_log:
-        return "# No access log: `--access-log` writes one."
+    loggers = ""
+    if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info"):
+        loggers += _item(_template("refusal_log.yaml"))
+    if config.access_log:
+        loggers += _item(_fill("access_log.yaml", format=_log_format(config)))
+    return "access_log:\n" + loggers if loggers else ""
+
+
+def _log_format(config: Config) -> str:
     match config.access_log_format:
         case "json":
-            log_format = f"json_format: {_quote(JSON_LOG)}"
+            return f"json_format: {_quote(JSON_LOG)}"
         case "common" | "combined" as name:
-            log_format = f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
+            return f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
         case text:
-            log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
-    return _fill("access_log.yaml", format=log_format)
+            return f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
 
 
 # A head above its limits is answered by the bridge, and by Envoy, which on HTTP/2 and 3 resets the stream, only if it

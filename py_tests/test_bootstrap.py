@@ -62,7 +62,7 @@ def test_unset_settings_are_left_out() -> None:
     settings = make().partition("value:\n")[2].partition("static_resources")[0]
     assert [line.split(":")[0].strip() for line in settings.splitlines() if line] == [
         *("app", "python", "forwarded_allow_ips", "limit_request_header_bytes", "limit_request_header_count"),
-        *("timeout_idle", "admin"),
+        *("timeout_idle", "log_refusals", "admin"),
     ]
 
 
@@ -78,6 +78,11 @@ def test_values_are_quoted() -> None:
 def test_values_that_are_no_text_are_refused() -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
         make(app_dir="/srv/\udcff")
+
+
+@pytest.mark.parametrize(("log_level", "told"), [("warning", False), ("info", True), ("debug", True)])
+def test_refusals_are_logged_from_level_info_on(log_level: str, told: bool) -> None:
+    assert ("StderrAccessLog" in make(log_level=log_level)) == told
 
 
 def test_access_log_only_if_wanted() -> None:

@@ -68,6 +68,10 @@ pub(crate) struct Config {
     /// The value of `alt-svc` in responses over TLS that are not HTTP/3.
     #[serde(default)]
     pub alt_svc: Option<String>,
+    /// Whether Envoy is told, once the server is ready, to log this module from level info on, at
+    /// which it says what is refused. Before that Envoy would add news of its own.
+    #[serde(default)]
+    pub log_refusals: bool,
     /// Whether the access log wants to know the client that the scope names: as dynamic metadata,
     /// key `client` of the namespace `aiovoy`.
     #[serde(default)]

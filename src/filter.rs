@@ -25,10 +25,12 @@ use crate::worker::Streams;
 use end::HeldEnd;
 use websocket::WebSocket;
 
+pub(crate) use refused::Quota;
 pub(crate) use websocket::Settings;
 
 mod answer;
 mod end;
+mod refused;
 mod websocket;
 
 /// One filter chain's configuration: it has none of its own, since the application and its
@@ -286,6 +288,10 @@ impl HttpFilter for Filter {
     /// Without our own end of stream before it, this is how Envoy says that the client has gone,
     /// or that it has itself answered or reset the stream.
     fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
+        let cut = !self.response.get().ended;
+        if cut {
+            self.log_end(envoy);
+        }
         if !self.posted.replace(false) {
             // It was refused; or a filter before ours ended it before we saw it.
             self.streams.remove(envoy, self.id, []);
@@ -294,7 +300,6 @@ impl HttpFilter for Filter {
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
         let request = request.map(|request| Inbound::Start(self.id, request));
-        let cut = !self.response.get().ended;
         let socket = self.websocket.get().filter(|_| cut);
         let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
         let disconnect = cut.then_some(Inbound::Disconnect(self.id));
