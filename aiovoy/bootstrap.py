@@ -98,7 +98,7 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
         "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
         "log_refusals": config.log_level == "info" or None,
-        "access_log": config.access_log or None,
+        "access_log": _log_fields(config) or None,
         "client_certs": True if config.authorities else None,
         "admin": str(admin),
     }
@@ -212,6 +212,13 @@ def _access_log(config: Config) -> str:
     return "access_log:\n" + loggers if loggers else ""
 
 
+def _log_fields(config: Config) -> list[str]:
+    """What the bridge is to tell the access log."""
+    if not config.access_log:
+        return []
+    return {"common": _COMMON_FIELDS, "combined": _COMBINED_FIELDS}.get(config.access_log_format, ["client"])
+
+
 def _log_format(config: Config) -> str:
     match config.access_log_format:
         case "json":
@@ -237,12 +244,19 @@ _CLIENT = (
     '"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"]})%'
 )
 
+# Envoy escapes nothing in a text format. So what a client may choose comes from the bridge, which does, and of a
+# request that the bridge has not seen there is nothing.
+_COMMON_FIELDS = ["client", "request"]
+_COMBINED_FIELDS = [*_COMMON_FIELDS, "referer", "user_agent"]
+
 _COMMON = (
-    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" '
+    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%DYNAMIC_METADATA(aiovoy:request)% %PROTOCOL%" '
     "%RESPONSE_CODE% %BYTES_SENT%"
 )
 
-TEXT_LOGS = {"common": _COMMON, "combined": _COMMON + ' "%REQ(REFERER)%" "%REQ(USER-AGENT)%"'}
+_COMBINED = _COMMON + ' "%DYNAMIC_METADATA(aiovoy:referer)%" "%DYNAMIC_METADATA(aiovoy:user_agent)%"'
+
+TEXT_LOGS = {"common": _COMMON, "combined": _COMBINED}
 
 JSON_LOG = {
     "time": "%START_TIME%",

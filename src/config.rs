@@ -72,10 +72,9 @@ pub(crate) struct Config {
     /// which it says what is refused. Before that Envoy would add news of its own.
     #[serde(default)]
     pub log_refusals: bool,
-    /// Whether the access log wants to know the client that the scope names: as dynamic metadata,
-    /// key `client` of the namespace `aiovoy`.
+    /// What the access log wants to know: keys of dynamic metadata in the namespace `aiovoy`.
     #[serde(default)]
-    pub access_log: bool,
+    pub access_log: Vec<LogField>,
     /// Bytes of the largest WebSocket message that is taken.
     #[serde(default = "default_ws_max_size", deserialize_with = "whole_number")]
     pub ws_max_size: u64,
@@ -153,6 +152,31 @@ impl Lifespan {
             Self::Auto => "auto",
             Self::On => "on",
             Self::Off => "off",
+        }
+    }
+}
+
+/// What an access log can't have from Envoy, or not in a form that nobody can forge. What a
+/// client may choose is escaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogField {
+    /// The scope's client.
+    Client,
+    /// Method and target.
+    Request,
+    Referer,
+    UserAgent,
+}
+
+impl LogField {
+    /// Its name in settings, and the key.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Request => "request",
+            Self::Referer => "referer",
+            Self::UserAgent => "user_agent",
         }
     }
 }
@@ -379,6 +403,10 @@ mod tests {
         }
         for name in ["auto", "on", "off"] {
             let parsed: Lifespan = serde_json::from_value(name.into()).expect(name);
+            assert_eq!(parsed.name(), name);
+        }
+        for name in ["client", "request", "referer", "user_agent"] {
+            let parsed: LogField = serde_json::from_value(name.into()).expect(name);
             assert_eq!(parsed.name(), name);
         }
     }

@@ -4,7 +4,6 @@
 //! nothing about ASGI; what it is told to send was checked on the loop's side.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,6 +27,7 @@ use websocket::WebSocket;
 pub(crate) use refused::Quota;
 pub(crate) use websocket::Settings;
 
+mod access_log;
 mod answer;
 mod end;
 mod refused;
@@ -136,12 +136,7 @@ impl HttpFilter for Filter {
         }
         let rules = &self.process.rules;
         let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
-        if rules.access_log {
-            // A proxy that believes anybody may have named anything: a log has addresses only.
-            let client = str::from_utf8(&head.client.host).ok();
-            let client = client.filter(|client| client.parse::<IpAddr>().is_ok());
-            envoy.set_dynamic_metadata("aiovoy", "client", client.unwrap_or("-"));
-        }
+        self.tell_access_log(envoy, &head);
         self.version.set(head.version);
         self.request.set(RequestBody {
             length: head.length,
@@ -293,7 +288,11 @@ impl HttpFilter for Filter {
             self.log_end(envoy);
         }
         if !self.posted.replace(false) {
-            // It was refused; or a filter before ours ended it before we saw it.
+            // It was refused; or Envoy or a filter before ours ended it before we saw it.
+            if cut && !self.process.rules.access_log.is_empty() {
+                let (head, _) = request::read_head(envoy, &self.process.rules, true);
+                self.tell_access_log(envoy, &head);
+            }
             self.streams.remove(envoy, self.id, []);
             return;
         }

@@ -6,7 +6,7 @@ use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 
 use crate::asgi::scope::{decode, split_target};
-use crate::config::Config;
+use crate::config::{Config, LogField};
 use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
 use crate::proxies::Proxies;
 use crate::tls;
@@ -22,8 +22,8 @@ pub(crate) struct Rules {
     pub(crate) alt_svc: Option<String>,
     /// Envoy appends the client's certificates to `x-forwarded-client-cert`.
     client_certs: bool,
-    /// The access log asks for the client.
-    pub(crate) access_log: bool,
+    /// What the access log asks for.
+    pub(crate) access_log: Vec<LogField>,
     /// The prefixes of the applications, the longest first.
     prefixes: Vec<String>,
     /// Bytes of head that a request may have.
@@ -43,7 +43,7 @@ impl Rules {
             proxy_protocol: config.proxy_protocol,
             alt_svc: config.alt_svc.clone(),
             client_certs: config.client_certs,
-            access_log: config.access_log,
+            access_log: config.access_log.clone(),
             prefixes: config
                 .mounts()
                 .iter()

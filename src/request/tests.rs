@@ -270,7 +270,10 @@ fn peer_of_the_proxy_protocol_is_the_one_to_trust() {
 
 #[test]
 fn access_log_is_told_the_client() {
-    for (settings, expected) in [("{}", None), (r#"{"access_log": true}"#, Some("192.0.2.1"))] {
+    for (settings, expected) in [
+        ("{}", None),
+        (r#"{"access_log": ["client"]}"#, Some("192.0.2.1")),
+    ] {
         let expected = expected.map(str::to_owned);
         let seen = std::thread::spawn(move || {
             let (envoy, _) = envoy_thread::start_with(settings);
