@@ -85,6 +85,11 @@ def test_refusals_are_logged_from_level_info_on(log_level: str, told: bool) -> N
     assert ("StderrAccessLog" in make(log_level=log_level)) == told
 
 
+def test_route_is_one_that_filters_understand() -> None:
+    assert "route: {cluster: nobody}" in make()
+    assert "- {name: nobody, type: STATIC}" in make()
+
+
 def test_access_log_only_if_wanted() -> None:
     assert "StdoutAccessLog" not in make()
     assert "StdoutAccessLog" in make(access_log=True)
