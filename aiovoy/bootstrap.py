@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .certificates import Authorities, Certificate
-from .config import Config, StrPath
+from .config import LOG_LEVELS, Config, StrPath
 from .environ import bridge_path
 from .errors import ConfigError
 
@@ -86,6 +86,8 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "root_path": config.root_path or None,
         "forwarded_allow_ips": config.trusted_proxies,
         "proxy_protocol": config.proxy_protocol or None,
+        "limit_request_header_bytes": config.limit_request_header_bytes,
+        "limit_request_header_count": config.limit_request_header_count,
         "limit_request_body": config.limit_request_body,
         "limit_concurrency": config.limit_concurrency,
         "ws_max_size": config.ws_max_size,
@@ -96,7 +98,8 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
         "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
-        "access_log": config.access_log or None,
+        "log_refusals": config.log_level == "info" or None,
+        "access_log": _log_fields(config) or None,
         "client_certs": True if config.authorities else None,
         "admin": str(admin),
     }
@@ -150,8 +153,8 @@ def _listener(
         "connection_manager.yaml",
         codec="HTTP3" if udp else "AUTO",
         keep_alive=_duration(config.timeout_keep_alive),
-        header_count=_quote(config.limit_request_header_count),
-        header_kb=_quote(-(-config.limit_request_header_bytes // 1024)),
+        header_count=_quote(min(config.limit_request_header_count + FIELDS_ABOVE, 2**32 - 1)),
+        header_kb=_quote(min(-(-config.limit_request_header_bytes // 1024) + KIB_ABOVE, 8192)),
         headers_timeout=headers_timeout,
         **_streams(config, 2**31 - 1),
         idle=_duration(config.timeout_idle),
@@ -207,18 +210,37 @@ def _source(name: str, secrets: Path) -> dict[str, Any]:
 
 
 def _access_log(config: Config, path: Path | None) -> str:
+    loggers = ""
+    if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info"):
+        loggers += _item(_template("refusal_log.yaml"))
+    if config.access_log:
+        template = "access_log.yaml" if path is None else "access_log_file.yaml"
+        loggers += _item(_fill(template, format=_log_format(config), path=_quote(str(path))))
+    return "access_log:\n" + loggers if loggers else ""
+
+
+def _log_fields(config: Config) -> list[str]:
+    """What the bridge is to tell the access log."""
     if not config.access_log:
-        return "# No access log: `--access-log` writes one."
+        return []
+    return {"common": _COMMON_FIELDS, "combined": _COMBINED_FIELDS}.get(config.access_log_format, ["client"])
+
+
+def _log_format(config: Config) -> str:
     match config.access_log_format:
         case "json":
-            log_format = f"json_format: {_quote(JSON_LOG)}"
+            return f"json_format: {_quote(JSON_LOG)}"
         case "common" | "combined" as name:
-            log_format = f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
+            return f"text_format_source: {{inline_string: {_quote(TEXT_LOGS[name] + chr(10))}}}"
         case text:
-            log_format = f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
-    template = "access_log.yaml" if path is None else "access_log_file.yaml"
-    return _fill(template, format=log_format, path=_quote(str(path)))
+            return f"text_format_source: {{inline_string: {_quote(text + chr(10))}}}"
 
+
+# A head above its limits is answered by the bridge, and by Envoy, which on HTTP/2 and 3 resets the stream, only if it
+# is above them by so much. Envoy counts each cookie, of which browsers send a field each on HTTP/2, and keep 180 or
+# more of a site. A field takes some 300 bytes of memory, whatever is in it, so this makes a head cost 400 kB at most.
+FIELDS_ABOVE = 1024
+KIB_ABOVE = 32
 
 # Bytes of a request body that are on their way and not read yet, on HTTP/2 and 3.
 STREAM_WINDOW = 256 * 1024
@@ -229,12 +251,19 @@ _CLIENT = (
     '"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"]})%'
 )
 
+# Envoy escapes nothing in a text format. So what a client may choose comes from the bridge, which does, and of a
+# request that the bridge has not seen there is nothing.
+_COMMON_FIELDS = ["client", "request"]
+_COMBINED_FIELDS = [*_COMMON_FIELDS, "referer", "user_agent"]
+
 _COMMON = (
-    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" '
+    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%DYNAMIC_METADATA(aiovoy:request)% %PROTOCOL%" '
     "%RESPONSE_CODE% %BYTES_SENT%"
 )
 
-TEXT_LOGS = {"common": _COMMON, "combined": _COMMON + ' "%REQ(REFERER)%" "%REQ(USER-AGENT)%"'}
+_COMBINED = _COMMON + ' "%DYNAMIC_METADATA(aiovoy:referer)%" "%DYNAMIC_METADATA(aiovoy:user_agent)%"'
+
+TEXT_LOGS = {"common": _COMMON, "combined": _COMBINED}
 
 JSON_LOG = {
     "time": "%START_TIME%",

@@ -145,10 +145,10 @@ class Config:
     127.0.0.1 and ::1."""
 
     limit_request_header_bytes: int = 61440
-    """Bytes of a request's head, in whole KiB; more is answered with 431."""
+    """Bytes of a request's head; more is answered with 431."""
 
     limit_request_header_count: int = 100
-    """Fields of a request's head; more is answered with 431."""
+    """Fields of a request's head, all cookies counted as one; more is answered with 431."""
 
     limit_request_body: int | None = None
     """Bytes of a request's body; more is answered with 413."""

@@ -88,7 +88,10 @@ def _warn_of_allocators() -> None:
 
     for entry in preloads(original):
         if entry not in preloads(preload):
-            log("warning", f"`{entry}` of LD_PRELOAD is for subprocesses only: it is an allocator, and Envoy has its own")
+            log(
+                "warning",
+                f"`{entry}` of LD_PRELOAD is for subprocesses only: it is an allocator, and Envoy has its own",
+            )
     for file in loaded_allocators():
         log(
             "warning",

@@ -234,7 +234,8 @@ def graceful_seconds(config: Config) -> float:
 
 def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
     """Envoy's command line."""
-    # Envoy's own warnings are worth reading, its news are not: not even those about the bridge, which has none itself.
+    # Envoy's own warnings are worth reading, its news are not. Nor are those it has of the bridge while it starts: the
+    # level `info` of the bridge begins after that, see `log_refusals` in `bootstrap`.
     level = min(config.log_level, "warning", key=LOG_LEVELS.index)
     bridge_level = "warning" if config.log_level == "info" else config.log_level
     # Longer than any request may take, though the bridge ends them; the second one must exceed the first.

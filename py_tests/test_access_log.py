@@ -3,9 +3,12 @@
 import json
 import re
 import uuid
+from collections.abc import Iterator
 
 import pytest
+import serving
 from apps import Receive, Scope, Send, answer
+from certificates import Pair
 from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from http1 import Http1Connection
@@ -116,8 +119,107 @@ async def test_client_is_the_one_of_the_scope(serve: Serve) -> None:
 async def test_request_that_is_refused_early_is_logged(serve: Serve) -> None:
     server = serve(app, access_log=True, lifespan="off")
     async with await Http1Connection.open(server.port) as connection:
-        await connection.get("/", headers=[(b"x-long", b"x" * 70_000), (b"x-forwarded-for", b"203.0.113.7")])
+        await connection.get("/", headers=[(b"x-long", b"x" * 200_000), (b"x-forwarded-for", b"203.0.113.7")])
     assert re.fullmatch(r"127\.0\.0\.1 - - .* 431 \d+", await line(server))
+
+
+# --- What clients send ---
+
+
+COMBINED = re.compile(r'127\.0\.0\.1 - - \[[^]]*\] "([^"]*)" (\d+) \d+ "([^"]*)" "([^"]*)"')
+
+
+@pytest.fixture(scope="module", name="combined")
+def combined_fixture(pair: Pair) -> Iterator[Server]:
+    options = {"access_log": True, "access_log_format": "combined", "lifespan": "off"}
+    with serving.serve(f"{__name__}:app", ssl_port=0, http3=True, **pair.options, **options) as server:
+        yield server
+
+
+async def logged(server: Server, mark: str) -> re.Match[str]:
+    """The line with `mark`, the only one since."""
+    await eventually(lambda: mark in server.output)
+    (line,) = [line for line in server.output.splitlines() if mark in line]
+    assert line.isascii()
+    found = COMBINED.fullmatch(line)
+    assert found, line
+    return found
+
+
+FORGED = b'" 200 1\\'
+
+
+@every
+@unlike_uvicorn("its log has another form")
+async def test_quotes_and_backslashes_are_escaped(combined: Server, connect: Connect, key: str) -> None:
+    connection = await connect(combined)
+    headers = [(b"referer", b"http://a/" + FORGED), (b"user-agent", FORGED)]
+    await connection.get(f'/"{key}\\', headers=headers)
+    request, status, referer, agent = (await logged(combined, key)).groups()
+    version = {HTTP1: "HTTP/1.1", HTTP2: "HTTP/2", HTTP3: "HTTP/3"}[connection.protocol]
+    assert request == rf"GET /\x22{key}\x5C {version}"
+    assert status == "404"
+    # Envoy drops one that is no URL.
+    assert referer in (r"http://a/\x22 200 1\x5C", "-")
+    assert agent == r"\x22 200 1\x5C"
+
+
+# HTTP/3 refuses them.
+@pytest.mark.protocols(HTTP1, HTTP2)
+@unlike_uvicorn("its log has another form")
+async def test_bytes_beyond_ascii_are_escaped(combined: Server, connect: Connect, key: str) -> None:
+    connection = await connect(combined)
+    await connection.get(f"/{key}", headers=[(b"user-agent", bytes(range(0x80, 0x100)) + b"\t" + b"z")])
+    agent = (await logged(combined, key))[4]
+    assert agent == "".join(rf"\x{byte:02X}" for byte in range(0x80, 0x100)) + r"\x09z"
+
+
+@unlike_uvicorn("its log has another form")
+@pytest.mark.parametrize(
+    ("request_", "logged_", "status"),
+    [
+        (b'GET /"%s HTTP/1.1\r\nuser-agent: "u\r\n\r\n', r"GET /\x22%s HTTP/1.1", "400"),
+        (b'OPTIONS /%s HTTP/1.1\r\nhost: a\r\nhost: b\r\nuser-agent: "u\r\n\r\n', "OPTIONS /%s HTTP/1.1", "400"),
+        (
+            b'GET /"%s HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: wx\r\nuser-agent: "u\r\n\r\n',
+            r"GET /\x22%s HTTP/1.1",
+            "403",
+        ),
+    ],
+    ids=["without host", "two hosts", "upgrade"],
+)
+async def test_requests_that_are_refused_are_escaped(
+    combined: Server, key: str, request_: bytes, logged_: str, status: str
+) -> None:
+    """Whoever refuses them: the bridge, or Envoy before it."""
+    async with await Http1Connection.open(combined.port) as connection:
+        await connection.write(request_ % key.encode())
+        await connection.until(b"\r\n")
+    found = await logged(combined, key)
+    assert found.groups() == (logged_ % key, status, "-", r"\x22u")
+
+
+@unlike_uvicorn("its log has another form")
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b'GE"T /%s HTTP/1.1\r\nhost: a\r\n\r\n',
+        b"GET /\x80%s HTTP/1.1\r\nhost: a\r\n\r\n",
+        b'GET /%s HTTP/1.1\r\nhost: a\r\nuser-agent: "\n127.0.0.1 - - "\r\n\r\n',
+        b'GET /%s HTTP/1.1\r\nhost: a\r\nuser-agent: "\r127.0.0.1 - - "\x01\r\n\r\n',
+        b'GET /"%s HTTP/1.1\r\nhost: a\r\nuser-agent: "u\r\n' + b"x: 1\r\n" * 2000 + b"\r\n",
+    ],
+    ids=["method", "target", "line feed", "control byte", "too many fields"],
+)
+async def test_nothing_is_shown_of_a_head_that_was_not_read(serve: Serve, request_: bytes) -> None:
+    server = serve(app, access_log=True, access_log_format="combined", lifespan="off")
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.write(request_.replace(b"%s", b"a"))
+        await connection.until(b"\r\n")
+    found = COMBINED.fullmatch(await line(server))
+    assert found, server.output
+    assert found.groups() == ("- HTTP/1.1", found[2], "-", "-")
+    assert found[2] in ("400", "431")
 
 
 # --- Request ids ---

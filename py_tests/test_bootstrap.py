@@ -61,7 +61,8 @@ def test_envoy_accepts_it(settings: dict[str, Any], tmp_path: Path) -> None:
 def test_unset_settings_are_left_out() -> None:
     settings = make().partition("value:\n")[2].partition("static_resources")[0]
     assert [line.split(":")[0].strip() for line in settings.splitlines() if line] == [
-        *("app", "python", "forwarded_allow_ips", "timeout_idle", "admin")
+        *("app", "python", "forwarded_allow_ips", "limit_request_header_bytes", "limit_request_header_count"),
+        *("timeout_idle", "log_refusals", "admin"),
     ]
 
 
@@ -77,6 +78,16 @@ def test_values_are_quoted() -> None:
 def test_values_that_are_no_text_are_refused() -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
         make(app_dir="/srv/\udcff")
+
+
+@pytest.mark.parametrize(("log_level", "told"), [("warning", False), ("info", True), ("debug", True)])
+def test_refusals_are_logged_from_level_info_on(log_level: str, told: bool) -> None:
+    assert ("StderrAccessLog" in make(log_level=log_level)) == told
+
+
+def test_route_is_one_that_filters_understand() -> None:
+    assert "route: {cluster: nobody}" in make()
+    assert "- {name: nobody, type: STATIC}" in make()
 
 
 def test_access_log_only_if_wanted() -> None:

@@ -3,6 +3,7 @@ suffers."""
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -71,6 +72,19 @@ async def test_pending_receive_gets_disconnect(server: Server, connect: Connect,
     exchange = await connection.start("GET", f"/awaits_receive?{key}")
     await server.noted(key, "waiting")
     await leave(connection, exchange)
+    assert await server.noted(key, DISCONNECT) == ["waiting", DISCONNECT, DISCONNECT]
+
+
+@unlike_uvicorn("it answers")
+async def test_client_that_closes_its_sending_side_is_gone(server: Server, connect: Connect, key: str) -> None:
+    """Envoy takes it for the end of the connection: docs/protocols.md."""
+    connection = await connect(server)
+    exchange = await connection.start("GET", f"/awaits_receive?{key}")
+    await server.noted(key, "waiting")
+    assert isinstance(connection, Http1Connection | Http2Connection)
+    connection.wire.sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(ResponseCut):
+        await exchange.response()
     assert await server.noted(key, DISCONNECT) == ["waiting", DISCONNECT, DISCONNECT]
 
 

@@ -244,12 +244,14 @@ FIELDS = [
     malformed("transfer-encoding with a body", post(("transfer-encoding", "chunked")) + data(b"0\r\n\r\n")),
     malformed("te: gzip", get(("te", "gzip"))),
     malformed("te: trailers, gzip", get(("te", "trailers, gzip"))),
-    malformed("101 of them", get(*((f"x{n}", "1") for n in range(101))), code="INTERNAL_ERROR"),
-    malformed("1000 cookies", get(*(("cookie", "a=1") for _ in range(1000))), code="INTERNAL_ERROR"),
+    answered("101 of them", get(*((f"x{n}", "1") for n in range(101))), status=431),
+    malformed("1200 of them", get(*((f"x{n}", "1") for n in range(1200))), code="INTERNAL_ERROR"),
+    answered("1000 cookies", get(*(("cookie", "a=1") for _ in range(1000))), "GET /a"),
+    malformed("1200 cookies", get(*(("cookie", "a=1") for _ in range(1200))), code="INTERNAL_ERROR"),
     malformed(
-        "together 64 kB",
+        "together 96 kB",
         frame(HEADERS, END_STREAM, 1, BLOCK)
-        + b"".join(frame(CONTINUATION, 0, 1, block((f"x{n}", "1" * 16_000))) for n in range(4))
+        + b"".join(frame(CONTINUATION, 0, 1, block((f"x{n}", "1" * 16_000))) for n in range(6))
         + frame(CONTINUATION, END_HEADERS, 1),
         code="INTERNAL_ERROR",
     ),

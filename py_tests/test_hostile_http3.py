@@ -206,8 +206,10 @@ FIELDS = [
             "te: gzip": ("te", "gzip"),
         }.items()
     ),
-    malformed("101 of them", get(*((f"x{n}", "1") for n in range(101))), code="H3_EXCESSIVE_LOAD"),
-    malformed("1000 cookies", get(*(("cookie", "a=1") for _ in range(1000))), code="H3_EXCESSIVE_LOAD"),
+    answered("101 of them", get(*((f"x{n}", "1") for n in range(101))), status=431),
+    malformed("1200 of them", get(*((f"x{n}", "1") for n in range(1200))), code="H3_EXCESSIVE_LOAD"),
+    answered("1000 cookies", get(*(("cookie", "a=1") for _ in range(1000))), "GET /a"),
+    malformed("1200 cookies", get(*(("cookie", "a=1") for _ in range(1200))), code="H3_EXCESSIVE_LOAD"),
 ]
 
 LENGTHS = [

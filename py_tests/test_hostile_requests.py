@@ -189,7 +189,7 @@ TARGETS = [
     refused("CONNECT with path", f"CONNECT /a HTTP/1.1|{HOST}|"),
     refused("CONNECT without port", f"CONNECT a HTTP/1.1|{HOST}|"),
     refused("CONNECT with a body", f"CONNECT a:443 HTTP/1.1|host: a:443|content-length: 40||{NEXT}"),
-    refused("of 70 kB", f"GET /{'a' * 70_000} HTTP/1.1|{HOST}|", 431),
+    refused("of 70 kB", f"GET /{'a' * 70_000} HTTP/1.1|{HOST}|", 431, KEPT),
     refused("of 10 MB", f"GET /{'a' * 10_000_000} HTTP/1.1|{HOST}|", 431),
 ]
 
@@ -284,12 +284,12 @@ FIELDS = [
     refused("pseudo-header :authority", f"{GET}:authority: b||"),
     refused("pseudo-header :method", f"{GET}:method: PUT||"),
     refused("pseudo-header unknown", f"{GET}:x: 1||"),
-    refused("of 70 kB", f"{GET}x: {'1' * 70_000}||", 431),
+    refused("of 70 kB", f"{GET}x: {'1' * 70_000}||", 431, KEPT),
     refused("of 10 MB", f"{GET}x: {'1' * 10_000_000}||", 431),
-    refused("name of 70 kB", f"{GET}{'x' * 70_000}: 1||", 431),
-    refused("101 of them", f"{GET}{''.join(f'x{n}: 1|' for n in range(101))}|", 431),
+    refused("name of 70 kB", f"{GET}{'x' * 70_000}: 1||", 431, KEPT),
+    refused("101 of them", f"{GET}{''.join(f'x{n}: 1|' for n in range(101))}|", 431, KEPT),
     refused("10,000 of them", f"{GET}{'x: 1|' * 10_000}|", 431),
-    refused("together 70 kB", f"{GET}{'x: ' + '1' * 1000 + '|'}" * 1 + f"{('y: ' + '1' * 1000 + '|') * 70}|", 431),
+    refused("together 70 kB", f"{GET}{('y: ' + '1' * 1000 + '|') * 70}|", 431, KEPT),
 ]
 
 LENGTHS = [
@@ -461,7 +461,7 @@ TRAILERS = [
     served("line feed", f"{CHUNKED}0|x: 1\ny: 2||", "POST /a"),
     broken("pseudo-header", f"{CHUNKED}0|:path: /b||"),
     broken("request for a trailer", f"{CHUNKED}0|{NEXT}"),
-    broken("of 70 kB", f"{CHUNKED}0|x: {'1' * 70_000}||", 431),
+    broken("of 100 kB", f"{CHUNKED}0|x: {'1' * 100_000}||", 431),
     broken("10,000 of them", f"{CHUNKED}0|{'x: 1|' * 10_000}|", 431),
 ]
 

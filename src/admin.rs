@@ -1,7 +1,6 @@
 //! Runs on: tokio.
 //!
-//! The one request that aiovoy makes to its own Envoy's admin interface. Envoy has no callback
-//! for it.
+//! The requests that aiovoy makes to its own Envoy's admin interface, where Envoy has no callback.
 
 use std::io;
 
@@ -10,16 +9,27 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// Asks the admin interface at `address`, a path or `ip:port`, to close the listening sockets.
 pub(crate) async fn stop_listening(address: &str) -> io::Result<()> {
+    post(address, "/drain_listeners").await
+}
+
+/// Asks it to show what this module logs at level info.
+pub(crate) async fn log_info(address: &str) -> io::Result<()> {
+    post(address, "/logging?dynamic_modules=info").await
+}
+
+async fn post(address: &str, target: &str) -> io::Result<()> {
     if address.starts_with(['/', '.', '@']) {
-        drain_listeners(UnixStream::connect(address).await?).await
+        request(UnixStream::connect(address).await?, target).await
     } else {
-        drain_listeners(TcpStream::connect(address).await?).await
+        request(TcpStream::connect(address).await?, target).await
     }
 }
 
-async fn drain_listeners(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    let request = b"POST /drain_listeners HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    stream.write_all(request).await?;
+async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> io::Result<()> {
+    let request = format!(
+        "POST {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let status = answer.lines().next().unwrap_or("nothing");

@@ -49,6 +49,12 @@ pub(crate) struct Config {
     /// client's own.
     #[serde(default)]
     pub client_certs: bool,
+    /// Bytes of a request's head, names and values, above which it is refused.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_request_header_bytes: Option<u64>,
+    /// Fields of a request above which it is refused; all of its cookies are one.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_request_header_count: Option<u64>,
     /// Bytes of request body above which a request is refused.
     #[serde(default, deserialize_with = "whole")]
     pub limit_request_body: Option<u64>,
@@ -62,10 +68,13 @@ pub(crate) struct Config {
     /// The value of `alt-svc` in responses over TLS that are not HTTP/3.
     #[serde(default)]
     pub alt_svc: Option<String>,
-    /// Whether the access log wants to know the client that the scope names: as dynamic metadata,
-    /// key `client` of the namespace `aiovoy`.
+    /// Whether Envoy is told, once the server is ready, to log this module from level info on, at
+    /// which it says what is refused. Before that Envoy would add news of its own.
     #[serde(default)]
-    pub access_log: bool,
+    pub log_refusals: bool,
+    /// What the access log wants to know: keys of dynamic metadata in the namespace `aiovoy`.
+    #[serde(default)]
+    pub access_log: Vec<LogField>,
     /// Bytes of the largest WebSocket message that is taken.
     #[serde(default = "default_ws_max_size", deserialize_with = "whole_number")]
     pub ws_max_size: u64,
@@ -143,6 +152,31 @@ impl Lifespan {
             Self::Auto => "auto",
             Self::On => "on",
             Self::Off => "off",
+        }
+    }
+}
+
+/// What an access log can't have from Envoy, or not in a form that nobody can forge. What a
+/// client may choose is escaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogField {
+    /// The scope's client.
+    Client,
+    /// Method and target.
+    Request,
+    Referer,
+    UserAgent,
+}
+
+impl LogField {
+    /// Its name in settings, and the key.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Request => "request",
+            Self::Referer => "referer",
+            Self::UserAgent => "user_agent",
         }
     }
 }
@@ -369,6 +403,10 @@ mod tests {
         }
         for name in ["auto", "on", "off"] {
             let parsed: Lifespan = serde_json::from_value(name.into()).expect(name);
+            assert_eq!(parsed.name(), name);
+        }
+        for name in ["client", "request", "referer", "user_agent"] {
+            let parsed: LogField = serde_json::from_value(name.into()).expect(name);
             assert_eq!(parsed.name(), name);
         }
     }

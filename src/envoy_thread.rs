@@ -165,6 +165,11 @@ impl EnvoyThread {
         self.envoy.run_until(done);
     }
 
+    /// What was logged, oldest first.
+    pub(crate) fn logs(&self) -> Vec<fake::LogRecord> {
+        self.envoy.logs()
+    }
+
     /// What a graceful shutdown would wait for.
     pub(crate) fn in_flight(&self) -> usize {
         self.process.in_flight.count()

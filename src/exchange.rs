@@ -10,6 +10,7 @@ mod table;
 
 use smallvec::SmallVec;
 
+use crate::escape::escaped;
 use crate::file::FileRead;
 
 pub(crate) use fields::Fields;
@@ -383,7 +384,7 @@ impl RequestHead {
         if let Some((_, id)) = fields.find(|(name, _)| *name == b"x-request-id") {
             name.extend_from_slice(&[b" (request ", id, b")"].concat());
         }
-        String::from_utf8_lossy(&name).into_owned()
+        escaped(&name).into_owned()
     }
 }
 

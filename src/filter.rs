@@ -4,7 +4,6 @@
 //! nothing about ASGI; what it is told to send was checked on the loop's side.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,10 +24,13 @@ use crate::worker::Streams;
 use end::HeldEnd;
 use websocket::WebSocket;
 
+pub(crate) use refused::Quota;
 pub(crate) use websocket::Settings;
 
+mod access_log;
 mod answer;
 mod end;
+mod refused;
 mod websocket;
 
 /// One filter chain's configuration: it has none of its own, since the application and its
@@ -137,12 +139,7 @@ impl HttpFilter for Filter {
         }
         let rules = &self.process.rules;
         let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
-        if rules.access_log {
-            // A proxy that believes anybody may have named anything: a log has addresses only.
-            let client = str::from_utf8(&head.client.host).ok();
-            let client = client.filter(|client| client.parse::<IpAddr>().is_ok());
-            envoy.set_dynamic_metadata("aiovoy", "client", client.unwrap_or("-"));
-        }
+        self.tell_access_log(envoy, &head);
         self.version.set(head.version);
         self.request.set(RequestBody {
             length: head.length,
@@ -280,15 +277,22 @@ impl HttpFilter for Filter {
     /// Without our own end of stream before it, this is how Envoy says that the client has gone,
     /// or that it has itself answered or reset the stream.
     fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
+        let cut = !self.response.get().ended;
+        if cut {
+            self.log_end(envoy);
+        }
         if !self.posted.replace(false) {
-            // It was refused; or a filter before ours ended it before we saw it.
+            // It was refused; or Envoy or a filter before ours ended it before we saw it.
+            if cut && !self.process.rules.access_log.is_empty() {
+                let (head, _) = request::read_head(envoy, &self.process.rules, true);
+                self.tell_access_log(envoy, &head);
+            }
             self.streams.remove(envoy, self.id, []);
             return;
         }
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
         let request = request.map(|request| Inbound::Start(self.id, request));
-        let cut = !self.response.get().ended;
         let socket = self.websocket.get().filter(|_| cut);
         let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
         let disconnect = cut.then_some(Inbound::Disconnect(self.id));

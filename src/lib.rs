@@ -37,6 +37,7 @@ mod config;
 mod control;
 #[cfg(test)]
 mod envoy_thread;
+mod escape;
 mod exchange;
 mod file;
 mod filter;

@@ -6,7 +6,7 @@ use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 
 use crate::asgi::scope::{decode, split_target};
-use crate::config::Config;
+use crate::config::{Config, LogField};
 use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
 use crate::proxies::Proxies;
 use crate::tls;
@@ -22,10 +22,14 @@ pub(crate) struct Rules {
     pub(crate) alt_svc: Option<String>,
     /// Envoy appends the client's certificates to `x-forwarded-client-cert`.
     client_certs: bool,
-    /// The access log asks for the client.
-    pub(crate) access_log: bool,
+    /// What the access log asks for.
+    pub(crate) access_log: Vec<LogField>,
     /// The prefixes of the applications, the longest first.
     prefixes: Vec<String>,
+    /// Bytes of head that a request may have.
+    limit_head: Option<u64>,
+    /// Fields that it may have.
+    limit_fields: Option<u64>,
     /// Bytes of body that a request may have.
     limit_body: Option<u64>,
     /// Calls of the application that may run at once.
@@ -39,12 +43,14 @@ impl Rules {
             proxy_protocol: config.proxy_protocol,
             alt_svc: config.alt_svc.clone(),
             client_certs: config.client_certs,
-            access_log: config.access_log,
+            access_log: config.access_log.clone(),
             prefixes: config
                 .mounts()
                 .iter()
                 .map(|mount| mount.path.clone())
                 .collect(),
+            limit_head: config.limit_request_header_bytes,
+            limit_fields: config.limit_request_header_count,
             limit_body: config.limit_request_body,
             limit_concurrency: config.limit_concurrency,
         }
@@ -63,6 +69,23 @@ impl Rules {
             let rest = path.strip_prefix(prefix.as_str());
             rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
         })
+    }
+
+    /// The refusal of a head that is too large. Cookies count as one field: clients of HTTP/2 and 3
+    /// split them (RFC 9113, section 8.2.3), and there Envoy joins them.
+    fn limit_head(&self, bytes: usize, fields: &Fields) -> Option<Refusal> {
+        let is_above =
+            |number: usize, limit: Option<u64>| limit.is_some_and(|limit| number as u64 > limit);
+        if is_above(bytes, self.limit_head) {
+            return Some(Refusal::HEAD);
+        }
+        let others = || {
+            let cookies = fields.iter().filter(|(name, _)| *name == b"cookie");
+            fields.iter().len() - cookies.skip(1).count()
+        };
+        let too_many = is_above(fields.iter().len(), self.limit_fields)
+            && is_above(others(), self.limit_fields);
+        too_many.then_some(Refusal::FIELDS)
     }
 
     /// Whether a request may not have as many bytes of body.
@@ -90,6 +113,15 @@ impl Refusal {
         status: 503,
         text: "Service Unavailable",
         details: "aiovoy_stopped",
+    };
+    const HEAD: Self = Self {
+        status: 431,
+        text: "Request Header Fields Too Large",
+        details: "aiovoy_limit_request_header_bytes",
+    };
+    const FIELDS: Self = Self {
+        details: "aiovoy_limit_request_header_count",
+        ..Self::HEAD
     };
     pub(crate) const BODY: Self = Self {
         status: 413,
@@ -153,10 +185,12 @@ pub(crate) fn read_head(
     if let Some((element, tls)) = said.certificate.zip(head.tls.as_mut()) {
         tls.client = tls::client(envoy, element);
     }
+    let too_large = rules.limit_head(said.bytes, &head.fields);
     head.length = said.content_length.unwrap_or(0);
     let mount = rules.mount(&head.target);
     head.mount = mount.unwrap_or_default();
     let refusal = match said.content_length {
+        _ if too_large.is_some() => too_large,
         // A body of chunks, which HTTP/1.0 does not have (RFC 9112, section 6.1).
         None if !end_of_stream && head.version == HttpVersion::Http10 => {
             Some(Refusal::bad("aiovoy_bad_framing"))
@@ -176,6 +210,8 @@ pub(crate) fn append<'a>(body: &mut Vec<u8>, chunks: impl Iterator<Item = &'a [u
 /// What the fields say to the server.
 #[derive(Default)]
 struct Said<'a> {
+    /// Bytes of names and values, with those of the request line.
+    bytes: usize,
     /// Each `x-forwarded-for`.
     clients: SmallVec<[&'a [u8]; 2]>,
     /// The last `x-forwarded-proto`.
@@ -217,7 +253,10 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -
         .map(|(name, value)| name.len() + value.len())
         .sum();
     head.fields = Fields::with_capacity(headers.len(), bytes);
-    let mut said = Said::default();
+    let mut said = Said {
+        bytes,
+        ..Said::default()
+    };
     // Envoy gives pseudo headers first, so `host` is pushed before any other field.
     for (index, (name, value)) in headers.iter().enumerate() {
         match name {

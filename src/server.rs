@@ -293,6 +293,14 @@ impl Shared {
             tokio::time::sleep(GAUGE_INTERVAL).await;
         }
         loops[0].handle_signals_again();
+        if self.config.log_refusals
+            && let Some(address) = &self.config.admin
+            && let Err(error) = admin::log_info(address).await
+        {
+            log::warn!(
+                "the log does not say what is refused: Envoy's admin at `{address}`: {error}"
+            );
+        }
         let python = Python::version_str();
         self.control.tell(&Event::Ready {
             python: python.split_whitespace().next().unwrap_or_default(),

@@ -11,12 +11,22 @@ use crate::request::Refusal;
 impl Filter {
     /// Answers a request that is not let in.
     pub(super) fn turn_away(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.log_refusal(
+            envoy,
+            Some(refusal.status.into()),
+            refusal.details.as_bytes(),
+        );
         self.answer(envoy, refusal.status, refusal.text, refusal.details);
     }
 
     /// Answers a request of HTTP/1 and closes its connection at once. A connection that is only
     /// drained would serve what has come behind the request.
     pub(super) fn answer_and_close(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.log_refusal(
+            envoy,
+            Some(refusal.status.into()),
+            refusal.details.as_bytes(),
+        );
         self.end_response();
         // For `connection: close`.
         envoy.send_go_away_and_close(true);
@@ -44,6 +54,8 @@ impl Filter {
                     .post(envoy, self.id, Inbound::Disconnect(self.id));
             }
         }
+        let answered = (!started).then_some(status.into());
+        self.log_refusal(envoy, answered, details.as_bytes());
         if started {
             self.end_response();
             envoy.reset_stream(ResetReason::LocalReset, details);

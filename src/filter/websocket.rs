@@ -144,19 +144,16 @@ impl Filter {
 
     /// Answers a handshake that is wrong.
     pub(super) fn refuse_handshake(&self, envoy: &mut EnvoyFilter<'_>, refusal: &Refusal) {
+        const DETAILS: &str = "aiovoy_websocket_handshake";
+        let (status, text) = (refusal.status(), refusal.to_string());
+        self.log_refusal(envoy, Some(status.into()), text.as_bytes());
         self.end_response();
         let field = refusal.field();
         let headers: Vec<_> = field
             .iter()
             .map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes()))
             .collect();
-        let (status, text) = (refusal.status().into(), refusal.to_string());
-        envoy.send_response(
-            status,
-            &headers,
-            text.as_bytes(),
-            "aiovoy_websocket_handshake",
-        );
+        envoy.send_response(status.into(), &headers, text.as_bytes(), DETAILS);
     }
 
     /// A piece of `length` bytes has come.

@@ -270,7 +270,10 @@ fn peer_of_the_proxy_protocol_is_the_one_to_trust() {
 
 #[test]
 fn access_log_is_told_the_client() {
-    for (settings, expected) in [("{}", None), (r#"{"access_log": true}"#, Some("192.0.2.1"))] {
+    for (settings, expected) in [
+        ("{}", None),
+        (r#"{"access_log": ["client"]}"#, Some("192.0.2.1")),
+    ] {
         let expected = expected.map(str::to_owned);
         let seen = std::thread::spawn(move || {
             let (envoy, _) = envoy_thread::start_with(settings);
@@ -284,9 +287,14 @@ fn access_log_is_told_the_client() {
 
 /// Status and details of the refusal of `request`, over HTTP/2; none if it comes to the loop.
 fn refusal(request: Request) -> Option<(u32, String)> {
+    refusal_by("{}", request)
+}
+
+/// The same with settings.
+fn refusal_by(settings: &'static str, request: Request) -> Option<(u32, String)> {
     let request = request.attribute(AttributeId::RequestProtocol, "HTTP/2");
     std::thread::spawn(move || {
-        let (envoy, mut played) = envoy_thread::start();
+        let (envoy, mut played) = envoy_thread::start_with(settings);
         let stream = envoy.stream(request);
         stream.request_headers(true);
         envoy.run_events();
@@ -402,6 +410,40 @@ fn request_of_http_10_without_a_host_has_none() {
     let heads = heads_of([request("HTTP/1.0"), request("HTTP/1.1")]);
     let hosts: Vec<_> = heads.iter().map(|head| fields(head).len()).collect();
     assert_eq!(hosts, [0, 1]);
+}
+
+#[test]
+fn head_above_a_limit_is_refused() {
+    let request = || Request::get("/").header("a", "1").header("b", "2");
+    for (settings, request, details) in [
+        // With the host.
+        (r#"{"limit_request_header_count": 3}"#, request(), None),
+        (
+            r#"{"limit_request_header_count": 2}"#,
+            request(),
+            Some("aiovoy_limit_request_header_count"),
+        ),
+        (
+            r#"{"limit_request_header_count": 4}"#,
+            ["a=1", "b=2", "c=3"]
+                .iter()
+                .fold(request(), |it, cookie| it.header("cookie", cookie)),
+            None,
+        ),
+        (
+            r#"{"limit_request_header_bytes": 100}"#,
+            request().header("c", "3".repeat(100)),
+            Some("aiovoy_limit_request_header_bytes"),
+        ),
+        (
+            r#"{"limit_request_header_bytes": 1000}"#,
+            request().header("c", "3".repeat(900)),
+            None,
+        ),
+    ] {
+        let expected = details.map(|details| (431, details.to_owned()));
+        assert_eq!(refusal_by(settings, request), expected, "{settings}");
+    }
 }
 
 #[test]

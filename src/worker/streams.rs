@@ -29,7 +29,7 @@ use envoy::{EnvoyFilter, Scheduler};
 use super::Worker;
 use crate::clock::Instant;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
-use crate::filter::Filter;
+use crate::filter::{Filter, Quota};
 use crate::process::Process;
 
 /// The one event that aiovoy commits to a stream: "take your turn".
@@ -51,6 +51,8 @@ pub(crate) struct Streams {
     closing: RefCell<VecDeque<(u64, Instant)>>,
     /// What [`believe_probe`](Self::believe_probe) has found.
     believes_probe: Cell<bool>,
+    /// The lines that the log takes of what is refused.
+    pub(crate) refusals: Quota,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.
@@ -95,6 +97,7 @@ impl Streams {
             in_turn: Cell::default(),
             closing: RefCell::default(),
             believes_probe: Cell::default(),
+            refusals: Quota::default(),
             resumed: RefCell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),

@@ -8,9 +8,9 @@ use crate::sys::{self, EnvoyBuffer};
 impl EnvoyFilter<'_> {
     /// Sets `key` of `namespace` in the stream's dynamic metadata, for the access log.
     #[inline]
-    pub fn set_dynamic_metadata(&mut self, namespace: &str, key: &str, value: &str) {
+    pub fn set_dynamic_metadata(&self, namespace: &str, key: &str, value: &str) {
         // SAFETY: the filter is live while it is lent; Envoy copies what it is handed, all of
-        // which outlives the call.
+        // which outlives the call. Nothing that is lent out by `&self` is of dynamic metadata.
         unsafe {
             sys::http_set_dynamic_metadata_string(
                 self.raw(),
