@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from deadline import eventually
-from serving import AIOVOY, RECENT, Server, ServerEnded, clean_environment, command
+from serving import AIOVOY, RECENT, TESTS, Server, ServerEnded, clean_environment, command
 
 from aiovoy.binary import envoy_binary
 from aiovoy.environ import libpython_path
+
+ROOT = TESTS.parent
+EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
 
 
 def environment() -> dict[str, str]:
@@ -60,6 +64,38 @@ class PlainEnvoy(Server):
 def listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
+    """The example on other ports, for this Python, and with `changes` made in its text."""
+    text = EXAMPLE
+    name = f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+    changes = {
+        **changes,
+        "aiovoy/bridge.cpython-311-x86_64-linux-gnu.so": f"aiovoy/{name}",
+        "port_value: 8000": f"port_value: {port}",
+        "port_value: 9901": f"port_value: {admin}",
+        "127.0.0.1:9901": f"127.0.0.1:{admin}",
+    }
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def envoy(
+    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None, workers: int = 2
+) -> Iterator[PlainEnvoy]:
+    """An Envoy with the example's configuration, in the repository's root as the example says."""
+    port, admin = free_ports()
+    path = folder / "envoy.yaml"
+    path.write_text(configuration(port, admin, changes or {}))
+    server = PlainEnvoy(path, ROOT, env or environment(), port, workers)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -6,10 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,48 +15,13 @@ from conftest import Connect, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from http1 import Http1Connection
 from http2 import Http2Connection
-from plain_envoy import PlainEnvoy, environment, free_ports, listens, printed
+from plain_envoy import EXAMPLE, ROOT, PlainEnvoy, configuration, environment, envoy, listens, printed
 from serving import TESTS
 
 from aiovoy.binary import envoy_binary
 from aiovoy.environ import bridge_path
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
-
-ROOT = TESTS.parent
-EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
-
-
-def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
-    """The example on other ports, for this Python, and with `changes` made in its text."""
-    text = EXAMPLE
-    name = f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
-    changes = {
-        **changes,
-        "aiovoy/bridge.cpython-311-x86_64-linux-gnu.so": f"aiovoy/{name}",
-        "port_value: 8000": f"port_value: {port}",
-        "port_value: 9901": f"port_value: {admin}",
-        "127.0.0.1:9901": f"127.0.0.1:{admin}",
-    }
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
-
-
-@contextmanager
-def envoy(
-    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None, workers: int = 2
-) -> Iterator[PlainEnvoy]:
-    """An Envoy with the example's configuration, in the repository's root as the example says."""
-    port, admin = free_ports()
-    path = folder / "envoy.yaml"
-    path.write_text(configuration(port, admin, changes or {}))
-    server = PlainEnvoy(path, ROOT, env or environment(), port, workers)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 async def test_example_answers_on_both_protocols(tmp_path: Path) -> None:

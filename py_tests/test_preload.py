@@ -11,7 +11,7 @@ import grpc
 import pytest
 from apps import Receive, Scope, Send, answer, routes
 from conftest import Serve, unlike_uvicorn
-from test_plain_envoy import environment, envoy
+from plain_envoy import environment, envoy
 
 from aiovoy.allocators import allocators_among
 

@@ -9,8 +9,8 @@ import pytest
 from apps import Receive, Scope, Send, answer, body, note, routes, start
 from conftest import Connect, unlike_uvicorn
 from exchange import ResponseCut
+from plain_envoy import envoy
 from serving import TESTS
-from test_plain_envoy import envoy
 
 pytestmark = unlike_uvicorn("this is about Envoy")
 
