@@ -2,6 +2,7 @@
 
 import os
 import select
+import stat
 import subprocess
 from typing import IO, Any
 
@@ -22,6 +23,15 @@ def inherited(number: int) -> int:
     A script that has closed one may have opened something of its own in its place.
     """
     return number if os.get_inheritable(number) else subprocess.DEVNULL
+
+
+def waits(output: IO[Any] | int) -> bool:
+    """Whether who writes to `output` may have to wait for somebody who reads it: a pipe or a socket."""
+    number = output if isinstance(output, int) else output.fileno()
+    if number < 0:
+        return False
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def duplicate(output: IO[Any] | int) -> int:

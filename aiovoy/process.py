@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import interpreter
-from .access_log import AccessLogRelay
 from .binary import envoy_binary
 from .bootstrap import bootstrap, write_secrets
 from .config import LOG_LEVELS, Config
 from .control import ControlChannel, Event
-from .descriptors import Output, fill_standard, inherited
+from .descriptors import Output, fill_standard, inherited, waits
 from .environ import check_bridge, envoy_environ
 from .errors import StartupError
 from .folder import CONTROL_SOCKET, RunFolder
 from .port import HeldPort, authority, reason
+from .relay import Relay
 from .renewal import Renewal
 from .uds import HeldUds
 
@@ -79,7 +79,7 @@ class EnvoyProcess:
         self._stderr = _Tail(stderr)
         binary = envoy_binary(config.envoy)
         check_bridge()
-        with contextlib.ExitStack() as made:
+        with contextlib.ExitStack() as made, contextlib.ExitStack() as written:
             made.callback(self._release_ports)
             self._hold_ports()
             if config.uds is not None:
@@ -96,7 +96,11 @@ class EnvoyProcess:
                     made.callback(Renewal(secrets).close)
                 access_log = folder / "access.log" if config.access_log else None
                 if access_log is not None:
-                    made.callback(AccessLogRelay(access_log, stdout).close)
+                    made.callback(Relay(access_log, stdout, "the access log", "standard output").close)
+                if waits(stderr):
+                    log = folder / "stderr"
+                    made.callback(Relay(log, stderr, "the log", "standard error").close)
+                    stderr = written.enter_context(log.open("wb"))
                 document = bootstrap(
                     config,
                     host=self.host,

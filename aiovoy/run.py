@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import __version__
@@ -77,12 +77,17 @@ class _Stop:
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+        handlers: dict[int, Callable[[int], None]] = dict.fromkeys(_STOP_SIGNALS, self._signalled)
+        # Other servers have a use for these; one that is sent them by habit must not end.
+        handlers |= dict.fromkeys([signal.SIGUSR1, signal.SIGUSR2], _ignored)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            handlers[signal.SIGHUP] = self._hung_up if _has_terminal() else _ignored
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler, number)
         try:
             yield
         finally:
-            for number in _STOP_SIGNALS:
+            for number in handlers:
                 loop.remove_signal_handler(number)
 
     def exit_code(self, code: int) -> int:
@@ -102,11 +107,29 @@ class _Stop:
             self.signals.append(number)
             self._server.abort()
 
+    def _hung_up(self, number: int) -> None:
+        """SIGHUP: the terminal has gone, or somebody says so without meaning it."""
+        if not self.signals and not _has_terminal():
+            self._signalled(number)
+
     def _shutdown(self) -> None:
         self._shutting_down = True
         self._server.shutdown()
         if self._talk is not None:
             self._talk.say("aiovoy stopping (press CTRL+C again to quit at once)")
+
+
+def _ignored(_: int) -> None:
+    pass
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that can hang up; one that has hung up is none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _banner(config: Config, ready: Ready, seconds: float) -> str:

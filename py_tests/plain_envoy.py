@@ -43,10 +43,14 @@ def free_ports() -> tuple[int, int]:
 class PlainEnvoy(Server):
     """An Envoy with a configuration file."""
 
-    def __init__(self, path: Path, cwd: Path, env: dict[str, str], port: int, workers: int = 2) -> None:
-        arguments = ["-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
-        arguments += ["--component-log-level", "misc:error", "--concurrency", str(workers)]
-        super().__init__([str(envoy_binary(None)), *arguments], AIOVOY, cwd, env)
+    def __init__(
+        self, path: Path, cwd: Path, env: dict[str, str], port: int, workers: int = 2, stderr: Path | None = None
+    ) -> None:
+        words = [str(envoy_binary(None)), "-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
+        words += ["--component-log-level", "misc:error", "--concurrency", str(workers)]
+        if stderr is not None:
+            words = ["sh", "-c", f'exec "$@" 2>{stderr}', "sh", *words]
+        super().__init__(words, AIOVOY, cwd, env)
         self.port = port
         RECENT.append(self)
 
@@ -107,6 +111,7 @@ def printed(
     filters: str = "",
     clusters: str = "",
     workers: int = 1,
+    stderr: Path | None = None,
     **options: Any,
 ) -> Iterator[PlainEnvoy]:
     """An Envoy with the configuration that the command line prints for `app` and `options`.
@@ -127,7 +132,7 @@ def printed(
         text = text.replace("static_resources:\n", "static_resources:\n  clusters:\n" + textwrap.indent(clusters, "  "))
     path = folder / "printed.yaml"
     path.write_text(re.sub(r"( *)http_filters:\n", lambda key: key[0] + textwrap.indent(filters, key[1]), text))
-    server = PlainEnvoy(path, folder, environment(), port, workers)
+    server = PlainEnvoy(path, folder, environment(), port, workers, stderr)
     server.ssl_port = options.get("ssl_port", port)
     try:
         yield server

@@ -225,19 +225,13 @@ print("run")
 """
 
 
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        ("asyncio.run(main())", "cannot be called from a running event loop"),
-        ("in_a_thread()", "a server was started where the application runs, inside Envoy"),
-    ],
-)
-def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: Path, call: str, told: str) -> None:
+@pytest.mark.parametrize("call", ["asyncio.run(main())", "in_a_thread()"])
+def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: Path, call: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + call)
     words = [sys.executable, "-u", str(tmp_path / "script.py")]
     ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
     assert ended.stdout.count("run") == 2  # once as the script, once as the application
-    assert told in ended.stderr
+    assert "a server was started where the application runs, inside Envoy" in ended.stderr
 
 
 def test_script_with_a_guard(tmp_path: Path) -> None:

@@ -219,3 +219,35 @@ async def test_printed_configuration_runs_under_plain_envoy(tmp_path: Path) -> N
     with printed(tmp_path, "hello:app", app_dir=ROOT / "examples", workers=2) as server:
         await server.accepts()
         assert (await server.get("/")).body == b"Hello, world!"
+
+
+async def raises(scope: Scope, receive: Receive, send: Send) -> None:
+    raise LookupError("x" * 5000)
+
+
+async def test_log_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDWR)
+    with printed(tmp_path, f"{__name__}:raises", stderr=log) as server:
+        await server.accepts()
+        async with await Http1Connection.open(server.port) as connection:
+            for _ in range(100):
+                assert (await connection.get("/")).status == 500
+        # Envoy itself waits at its end.
+        reading = asyncio.get_running_loop().run_in_executor(None, read_all, reader)
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+        os.write(reader, END)
+        assert (await reading).count(b"LookupError: xxx") == 100
+    os.close(reader)
+
+
+END = b"the end of the test"
+
+
+def read_all(reader: int) -> bytes:
+    data = b""
+    while not data.endswith(END):
+        data += os.read(reader, 65536)
+    return data

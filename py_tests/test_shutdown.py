@@ -2,9 +2,15 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import pty
 import signal
+import subprocess
 import sys
+import termios
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +18,12 @@ import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from conftest import Connect, Serve, http3_too, unlike_uvicorn
-from deadline import eventually
+from deadline import DEADLINE, eventually
 from exchange import Connection, Exchange, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import AIOVOY, UNDER_TEST, UVICORN, Server, serve
+from serving import AIOVOY, BANNER, UNDER_TEST, UVICORN, Server, clean_environment, command, serve
 
 MEGABYTE = 1024 * 1024
 
@@ -377,15 +383,57 @@ async def test_envoy_ends_when_its_supervisor_is_killed(server: Server) -> None:
     await no_longer_listening(server)
 
 
+@contextlib.contextmanager
+def in_a_terminal(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server that has a terminal of its own, and the terminal's other end."""
+    terminal, stdin = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, which would be inherited
+
+    log = folder / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            command(app), env=clean_environment(), stdin=stdin, stderr=stderr, preexec_fn=take_terminal
+        )
+    os.close(stdin)
+    try:
+        end = time.monotonic() + DEADLINE
+        while not BANNER.search(log.read_text()):
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.01)
+        yield process, terminal
+    finally:
+        process.kill()
+        process.wait()
+
+
 @unlike_uvicorn("it is one process")
-async def test_nothing_is_left_when_the_terminal_goes_away(serve: Serve) -> None:
-    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and the server would inherit that
+async def test_nothing_is_left_when_the_terminal_goes_away(tmp_path: Path) -> None:
+    with in_a_terminal(tmp_path) as (process, terminal):
+        processes = psutil.Process(process.pid).children()
+        os.close(terminal)
+        await eventually(lambda: process.poll() is not None)
+        assert process.returncode == 0
+        await eventually(lambda: not any(alive(process) for process in processes))
+
+
+@unlike_uvicorn("these end it")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+async def test_other_signals_do_not_end_the_server(serve: Serve, tmp_path: Path, number: int) -> None:
     server = serve(app)
-    signal.signal(signal.SIGHUP, ours)
-    processes = server.processes()
-    os.killpg(server.pid, signal.SIGHUP)
-    await server.exit_code()
-    await eventually(lambda: not any(alive(process) for process in processes))
+    with in_a_terminal(tmp_path) as (process, terminal):
+        for pid in [server.pid, process.pid]:
+            # The first is the leader of its group, in which its Envoy is.
+            os.killpg(pid, number)
+            assert (await server.get("/plain")).status == 200
+        # They are handled in their order.
+        process.terminate()
+        await eventually(lambda: process.poll() is not None)
+        assert process.returncode == 0
+        os.close(terminal)
 
 
 @unlike_uvicorn("it is one process")

@@ -32,6 +32,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         Path(os.environ["GOODBYE"]).touch()
         await send({"type": "lifespan.shutdown.complete"})
         return
+    if scope["path"] == "/raise":
+        raise LookupError("x" * 5000)
     if scope["path"] == "/fill":
         threading.Thread(target=fill, daemon=True).start()
     await answer(send, os.getpid())
@@ -42,9 +44,10 @@ def fill() -> None:
         os.write(2, b"x")
 
 
-def waiting(pipe: int) -> int:
-    """Bytes that wait in a pipe to be read."""
-    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+def is_full(pipe: int) -> bool:
+    """Whether a pipe takes no more, as far as can be told: writes leave some room in it."""
+    waiting = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return waiting > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) * 3 // 4
 
 
 class Running:
@@ -123,9 +126,24 @@ async def test_standard_error_that_nobody_reads(folder: Path) -> None:
     with running(folder, stderr=write) as server:
         await eventually(server.ask)
         server.ask("/fill")
-        await eventually(lambda: waiting(read) == fcntl.fcntl(read, fcntl.F_GETPIPE_SZ))
+        await eventually(lambda: is_full(read))
         assert await server.terminate() == 0
     os.close(write)
+    os.close(read)
+
+
+async def test_requests_are_served_though_nobody_reads_what_is_logged(tmp_path: Path) -> None:
+    """The server's own lines: each of these requests has some thousand bytes of them."""
+    read, write = os.pipe()
+    with running(tmp_path, stderr=write) as server:
+        os.close(write)
+        await eventually(server.ask)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.path))) as client:
+            for _ in range(100):
+                assert client.get("http://localhost/raise").status_code == 500
+        assert is_full(read)
+        assert server.ask()
+        assert await server.terminate() == 0
     os.close(read)
 
 

@@ -115,6 +115,9 @@ impl Module for Bridge {
         if self.process.get().is_some() {
             return Err("a second aiovoy bootstrap extension: one serves the process".into());
         }
+        if let Err(error) = envoy::log_without_waiting() {
+            log::warn!("no thread for the log: who writes to it waits until it is read: {error}");
+        }
         if let Err(functions) = envoy::keep_from_children() {
             log::warn!(
                 "programs that the application starts inherit what Envoy opens by {functions}"

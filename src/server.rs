@@ -222,19 +222,25 @@ impl BootstrapExtension for Server {
         // Without a shutdown before it, Envoy has not come up: it has failed, which it has told, or
         // got a signal. What has started ends all the same.
         if !self.shared.stop.destroyed() {
-            give_up("the server has not come up, and does not end");
+            give_up(
+                "the server has not come up, and does not end",
+                2 * END_GRACE,
+            );
         }
         if let Some(python) = self.python.take()
             && !python.end(END_GRACE)
         {
-            give_up("`atexit` functions or threads of the application do not end");
+            give_up(
+                "`atexit` functions or threads of the application do not end",
+                END_GRACE,
+            );
         }
         let code = self.shared.stop.exit_code.load(Ordering::Relaxed);
         if code != 0 {
             // Envoy itself would exit with 0 after an orderly end.
             envoy::exit_now(code);
         }
-        watch_envoy();
+        watch_envoy(END_GRACE);
     }
 }
 
@@ -266,7 +272,10 @@ impl Shared {
         // Before its main loop runs, which this waits for, Envoy handles no signal.
         self.gauges().await;
         if timeout(END_GRACE, stop_loops(loops)).await.is_err() {
-            give_up("application code holds an event loop or its threads");
+            give_up(
+                "application code holds an event loop or its threads",
+                END_GRACE,
+            );
         }
         self.stop.complete();
     }
@@ -517,6 +526,8 @@ impl Stop {
             std::mem::take(&mut state.waiting)
         };
         self.completed.notify_all();
+        // Python ends within this time, too.
+        watch_envoy(2 * END_GRACE);
         if waiting.is_empty() && !*self.destroyed.borrow() {
             // Nothing but a signal begins an orderly end of Envoy.
             let process = rustix::process::getpid();
@@ -539,12 +550,15 @@ async fn stop_loops(loops: Vec<LoopThread>) {
     join_all(loops.iter().map(LoopThread::stop)).await;
 }
 
-/// Ends the process if Envoy does not, whose turn it is.
-fn watch_envoy() {
+/// Ends the process if Envoy has not ended it within `limit`.
+fn watch_envoy(limit: Duration) {
     let watch = std::thread::Builder::new().name("aiovoy-end".into());
-    let watch = watch.spawn(|| {
-        std::thread::sleep(END_GRACE);
-        give_up("Envoy does not end, perhaps because nobody reads what it logs");
+    let watch = watch.spawn(move || {
+        std::thread::sleep(limit);
+        give_up(
+            "Envoy does not end, perhaps because nobody reads what it logs",
+            limit,
+        );
     });
     if let Err(error) = watch {
         log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");
@@ -552,8 +566,8 @@ fn watch_envoy() {
 }
 
 /// Ends the process although something in it does not.
-fn give_up(what: &str) -> ! {
-    log::error!("{what}: ended after {} s", END_GRACE.as_secs());
+fn give_up(what: &str, after: Duration) -> ! {
+    log::error!("{what}: ended after {} s", after.as_secs());
     envoy::exit_now(ABORTED);
 }
 

@@ -75,6 +75,7 @@ pub use http::{
     HeadersStatus, HttpFilter, HttpFilterConfig, LocalReply, LocalReplyStatus, ResetReason,
     Scheduler, TrailersStatus,
 };
+pub use log::log_without_waiting;
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
 pub use stats::{CounterId, GaugeId, HistogramId};
 

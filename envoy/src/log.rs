@@ -4,12 +4,20 @@
 //!
 //! `log`'s own maximum stays at `trace`: Envoy's level can change while it runs (`/logging` of its
 //! admin interface), so Envoy is asked for each record.
+//!
+//! Envoy's logger waits for whoever reads its log. After [`log_without_waiting`] a thread of its own
+//! does that, and who has something to say goes on.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::sys;
+use crate::{is_forked, sys};
 
 /// Makes Envoy's logger the one of the `log` macros. Does nothing if there is one already, as when
 /// Envoy initialises a module again that stayed mapped.
@@ -18,6 +26,32 @@ pub(crate) fn install() {
         log::set_max_level(LevelFilter::Trace);
     }
 }
+
+/// From now on nobody waits for a log that is not read: up to 1,024 records wait themselves, more
+/// are counted and dropped. [`exit_now`](crate::exit_now) gives those that wait a moment.
+///
+/// # Errors
+///
+/// If there is no thread for it. Then the log is waited for as before.
+pub fn log_without_waiting() -> std::io::Result<()> {
+    let queue = Queue::start(write)?;
+    // A second call has been of no use, and its queue ends.
+    let _ = QUEUE.set(queue);
+    Ok(())
+}
+
+/// Waits until what was logged is written, but not for long.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_TIME);
+    }
+}
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// Records that may wait.
+const MOST: usize = 1024;
+const FLUSH_TIME: Duration = Duration::from_millis(200);
 
 struct EnvoyLog;
 
@@ -28,23 +62,103 @@ impl Log for EnvoyLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // The macros ask `log::max_level` only.
-        if !self.enabled(record.metadata()) {
+        // A child has no Envoy. The macros ask `log::max_level` only.
+        if is_forked() || !self.enabled(record.metadata()) {
             return;
         }
-        let message = match record.args().as_str() {
-            Some(message) => Cow::Borrowed(message),
-            None => Cow::Owned(record.args().to_string()),
+        let line = Line {
+            level: record.level(),
+            message: match record.args().as_str() {
+                Some(message) => Cow::Borrowed(message),
+                None => Cow::Owned(record.args().to_string()),
+            },
+            file: record.file_static().unwrap_or_default(),
+            number: record.line().unwrap_or_default(),
         };
-        let file = record.file().unwrap_or_default();
-        let line = record.line().unwrap_or_default();
-        // SAFETY: `log_v2` may be called from any thread; it copies `message` and `file`, which
-        // outlive the call.
-        unsafe { sys::log_v2(record.level().into(), (&*message).into(), file.into(), line) };
+        match QUEUE.get() {
+            Some(queue) => queue.post(line),
+            None => write(&line),
+        }
     }
 
-    /// Envoy flushes its sinks.
-    fn flush(&self) {}
+    fn flush(&self) {
+        flush();
+    }
+}
+
+/// What Envoy's logger is told.
+struct Line {
+    level: Level,
+    message: Cow<'static, str>,
+    file: &'static str,
+    number: u32,
+}
+
+fn write(line: &Line) {
+    let (level, message) = (line.level.into(), &*line.message);
+    // SAFETY: `log_v2` may be called from any thread; it copies `message` and `file`, which
+    // outlive the call.
+    unsafe { sys::log_v2(level, message.into(), line.file.into(), line.number) };
+}
+
+/// Lines on their way to the thread that writes them.
+struct Queue {
+    lines: SyncSender<Line>,
+    counts: &'static Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Lines that are posted and not written.
+    waiting: AtomicUsize,
+    /// Lines that nobody will see.
+    dropped: AtomicUsize,
+}
+
+impl Queue {
+    /// Starts a thread that calls `write` for each line.
+    fn start(write: impl Fn(&Line) + Send + 'static) -> std::io::Result<Self> {
+        let (lines, posted) = sync_channel(MOST);
+        // As long as the process, as its thread is.
+        let counts: &'static Counts = Box::leak(Box::default());
+        let run = move || write_all(&posted, counts, write);
+        Builder::new().name("module-log".into()).spawn(run)?;
+        Ok(Self { lines, counts })
+    }
+
+    fn post(&self, line: Line) {
+        self.counts.waiting.fetch_add(1, Ordering::SeqCst);
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.lines.try_send(line)
+        {
+            self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.counts.dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn flush(&self, limit: Duration) {
+        let begin = Instant::now();
+        while self.counts.waiting.load(Ordering::SeqCst) > 0 && begin.elapsed() < limit {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn write_all(posted: &Receiver<Line>, counts: &Counts, write: impl Fn(&Line)) {
+    for line in posted {
+        write(&line);
+        let dropped = counts.dropped.swap(0, Ordering::SeqCst);
+        if dropped > 0 {
+            write(&Line {
+                level: Level::Warn,
+                message: format!("{dropped} lines of the log are missing: nobody has read it")
+                    .into(),
+                file: file!(),
+                number: line!(),
+            });
+        }
+        counts.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl From<Level> for sys::LogLevel {
@@ -56,5 +170,59 @@ impl From<Level> for sys::LogLevel {
             Level::Debug => Self::Debug,
             Level::Trace => Self::Trace,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn line(number: usize) -> Line {
+        Line {
+            level: Level::Info,
+            message: number.to_string().into(),
+            file: "",
+            number: 0,
+        }
+    }
+
+    #[test]
+    fn lines_are_written_in_their_order() {
+        let (written, seen) = channel();
+        let queue = Queue::start(move |line| written.send(line.message.to_string()).expect("seen"));
+        let queue = queue.expect("a thread");
+        for number in 0..3 {
+            queue.post(line(number));
+        }
+        queue.flush(Duration::from_secs(10));
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_is_not_read() {
+        let (written, seen) = channel();
+        let (read, reads) = channel::<()>();
+        let queue = Queue::start(move |line| {
+            // Until the other end is dropped.
+            let _ = reads.recv();
+            written.send(line.message.to_string()).expect("seen");
+        });
+        let queue = queue.expect("a thread");
+        let posted = 2 * MOST;
+        for number in 0..posted {
+            queue.post(line(number));
+        }
+        queue.flush(Duration::from_millis(1));
+        assert!(seen.try_recv().is_err());
+        drop(read);
+        queue.flush(Duration::from_secs(10));
+        let seen: Vec<_> = seen.try_iter().collect();
+        let missing = seen.iter().find(|line| line.contains("are missing"));
+        let missing = missing.expect("told").split(' ').next().expect("a number");
+        let missing: usize = missing.parse().expect("a number");
+        assert!(missing > 0);
+        assert_eq!(seen.len() - 1, posted - missing);
     }
 }

@@ -66,8 +66,11 @@ pub fn concurrency() -> u32 {
 /// Ends the process at once, from any thread, with status `code`.
 ///
 /// `std::process::exit` would run the destructors of Envoy's C++ statics under the feet of threads
-/// that are still running. The other side of that: nothing is flushed.
+/// that are still running. The other side of that: nothing is flushed but what was logged.
 pub fn exit_now(code: i32) -> ! {
+    if !crate::is_forked() {
+        crate::log::flush();
+    }
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
 }

@@ -1,8 +1,8 @@
-"""The access log on its way from Envoy to standard output.
+"""What Envoy writes, on its way to a standard stream.
 
-Envoy keeps all that its log file does not take, without a bound, and ends only when that is written. So the file is a
-FIFO that is always read, and what standard output does not take is kept here, up to a bound. Lines beyond it are
-dropped, and their number is told.
+Envoy waits for who reads what it writes, with a lock that others want, too; or it keeps all that its access log does
+not take, without a bound. So it writes to a FIFO that is always read, and what the stream does not take is kept here,
+up to a bound. Lines beyond it are dropped, and their number is told.
 """
 
 import logging
@@ -24,14 +24,20 @@ STUCK_SECONDS = 2.0
 
 _PIECE = 64 * 1024
 
+_LINE_MILLISECONDS = 20
+
 _logger = logging.getLogger(__package__)
 
 
-class AccessLogRelay:
+class Relay:
     """Makes a FIFO for Envoy to write to, and relays whole lines of it, in threads of its own."""
 
-    def __init__(self, fifo: Path, output: IO[Any] | int) -> None:
-        """`output` is where to write, as `subprocess` takes it; the relay has a descriptor of its own for that."""
+    def __init__(self, fifo: Path, output: IO[Any] | int, what: str, stream: str) -> None:
+        """`output` is where to write, as `subprocess` takes it; the relay has a descriptor of its own for that.
+
+        `what` is relayed to which `stream`, in the words of a message.
+        """
+        self._what, self._stream = what, stream
         os.mkfifo(fifo, 0o600)
         # For writing, too: so it has no end while Envoy has it not open, or opens it anew.
         self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
@@ -63,7 +69,7 @@ class AccessLogRelay:
             self._pieces.clear()
         teller = self._writer  # it may have something to tell itself
         if lost:
-            teller = threading.Thread(target=_tell_of, args=[lost], name="aiovoy-log-teller", daemon=True)
+            teller = threading.Thread(target=self._tell_of, args=[lost], name="aiovoy-log-teller", daemon=True)
             teller.start()
         teller.join(STUCK_SECONDS)  # unless a logger is held up, too
 
@@ -71,11 +77,17 @@ class AccessLogRelay:
         poll = select.poll()
         poll.register(self._fifo, select.POLLIN)
         poll.register(self._closing, 0)
-        rest = b""
-        while self._fifo in dict(poll.poll()):
-            lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
-            self._put(lines + end)
-        self._put(rest)
+        rest = b""  # of a line whose end is to come, which is not waited for long
+        while True:
+            events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))
+            if self._fifo in events and len(rest) < _PIECE:
+                lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
+                self._put(lines + end)
+                continue
+            self._put(rest)
+            rest = b""
+            if self._closing in events and self._fifo not in events:
+                return
 
     def _put(self, piece: bytes) -> None:
         """Adds `piece`, whole lines, or drops them."""
@@ -96,15 +108,15 @@ class AccessLogRelay:
                 failed = False
             except OSError as error:
                 if not failed:
-                    _logger.warning("cannot write the access log: %s", reason(error))
+                    _logger.warning("cannot write %s: %s", self._what, reason(error))
                 failed = True
                 lost += piece.count(b"\n")
             lost += self._done(piece)
             if lost and not failed:
-                _tell_of(lost)
+                self._tell_of(lost)
                 lost = 0
         if lost:
-            _tell_of(lost)
+            self._tell_of(lost)
         os.close(self._output)
 
     def _next(self) -> bytes:
@@ -124,6 +136,6 @@ class AccessLogRelay:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
-
-def _tell_of(lines: int) -> None:
-    _logger.warning("dropped %d line%s of the access log: standard output took no more", lines, "s"[: lines != 1])
+    def _tell_of(self, lines: int) -> None:
+        many = "s"[: lines != 1]
+        _logger.warning("dropped %d line%s of %s: %s took no more", lines, many, self._what, self._stream)
