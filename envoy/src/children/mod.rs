@@ -31,14 +31,17 @@ static PROGRAM: OnceLock<Program> = OnceLock::new();
 /// # Errors
 ///
 /// The names of functions that can't be redirected in this Envoy: what it opens by those, programs
-/// that are started still inherit.
+/// that are started still inherit. One that is linked statically, say, calls none of them by its name.
 pub fn keep_from_children() -> Result<(), String> {
     let mut outcome = Ok(());
     PROGRAM.get_or_init(|| {
         let program = Program::running();
-        let missing = program.redirect(&descriptors::redirections());
-        if !missing.is_empty() {
-            outcome = Err(missing.join(", "));
+        let mut kept = program.redirect(&descriptors::redirections());
+        if !program.calls(c"accept4") {
+            kept.push("accept4".to_owned());
+        }
+        if !kept.is_empty() {
+            outcome = Err(kept.join(", "));
         }
         descriptors::take_open_ones();
         fork::watch();

@@ -6,12 +6,14 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ops::Range;
-use std::{ptr, slice};
+use std::{io, ptr, slice};
 
 /// Where the running program lies in memory.
 #[derive(Debug, Default)]
 pub(super) struct Program {
     code: Vec<Range<usize>>,
+    /// What the dynamic loader has made read-only once it was done with it (`PT_GNU_RELRO`).
+    protected: Range<usize>,
     /// Where its pointers to functions are, with the functions' names.
     slots: Vec<(&'static CStr, usize)>,
 }
@@ -50,19 +52,35 @@ impl Program {
     }
 
     /// Has calls of the named functions go to others, of the same signature. Returns the names of
-    /// those that the program does not call, or that it can't be kept from calling.
+    /// those that it can't be kept from calling.
     pub(super) fn redirect(&self, functions: &[(&'static CStr, *const c_void)]) -> Vec<String> {
-        let redirected = |(name, function): &&(&CStr, *const c_void)| {
-            let slots = self.slots.iter().filter(|(known, _)| known == name);
-            // All of them, not the first alone.
-            slots.fold(false, |found, (_, slot)| {
-                found | set_slot(*slot, *function).is_ok()
-            })
-        };
-        let missing = functions.iter().filter(|function| !redirected(function));
-        missing
-            .map(|(name, _)| name.to_string_lossy().into_owned())
-            .collect()
+        let mut kept = Vec::new();
+        for (name, function) in functions {
+            let mut slots = self.slots.iter().filter(|(known, _)| known == name);
+            if slots.any(|(_, slot)| self.set_slot(*slot, *function).is_err()) {
+                kept.push(name.to_string_lossy().into_owned());
+            }
+        }
+        kept
+    }
+
+    /// Whether the program calls a function of this name in a shared library.
+    pub(super) fn calls(&self, name: &CStr) -> bool {
+        self.slots.iter().any(|(known, _)| *known == name)
+    }
+
+    fn set_slot(&self, slot: usize, function: *const c_void) -> io::Result<()> {
+        let is_protected = self.protected.contains(&slot);
+        if is_protected {
+            protect(slot, libc::PROT_READ | libc::PROT_WRITE)?;
+        }
+        let place = ptr::with_exposed_provenance_mut::<*const c_void>(slot);
+        // SAFETY: aligned, and writable. Threads that read it meanwhile see one function or the other.
+        unsafe { place.write_volatile(function) };
+        if is_protected {
+            protect(slot, libc::PROT_READ)?;
+        }
+        Ok(())
     }
 
     /// Whether a function is one of the program's own.
@@ -133,6 +151,9 @@ unsafe extern "C" fn read_first(
         if segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_X != 0 {
             program.code.push(begin..begin + size);
         }
+        if segment.p_type == libc::PT_GNU_RELRO {
+            program.protected = begin..begin + size;
+        }
         if segment.p_type == libc::PT_DYNAMIC {
             let entries = ptr::with_exposed_provenance::<Dynamic>(begin);
             let count = size / size_of::<Dynamic>();
@@ -145,22 +166,15 @@ unsafe extern "C" fn read_first(
     1
 }
 
-/// Puts `function` into a slot, which the dynamic loader has protected as a rule (RELRO).
-fn set_slot(slot: usize, function: *const c_void) -> std::io::Result<()> {
+/// Sets what may be done with the page of a slot.
+fn protect(slot: usize, protection: c_int) -> io::Result<()> {
     // SAFETY: a plain question.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let page = usize::try_from(page).unwrap_or(4096);
-    let begin = ptr::with_exposed_provenance_mut::<c_void>(slot / page * page);
-    let protect = |protection| {
-        // SAFETY: it is memory of the program, which only ever reads there; a slot does not cross pages.
-        match unsafe { libc::mprotect(begin, page, protection) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    };
-    protect(libc::PROT_READ | libc::PROT_WRITE)?;
-    let slot = ptr::with_exposed_provenance_mut::<*const c_void>(slot);
-    // SAFETY: aligned, and writable now. Threads that read it meanwhile see one function or the other.
-    unsafe { slot.write_volatile(function) };
-    protect(libc::PROT_READ)
+    let begin = ptr::with_exposed_provenance_mut(slot / page * page);
+    // SAFETY: memory of the program, of which it only ever reads the page; a slot does not cross pages.
+    match unsafe { libc::mprotect(begin, page, protection) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
