@@ -5,8 +5,9 @@
     async with Server("main:app") as server:
         await server.wait()
 
-The command `aiovoy` does the same. `importer`, `lifespan`, `interpreter` and `event_loop` are for the bridge and run
-inside Envoy; all the rest runs in the process that starts Envoy, and is imported when it is asked for.
+The command `aiovoy` does the same. `importer`, `lifespan`, `interpreter`, `event_loop`, `signals` and `child` are for
+the bridge and run inside Envoy; all the rest runs in the process that starts Envoy, and is imported when it is asked
+for.
 """
 
 from importlib import import_module

@@ -280,8 +280,8 @@ JSON_LOG = {
 }
 
 
-OWN_DESCRIPTORS = 48
-"""File descriptors that an Envoy without connections has: 33 to 44, and a few more while it ends."""
+OWN_DESCRIPTORS = 56
+"""File descriptors that an Envoy without connections has: 35 to 46, and a few more while it ends."""
 
 
 def _max_connections() -> int:

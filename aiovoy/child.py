@@ -20,11 +20,8 @@ from typing import Any, NoReturn
 forked = False
 """Whether this process is such a child."""
 
-_event_loops: dict[int, Any] = {}
-"""The loops of the server, by the threads that they run on."""
-
-_pollers: set[int] = set()
-"""The descriptors by which the loops wait."""
+_event_loops: dict[int, tuple[Any, set[int]]] = {}
+"""The loops of the server with the descriptors by which they wait, by the threads that they run on."""
 
 
 def watch() -> None:
@@ -34,8 +31,14 @@ def watch() -> None:
 
 def know_loop(event_loop: Any, pollers: set[int]) -> None:
     """Tells of a loop of this thread. `pollers` are the descriptors by which it waits."""
-    _event_loops[threading.get_ident()] = event_loop
-    _pollers.update(pollers)
+    _event_loops[threading.get_ident()] = (event_loop, pollers)
+
+
+def forget_loop(event_loop: Any) -> None:
+    """The loop is closed, and its descriptors with it."""
+    for thread, (known, _) in list(_event_loops.items()):
+        if known is event_loop:
+            del _event_loops[thread]
 
 
 def open_pollers() -> set[int]:
@@ -50,22 +53,26 @@ def open_pollers() -> set[int]:
 
 def _become_ordinary() -> None:
     global forked
+    if forked:  # a child of a child
+        return
     forked = True
-    # The kernel has one list of what each of these watches, for parent and child: what the child took off it, and be
-    # it by freeing an object, the parent would hear no more of.
-    for poller in _pollers:
-        with select.epoll() as fresh:
-            os.dup2(fresh.fileno(), poller, inheritable=False)
     signal.set_wakeup_fd(-1)
-    signal.signal = signal.signal.__wrapped__  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for event_loop in _event_loops.values():
+    for event_loop, pollers in _event_loops.values():
+        # The kernel has one list of what each of these watches, for parent and child: what the child took off it, and
+        # be it by freeing an object, the parent would hear no more of.
+        for poller in pollers:
+            with select.epoll() as fresh:
+                os.dup2(fresh.fileno(), poller, inheritable=False)
         for number in event_loop.handled_signals:
             signal.signal(number, signal.SIG_DFL)
-    own = _event_loops.get(threading.get_ident())
+    own, _ = _event_loops.get(threading.get_ident(), (None, None))
     if own is not None:
         asyncio._set_running_loop(None)
         asyncio.set_event_loop(None)
+        # What was due in this turn is the parent's. uvloop does not show it.
+        for handle in getattr(own, "_ready", ()):
+            handle.cancel()
         own.stop()
 
 

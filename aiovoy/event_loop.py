@@ -12,12 +12,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy import child, interpreter
+from aiovoy import child, interpreter, signals
 
 
 def start_thread(name: str, main: Callable[[], None]) -> None:
     """Starts the thread that an event loop runs on."""
-    interpreter.LoopThread(target=main, name=name, daemon=False).start()
+    signals.LoopThread(target=main, name=name, daemon=False).start()
 
 
 def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -50,8 +50,10 @@ def run(event_loop: Any, failed: Callable[[str], None]) -> None:
     server: the loop goes on. Any other exception is the loop's own. `failed` is told of the first, which makes the
     server stop, and the loop goes on until then; another one, or one of a loop that is closed, is raised.
     """
-    # The import of the application may have had one of its own, as by `asyncio.run`.
+    # The import of the application may have had one of its own, as by `asyncio.run`, and handlers with it.
     asyncio.set_event_loop(event_loop)
+    if threading.current_thread() is threading.main_thread():
+        event_loop.survive_signals()
     is_failing = False
     while not event_loop.ending:
         try:
@@ -95,8 +97,10 @@ class _ServerLoop:
 
         Besides, the loop now wakes for signals, so that handlers set by `signal.signal` run at once.
         """
-        for number in _HARMLESS:
-            self._handle(number, _nothing)
+        # Nobody is sent the last one, and it ends nobody: it is for the waking.
+        for number in (*signals.HARMLESS, signal.SIGURG):
+            if signal.getsignal(number) is signal.SIG_DFL or number == signal.SIGURG:
+                self._handle(number, _nothing)
 
     def _handle(self, sig: int, callback: Any, *args: Any) -> None:
         super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
@@ -104,8 +108,8 @@ class _ServerLoop:
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         """As always, but for the signals of the server, and on loops outside Python's main thread: they get none."""
-        if sig in interpreter.SERVERS_SIGNALS:
-            interpreter.warn_of_handler(sig)
+        if sig in signals.SERVERS:
+            signals.warn(sig)
         elif threading.current_thread() is threading.main_thread():
             self._handle(sig, callback, *args)
 
@@ -113,14 +117,11 @@ class _ServerLoop:
         if threading.current_thread() is not threading.main_thread():
             return False
         removed: bool = super().remove_signal_handler(sig)  # type: ignore[misc]
-        if sig in _HARMLESS and self.ending:
+        if sig in signals.HARMLESS and self.ending:
             signal.signal(sig, _nothing)
-        elif sig in _HARMLESS:
+        elif sig in signals.HARMLESS:
             self._handle(sig, _nothing)
         return removed
-
-
-_HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def _nothing(*_: Any) -> None:
@@ -135,6 +136,7 @@ def close(event_loop: Any) -> None:
         event_loop.run_until_complete(event_loop.shutdown_asyncgens())
         event_loop.run_until_complete(event_loop.shutdown_default_executor())
     finally:
+        child.forget_loop(event_loop)
         asyncio.set_event_loop(None)
         event_loop.close()
 

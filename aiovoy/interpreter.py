@@ -6,35 +6,24 @@ Runs inside Envoy, once, on Python's main thread, right after the interpreter ha
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import sysconfig
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from aiovoy import child
+from aiovoy import child, signals
 
 inside_envoy = False
 """Whether this is the interpreter that the bridge has started."""
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
-Log = Callable[[str, str], None]
-
-log: Log
+log: signals.Log
 """Writes to the log of the server: level (`error`, `warning` or `info`) and text. Never raises, whatever has become of
 `sys.stderr`, and never waits."""
 
-SERVERS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
-"""They stop the server, whatever the application says."""
 
-_handled: set[int] = set()
-"""The signals that the application has a handler for."""
-
-
-def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
+def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) -> None:
     """Makes `sys` and `os.environ` what the application expects.
 
     `libpython` is the file of the library that is loaded, if it is one of its own.
@@ -48,9 +37,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: Log) -> None:
     sys.path.insert(0, os.fspath(app_dir))
     _warn_of_allocators()
     _restore_environment()
-    # The import of `signal` has given SIGINT to Python.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal = _signal_beside_the_server(signal.signal)
+    signals.share(log)
     child.watch()
 
 
@@ -112,42 +99,3 @@ def _restore_environment() -> None:
         os.environ["LD_LIBRARY_PATH"] = library_path
     if preload is not None:
         os.environ["LD_PRELOAD"] = preload
-
-
-class LoopThread(threading.Thread):
-    """The thread of an event loop that is not the first, which is on Python's main thread."""
-
-
-def _signal_beside_the_server(signal_signal: Any) -> Any:
-    """`signal.signal` that leaves the signals of the server to it, and says so.
-
-    Python takes signals on its main thread, where the first event loop runs. What an application does once on each
-    loop, as in its lifespan, need not fail on the others.
-    """
-
-    def signal_(signalnum: Any, handler: Any, /) -> Any:
-        if signalnum in SERVERS_SIGNALS:
-            warn_of_handler(signalnum)
-        elif not isinstance(threading.current_thread(), LoopThread):
-            before = signal_signal(signalnum, handler)
-            _handled.add(signalnum)
-            return before
-        return signal.getsignal(signalnum)
-
-    signal_.__wrapped__ = signal_signal  # type: ignore[attr-defined]
-    return signal_
-
-
-def handle_again() -> None:
-    """Gives signals that Envoy has taken when it began to run back to the application, if that had them before."""
-    for number in _handled & {signal.SIGHUP, signal.SIGUSR1}:
-        signal.signal(number, signal.getsignal(number))
-
-
-def warn_of_handler(signalnum: int) -> None:
-    """Says that no handler for this signal is installed, and what to do instead."""
-    log(
-        "warning",
-        f"no handler installed for {signal.Signals(signalnum).name}: it stops the server\n"
-        "hint: `lifespan.shutdown` tells of it",
-    )

@@ -77,6 +77,7 @@ class EnvoyProcess:
         stdout = inherited(1) if stdout is None else stdout
         stderr = inherited(2) if stderr is None else stderr
         self._stderr = _Tail(stderr)
+        log_waits = waits(stderr)
         binary = envoy_binary(config.envoy)
         check_bridge()
         with contextlib.ExitStack() as made, contextlib.ExitStack() as written:
@@ -97,7 +98,7 @@ class EnvoyProcess:
                 access_log = folder / "access.log" if config.access_log else None
                 if access_log is not None:
                     made.callback(Relay(access_log, stdout, "the access log", "standard output").close)
-                if waits(stderr):
+                if log_waits:
                     log = folder / "stderr"
                     made.callback(Relay(log, stderr, "the log", "standard error").close)
                     stderr = written.enter_context(log.open("wb"))

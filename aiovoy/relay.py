@@ -56,8 +56,9 @@ class Relay:
 
     def close(self) -> None:
         """Relays what Envoy has written until its end, unless standard output takes nothing any more."""
-        os.close(self._close)
+        os.write(self._close, b".")  # closing it would not do: a child that was forked has it open, too
         self._reader.join()
+        os.close(self._close)
         os.close(self._closing)
         os.close(self._fifo)
         with self._changed:
@@ -76,7 +77,7 @@ class Relay:
     def _read(self) -> None:
         poll = select.poll()
         poll.register(self._fifo, select.POLLIN)
-        poll.register(self._closing, 0)
+        poll.register(self._closing, select.POLLIN)
         rest = b""  # of a line whose end is to come, which is not waited for long
         while True:
             events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))

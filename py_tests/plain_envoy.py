@@ -128,8 +128,7 @@ def printed(
     for old, new in (changes or {}).items():
         assert old in text, old
         text = text.replace(old, new)
-    if clusters:
-        text = text.replace("static_resources:\n", "static_resources:\n  clusters:\n" + textwrap.indent(clusters, "  "))
+    text = text.replace("  clusters:\n", "  clusters:\n" + textwrap.indent(clusters, "  "))
     path = folder / "printed.yaml"
     path.write_text(re.sub(r"( *)http_filters:\n", lambda key: key[0] + textwrap.indent(filters, key[1]), text))
     server = PlainEnvoy(path, folder, environment(), port, workers, stderr)

@@ -1,7 +1,6 @@
 """Python code that runs inside the bridge, as finalisers and loops inside loops do: what it changes is not missed."""
 
 import asyncio
-import contextlib
 import gc
 import select
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from http2 import Http2Connection
 from serving import Server
 from ws_apps import accept, disconnect, hear, say
 from ws_client import VANISHED, dial
+
+from aiovoy import interpreter
 
 pytestmark = unlike_uvicorn("it has no bridge")
 
@@ -51,8 +52,8 @@ def enter(loop: Any) -> None:
     loop.create_future, loop.add_reader = create_future, keep_reader
 
 
-with contextlib.suppress(RuntimeError):
-    enter(asyncio.get_running_loop())
+if interpreter.inside_envoy:
+    enter(asyncio.get_event_loop())
 
 
 def next_messages() -> None:

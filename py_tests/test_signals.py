@@ -142,6 +142,36 @@ async def test_handlers_set_at_import_are_called(tmp_path: Path, loop: str) -> N
             await eventually(is_handled)
 
 
+LOOP_AT_IMPORT = """
+import asyncio, signal
+loop = asyncio.new_event_loop()
+loop.add_signal_handler(signal.SIGUSR2, print)
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+
+async def app(scope, receive, send):
+    heard = asyncio.get_running_loop().create_future()
+    signal.signal(signal.SIGUSR1, lambda *_: heard.done() or heard.set_result(None))
+    print("waits", flush=True)
+    await heard
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body"})
+"""
+
+
+@unlike_uvicorn("its process has no child")
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_at_import_leaves_signals_as_they_were(tmp_path: Path, loop: str) -> None:
+    (tmp_path / "main.py").write_text(LOOP_AT_IMPORT)
+    with serve("main:app", app_dir=tmp_path, lifespan="off", loop=loop) as server:
+        pid = await pid_of_envoy(server)
+        os.kill(pid, signal.SIGUSR2)
+        waiting = asyncio.create_task(server.get("/"))
+        await eventually(lambda: "waits" in server.output)
+        os.kill(pid, signal.SIGUSR1)
+        assert (await waiting).status == 200
+
+
 @unlike_uvicorn("it has handlers of its own that go")
 @pytest.mark.parametrize("way", ["signal", "loop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

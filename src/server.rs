@@ -240,7 +240,7 @@ impl BootstrapExtension for Server {
             // Envoy itself would exit with 0 after an orderly end.
             envoy::exit_now(code);
         }
-        watch_envoy(END_GRACE);
+        watch_envoy(|| true);
     }
 }
 
@@ -526,8 +526,8 @@ impl Stop {
             std::mem::take(&mut state.waiting)
         };
         self.completed.notify_all();
-        // Python ends within this time, too.
-        watch_envoy(2 * END_GRACE);
+        let destroyed = self.destroyed.subscribe();
+        watch_envoy(move || !*destroyed.borrow());
         if waiting.is_empty() && !*self.destroyed.borrow() {
             // Nothing but a signal begins an orderly end of Envoy.
             let process = rustix::process::getpid();
@@ -550,15 +550,17 @@ async fn stop_loops(loops: Vec<LoopThread>) {
     join_all(loops.iter().map(LoopThread::stop)).await;
 }
 
-/// Ends the process if Envoy has not ended it within `limit`.
-fn watch_envoy(limit: Duration) {
+/// Ends the process in a while if Envoy, whose turn it is, has not gone on by then.
+fn watch_envoy(is_stuck: impl FnOnce() -> bool + Send + 'static) {
     let watch = std::thread::Builder::new().name("aiovoy-end".into());
-    let watch = watch.spawn(move || {
-        std::thread::sleep(limit);
-        give_up(
-            "Envoy does not end, perhaps because nobody reads what it logs",
-            limit,
-        );
+    let watch = watch.spawn(|| {
+        std::thread::sleep(END_GRACE);
+        if is_stuck() {
+            give_up(
+                "Envoy does not end, perhaps because nobody reads what it logs",
+                END_GRACE,
+            );
+        }
     });
     if let Err(error) = watch {
         log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");

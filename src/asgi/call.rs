@@ -54,7 +54,15 @@ impl Call {
     fn end<'py>(&self, py: Python<'py>, resumed: PyResult<Resumed<'py>>) -> PyResult<Resumed<'py>> {
         if envoy::is_forked() {
             // The stream is the parent's, and so is the loop to which this would go back.
-            child::leave(py, resumed);
+            child::leave(
+                py,
+                resumed.and_then(|resumed| match resumed {
+                    Resumed::Returned(_) => Ok(()),
+                    Resumed::Yielded(_) => Err(PyRuntimeError::new_err(
+                        "a forked child has no event loop to wait in",
+                    )),
+                }),
+            );
         }
         let none = || Resumed::Returned(py.None().into_bound(py));
         match resumed {

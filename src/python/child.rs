@@ -4,7 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 /// Ends a child that comes back from the application, by returning or by raising.
-pub(crate) fn leave<T>(py: Python<'_>, came_back: PyResult<T>) -> ! {
+pub(crate) fn leave(py: Python<'_>, came_back: PyResult<()>) -> ! {
     let error = came_back.err().map(|error| error.into_value(py));
     let left = py
         .import(intern!(py, "aiovoy.child"))

@@ -70,9 +70,10 @@ impl MainThread {
     }
 }
 
-/// As much as a process's main thread has.
+/// As much as a process's main thread has, within reason.
 fn stack_size() -> usize {
     const USUAL: u64 = 8 * 1024 * 1024;
+    const MOST: u64 = 64 * 1024 * 1024;
     let limit = getrlimit(Resource::Stack).current.unwrap_or(USUAL);
-    usize::try_from(limit.max(USUAL)).unwrap_or(usize::MAX)
+    usize::try_from(limit.clamp(USUAL, MOST)).unwrap_or(usize::MAX)
 }

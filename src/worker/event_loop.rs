@@ -92,7 +92,7 @@ impl LoopThread {
     pub(crate) fn handle_signals_again(&self) {
         let called = Python::attach(|py| {
             let again = py
-                .import(intern!(py, "aiovoy.interpreter"))?
+                .import(intern!(py, "aiovoy.signals"))?
                 .getattr(intern!(py, "handle_again"))?;
             self.call_soon(py, (again,))
         });

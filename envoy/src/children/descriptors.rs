@@ -1,7 +1,8 @@
 //! Envoy's descriptors: close-on-exec each, and known, so that a forked child can close them.
 //!
-//! Invariant: a descriptor that Envoy has open is marked, and none else is. Between a mark and its
-//! descriptor nobody forks: see [`open`].
+//! Invariant: a descriptor that Envoy has opened by one of the calls below is marked as long as it is
+//! open, and none else is. Between a mark and its descriptor nobody forks ([`gated`]), but for a
+//! file's: opening one may take long.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs;
@@ -10,9 +11,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libc::{mode_t, sockaddr, socklen_t};
 
-/// The calls by which Envoy opens and closes descriptors, each with ours.
+/// The calls by which Envoy closes, the first, and opens descriptors, each with ours.
 pub(super) fn redirections() -> [(&'static CStr, *const c_void); 14] {
     [
+        (c"close", close as *const c_void),
         (c"socket", socket as *const c_void),
         (c"accept4", accept4 as *const c_void),
         (c"socketpair", socketpair as *const c_void),
@@ -26,7 +28,6 @@ pub(super) fn redirections() -> [(&'static CStr, *const c_void); 14] {
         (c"inotify_init1", inotify_init1 as *const c_void),
         (c"open", open_file as *const c_void),
         (c"open64", open_file as *const c_void),
-        (c"close", close as *const c_void),
     ]
 }
 

@@ -36,14 +36,19 @@ pub fn keep_from_children() -> Result<(), String> {
     let mut outcome = Ok(());
     PROGRAM.get_or_init(|| {
         let program = Program::running();
-        let mut kept = program.redirect(&descriptors::redirections());
+        let [closing, opening @ ..] = descriptors::redirections();
+        // What Envoy closes unseen may be somebody else's by the next fork: rather nothing then.
+        let mut kept = program.redirect(&[closing]);
+        if kept.is_empty() {
+            kept = program.redirect(&opening);
+            descriptors::take_open_ones();
+        }
         if !program.calls(c"accept4") {
             kept.push("accept4".to_owned());
         }
         if !kept.is_empty() {
             outcome = Err(kept.join(", "));
         }
-        descriptors::take_open_ones();
         fork::watch();
         program
     });

@@ -56,8 +56,10 @@ impl Program {
     pub(super) fn redirect(&self, functions: &[(&'static CStr, *const c_void)]) -> Vec<String> {
         let mut kept = Vec::new();
         for (name, function) in functions {
-            let mut slots = self.slots.iter().filter(|(known, _)| known == name);
-            if slots.any(|(_, slot)| self.set_slot(*slot, *function).is_err()) {
+            let slots = self.slots.iter().filter(|(known, _)| known == name);
+            // Each of them, whatever becomes of the others.
+            let failed = slots.filter(|(_, slot)| self.set_slot(*slot, *function).is_err());
+            if failed.count() > 0 {
                 kept.push(name.to_string_lossy().into_owned());
             }
         }
@@ -152,7 +154,8 @@ unsafe extern "C" fn read_first(
             program.code.push(begin..begin + size);
         }
         if segment.p_type == libc::PT_GNU_RELRO {
-            program.protected = begin..begin + size;
+            // Of its last page the loader protects nothing if other data is in it, too.
+            program.protected = begin..(begin + size) / page_size() * page_size();
         }
         if segment.p_type == libc::PT_DYNAMIC {
             let entries = ptr::with_exposed_provenance::<Dynamic>(begin);
@@ -168,13 +171,17 @@ unsafe extern "C" fn read_first(
 
 /// Sets what may be done with the page of a slot.
 fn protect(slot: usize, protection: c_int) -> io::Result<()> {
-    // SAFETY: a plain question.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let page = usize::try_from(page).unwrap_or(4096);
+    let page = page_size();
     let begin = ptr::with_exposed_provenance_mut(slot / page * page);
     // SAFETY: memory of the program, of which it only ever reads the page; a slot does not cross pages.
     match unsafe { libc::mprotect(begin, page, protection) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn page_size() -> usize {
+    // SAFETY: a plain question.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
