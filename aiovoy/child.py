@@ -64,8 +64,9 @@ def _become_ordinary() -> None:
         for poller in pollers:
             with select.epoll() as fresh:
                 os.dup2(fresh.fileno(), poller, inheritable=False)
-        for number in event_loop.handled_signals:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in event_loop.handled_signals.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.SIG_DFL)
     own, _ = _event_loops.get(threading.get_ident(), (None, None))
     if own is not None:
         asyncio._set_running_loop(None)

@@ -40,6 +40,16 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
     return event_loop  # type: ignore[no-any-return]
 
 
+def own_thread(event_loop: Any) -> None:
+    """Makes the thread that of `event_loop` again, after an import that has had one of its own, as by `asyncio.run`.
+
+    Envoy does not run yet: what it does at signals counts from then on.
+    """
+    asyncio.set_event_loop(event_loop)
+    if threading.current_thread() is threading.main_thread():
+        event_loop.survive_signals()
+
+
 _STOPPED = "the application stopped the event loop, which is the server's: it goes on"
 
 
@@ -50,10 +60,6 @@ def run(event_loop: Any, failed: Callable[[str], None]) -> None:
     server: the loop goes on. Any other exception is the loop's own. `failed` is told of the first, which makes the
     server stop, and the loop goes on until then; another one, or one of a loop that is closed, is raised.
     """
-    # The import of the application may have had one of its own, as by `asyncio.run`, and handlers with it.
-    asyncio.set_event_loop(event_loop)
-    if threading.current_thread() is threading.main_thread():
-        event_loop.survive_signals()
     is_failing = False
     while not event_loop.ending:
         try:
@@ -90,7 +96,10 @@ class _ServerLoop:
 
     def __init__(self) -> None:
         super().__init__()
-        self.handled_signals: set[int] = set()
+        self.handled_signals: dict[int, Any] = {}
+        """What Python calls for signals that the loop has a handler for, as `signal.getsignal` tells it."""
+        self._quiet: set[int] = set()
+        """Those of them whose handler does nothing."""
 
     def survive_signals(self) -> None:
         """Sees to it that no signal that other servers have a use for ends this one.
@@ -99,12 +108,18 @@ class _ServerLoop:
         """
         # Nobody is sent the last one, and it ends nobody: it is for the waking.
         for number in (*signals.HARMLESS, signal.SIGURG):
-            if signal.getsignal(number) is signal.SIG_DFL or number == signal.SIGURG:
+            quiet = self.handled_signals.get(number) if number in self._quiet else None
+            if signal.getsignal(number) in (signal.SIG_DFL, quiet):
                 self._handle(number, _nothing)
 
     def _handle(self, sig: int, callback: Any, *args: Any) -> None:
         super().add_signal_handler(sig, callback, *args)  # type: ignore[misc]
-        self.handled_signals.add(sig)
+        self.handled_signals[sig] = signal.getsignal(sig)
+        if callback is _nothing:
+            self._quiet.add(sig)
+            signals.handled.discard(sig)
+        else:
+            self._quiet.discard(sig)
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         """As always, but for the signals of the server, and on loops outside Python's main thread: they get none."""

@@ -20,9 +20,10 @@ HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Log = Callable[[str, str], None]
 
-_log: Log
-_handled: set[int] = set()
+handled: set[int] = set()
 """Those that the application has a handler for."""
+
+_log: Log
 
 
 class LoopThread(threading.Thread):
@@ -52,7 +53,7 @@ def _beside_the_server(signal_signal: Any) -> Any:
             warn(signalnum)
         elif not isinstance(threading.current_thread(), LoopThread):
             before = signal_signal(signalnum, handler)
-            _handled.add(signalnum)
+            handled.add(signalnum)
             return before
         return signal.getsignal(signalnum)
 
@@ -61,7 +62,7 @@ def _beside_the_server(signal_signal: Any) -> Any:
 
 def handle_again() -> None:
     """Gives signals that Envoy has taken when it began to run back to the application, if that had them before."""
-    for number in _handled & {signal.SIGHUP, signal.SIGUSR1}:
+    for number in handled & {signal.SIGHUP, signal.SIGUSR1}:
         signal.signal(number, signal.getsignal(number))
 
 

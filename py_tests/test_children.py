@@ -236,13 +236,22 @@ async def ordinary(scope: Scope, receive: Receive, send: Send) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN) is signal.SIG_DFL,
             early_signal(signal.SIGTERM, signal.SIG_DFL) is signal.SIG_IGN,
             uvloop.run(hears_of(signal.SIGTERM)),
+            signal.getsignal(signal.SIGUSR1) is kept_handler,
+            signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL,
             status_of(grandchild) == 0,
             not connections(os.getpid()),
         ]
         os._exit(100 + checks.index(False) if False in checks else 0)
 
     here = scope["path"].endswith("/here")
+    # A plain process would inherit the first, and has no use for the other, whose loop is the parent's.
+    signal.signal(signal.SIGUSR1, kept_handler)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, print)
     await answer(send, status_of(act) if here else await asyncio.to_thread(status_of, act))
+
+
+def kept_handler(*_: Any) -> None:
+    pass
 
 
 async def hears_of(number: int) -> bool:

@@ -251,3 +251,28 @@ def read_all(reader: int) -> bytes:
     while not data.endswith(END):
         data += os.read(reader, 65536)
     return data
+
+
+ACCESS_LOG = """
+          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: %s
+"""
+
+
+async def test_log_files_are_opened_anew_at_sigusr1(tmp_path: Path) -> None:
+    """As who rotates them wants it; the application has no handler for it."""
+    log, prefix = tmp_path / "access.log", "          stat_prefix: http\n"
+    with envoy(tmp_path, {prefix: prefix + ACCESS_LOG.lstrip("\n") % log}) as server:
+        await server.accepts()
+        await server.get("/")
+        log.rename(tmp_path / "access.log.1")
+        os.kill(server.pid, signal.SIGUSR1)
+
+        async def is_new() -> bool:
+            await server.get("/")
+            return log.exists()
+
+        await eventually(is_new)

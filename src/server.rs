@@ -512,10 +512,11 @@ impl Stop {
         let mut state = self.state.lock();
         // The loops have their own grace within this time.
         let limit = 2 * END_GRACE;
-        let late = self
-            .completed
-            .wait_while_for(&mut state, |state| !state.complete, limit);
-        !late.timed_out()
+        let mut wait = || {
+            self.completed
+                .wait_while_for(&mut state, |state| !state.complete, limit)
+        };
+        !envoy::waiting(&mut wait).timed_out()
     }
 
     /// Everything has ended. Envoy goes on with its own end, or is told to begin it.

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 extern "C" fn handler(_: c_int) {}
 
@@ -50,6 +51,7 @@ fn in_child(check: impl FnOnce() -> bool) -> bool {
 fn children_get_nothing_of_the_program() {
     of_what_it_has();
     of_what_it_opens_meanwhile();
+    of_what_it_is_amid();
 }
 
 fn of_what_it_has() {
@@ -104,6 +106,26 @@ fn of_what_it_opens_meanwhile() {
     for thread in opening {
         thread.join().expect("no panic");
     }
+}
+
+/// A thread that does one thing after the other, with a wait between, as an event loop does.
+fn of_what_it_is_amid() {
+    static IS_AMID: AtomicBool = AtomicBool::new(false);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    let busy = std::thread::spawn(|| {
+        while !IS_OVER.load(Ordering::SeqCst) {
+            envoy::waiting(std::thread::yield_now);
+            IS_AMID.store(true, Ordering::SeqCst);
+            (0..1000).for_each(|_| std::hint::spin_loop());
+            IS_AMID.store(false, Ordering::SeqCst);
+        }
+    });
+    for _ in 0..200 {
+        assert!(in_child(|| !IS_AMID.load(Ordering::SeqCst)));
+    }
+    IS_OVER.store(true, Ordering::SeqCst);
+    busy.join().expect("no panic");
+    assert!(in_child(|| true), "one that has ended is not waited for");
 }
 
 fn is_socket(descriptor: RawFd) -> bool {

@@ -66,7 +66,9 @@ impl MainThread {
     /// Returns whether it has ended within `limit`.
     pub(crate) fn end(self, limit: Duration) -> bool {
         drop(self.end);
-        self.ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+        // What ends may fork, as `atexit` functions do.
+        let ended = envoy::waiting(|| self.ended.recv_timeout(limit));
+        ended != Err(RecvTimeoutError::Timeout)
     }
 }
 

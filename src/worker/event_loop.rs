@@ -194,6 +194,10 @@ where
 {
     let py = event_loop.py();
     let apps = (start.apps)(py)?;
+    let owned = py
+        .import(intern!(py, "aiovoy.event_loop"))
+        .and_then(|module| module.call_method1(intern!(py, "own_thread"), (event_loop,)));
+    owned.map_err(|error| traceback::format(py, &error))?;
     let dispatcher = Dispatcher::start(
         event_loop,
         start.worker,

@@ -5,14 +5,17 @@
 //! file's: opening one may take long.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fs;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, ptr};
 
 use libc::{mode_t, sockaddr, socklen_t};
 
-/// The calls by which Envoy closes, the first, and opens descriptors, each with ours.
-pub(super) fn redirections() -> [(&'static CStr, *const c_void); 14] {
+use super::gate::{gated, waiting};
+
+/// The calls by which Envoy closes, the first, and opens descriptors, and by which its threads wait,
+/// each with ours.
+pub(super) fn redirections() -> [(&'static CStr, *const c_void); 16] {
     [
         (c"close", close as *const c_void),
         (c"socket", socket as *const c_void),
@@ -28,6 +31,8 @@ pub(super) fn redirections() -> [(&'static CStr, *const c_void); 14] {
         (c"inotify_init1", inotify_init1 as *const c_void),
         (c"open", open_file as *const c_void),
         (c"open64", open_file as *const c_void),
+        (c"epoll_wait", epoll_wait as *const c_void),
+        (c"nanosleep", nanosleep as *const c_void),
     ]
 }
 
@@ -87,40 +92,6 @@ pub(super) fn close_all() {
             }
         }
     }
-}
-
-/// Keeps forks out while a descriptor and its mark differ: in the upper half how many forks are on
-/// their way, in the lower how many threads are at it. Neither takes long; nobody sleeps in it.
-static GATE: AtomicU32 = AtomicU32::new(0);
-const FORK: u32 = 1 << 16;
-
-/// Begins a fork.
-pub(super) fn begin_fork() {
-    GATE.fetch_add(FORK, Ordering::SeqCst);
-    while !GATE.load(Ordering::SeqCst).is_multiple_of(FORK) {
-        std::thread::yield_now();
-    }
-}
-
-/// Ends it, in the parent.
-pub(super) fn end_fork() {
-    GATE.fetch_sub(FORK, Ordering::SeqCst);
-}
-
-/// Ends it in the child, which has no other threads.
-pub(super) fn end_fork_in_child() {
-    GATE.store(0, Ordering::SeqCst);
-}
-
-fn gated<T>(act: impl FnOnce() -> T) -> T {
-    let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
-    let enter = |gate: u32| (gate < FORK).then_some(gate + 1);
-    while GATE.fetch_update(success, failure, enter).is_err() {
-        std::thread::yield_now();
-    }
-    let result = act();
-    GATE.fetch_sub(1, Ordering::SeqCst);
-    result
 }
 
 /// Opens a descriptor and marks it.
@@ -252,6 +223,32 @@ extern "C" fn close(descriptor: c_int) -> c_int {
         mark(descriptor, false);
         close_now(descriptor)
     })
+}
+
+unsafe extern "C" fn epoll_wait(
+    poller: c_int,
+    events: *mut libc::epoll_event,
+    most: c_int,
+    timeout: c_int,
+) -> c_int {
+    let signals = ptr::null::<libc::sigset_t>();
+    // SAFETY: the caller's place for so many events; no signals are given.
+    waiting(|| unsafe {
+        system_call!(
+            SYS_epoll_pwait,
+            poller,
+            events,
+            most,
+            timeout,
+            signals,
+            8usize
+        )
+    })
+}
+
+unsafe extern "C" fn nanosleep(time: *const libc::timespec, left: *mut libc::timespec) -> c_int {
+    // SAFETY: the caller's pointers.
+    waiting(|| unsafe { system_call!(SYS_nanosleep, time, left) })
 }
 
 fn close_now(descriptor: RawFd) -> c_int {

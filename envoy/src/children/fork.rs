@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{PROGRAM, descriptors};
+use super::{PROGRAM, descriptors, gate};
 
 static FORKED: AtomicBool = AtomicBool::new(false);
 
@@ -56,17 +56,17 @@ unsafe extern "C" fn before() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), blocked.as_mut_ptr()) };
     // SAFETY: filled above.
     BLOCKED.set(Some(unsafe { blocked.assume_init() }));
-    descriptors::begin_fork();
+    gate::begin_fork();
 }
 
 unsafe extern "C" fn after_in_parent() {
-    descriptors::end_fork();
+    gate::end_fork();
     restore_signals();
 }
 
 unsafe extern "C" fn after_in_child() {
     FORKED.store(true, Ordering::Relaxed);
-    descriptors::end_fork_in_child();
+    gate::end_fork_in_child();
     descriptors::close_all();
     for signal in 1..=libc::SIGRTMAX() {
         let mut action = MaybeUninit::<libc::sigaction>::uninit();

@@ -10,15 +10,17 @@
 //!   `posix_spawn`): each is close-on-exec from the moment when it is opened. For that the calls by
 //!   which Envoy opens descriptors are [redirected](redirect).
 //! - **Forked children** have none of Envoy's descriptors open and none of its signal handlers, from
-//!   their first instruction on: see [`fork`].
+//!   their first instruction on: see [`fork`]. Nor do they find anything half done: see [`gate`].
 
 mod descriptors;
 mod fork;
+mod gate;
 mod redirect;
 
 use std::sync::OnceLock;
 
 pub use fork::is_forked;
+pub use gate::waiting;
 use redirect::Program;
 
 /// Envoy, or the program in its place in tests.
