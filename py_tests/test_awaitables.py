@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
 from conftest import Connect
+from deadline import eventually
 from serving import Server, serve
 
 # Long enough to never end a test that works; what waits this long waits for good.
@@ -604,7 +605,7 @@ async def test_loop_goes_on_when_an_application_stops_it(server: Server, connect
     connection = await connect(server)
     for _ in range(2):
         assert (await connection.get("/stops_the_loop")).body == b"goes on"
-    assert "stopped the event loop" in server.fresh_log
+    await eventually(lambda: "stopped the event loop" in server.fresh_log)
 
 
 async def too_deep(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,6 +9,8 @@
 //! does that, and who has something to say goes on.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -28,12 +30,20 @@ pub(crate) fn install() {
 }
 
 /// From now on nobody waits for a log that is not read: up to 1,024 records wait themselves, more
-/// are counted and dropped. [`exit_now`](crate::exit_now) gives those that wait a moment.
+/// are counted and dropped. [`exit_now`](crate::exit_now) gives those that wait a moment. A standard
+/// error that is a file is written to at once, since nobody has to read that.
 ///
 /// # Errors
 ///
 /// If there is no thread for it. Then the log is waited for as before.
 pub fn log_without_waiting() -> std::io::Result<()> {
+    let stderr = std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from);
+    if stderr.is_ok_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file())) {
+        return Ok(());
+    }
     let queue = Queue::start(write)?;
     // A second call has been of no use, and its queue ends.
     let _ = QUEUE.set(queue);

@@ -47,7 +47,7 @@ impl Outcome {
                 "ASGI application returned without starting a response: {}",
                 request.name()
             ),
-            Self::Raised(error) if disconnected && is_disconnect(py, error) => {}
+            Self::Raised(error) if disconnected && is_disconnect(py, error) => let_go(py, error),
             Self::Raised(error) => log::error!(
                 "exception in ASGI application: {}\n{}",
                 request.name(),
@@ -70,7 +70,9 @@ impl Outcome {
                 log::error!("ASGI application returned without completing its response: {name}");
             }
             (Self::Returned, _) => {}
-            (Self::Raised(error), websocket::Progress::Closed) if is_disconnect(py, error) => {}
+            (Self::Raised(error), websocket::Progress::Closed) if is_disconnect(py, error) => {
+                let_go(py, error);
+            }
             (Self::Raised(error), _) => log::error!(
                 "exception in ASGI application: {name}\n{}",
                 traceback::format(py, error)
@@ -104,4 +106,30 @@ fn is_disconnect(py: Python<'_>, error: &PyErr) -> bool {
         }
     }
     true
+}
+
+/// Takes from the frames of `error`, which nobody will read, what they hold: a generator that was
+/// streamed would be closed only when the collector comes to the circle of frames and exceptions.
+fn let_go(py: Python<'_>, error: &PyErr) {
+    let mut seen = FxHashSet::default();
+    let mut left = vec![error.clone_ref(py)];
+    while let Some(error) = left.pop() {
+        if !seen.insert(error.value(py).as_ptr().addr()) {
+            continue;
+        }
+        if error.is_instance_of::<PyBaseExceptionGroup>(py) {
+            let members = error.value(py).getattr(intern!(py, "exceptions"));
+            let members = members.and_then(|members| members.extract::<Vec<Bound<'_, PyAny>>>());
+            left.extend(members.into_iter().flatten().map(PyErr::from_value));
+        }
+        left.extend(error.cause(py));
+        left.extend(error.context(py));
+        let cleared = py
+            .import(intern!(py, "traceback"))
+            .and_then(|module| module.getattr(intern!(py, "clear_frames")))
+            .and_then(|clear| clear.call1((error.traceback(py),)));
+        if let Err(error) = cleared {
+            log::debug!("frames of a client that has gone are kept: {error}");
+        }
+    }
 }
