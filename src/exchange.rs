@@ -6,14 +6,15 @@
 //! none can reach another request's stream.
 
 mod fields;
+mod head;
 mod table;
 
-use smallvec::SmallVec;
-
-use crate::escape::escaped;
 use crate::file::FileRead;
 
 pub(crate) use fields::Fields;
+pub(crate) use head::{
+    ClientCertificate, Endpoint, HttpVersion, RequestHead, Tls, decode, port, split_target,
+};
 pub(crate) use table::Table;
 
 /// Names an exchange of one worker. An index is used again; its generation then differs.
@@ -284,124 +285,6 @@ pub(crate) struct WebSocketOffer {
     pub least_cost: usize,
 }
 
-/// Bytes that are few as a rule, such as an address, without an allocation.
-pub(crate) type Short = SmallVec<[u8; 24]>;
-
-/// The head of a request, owned.
-#[derive(Debug, Default)]
-pub(crate) struct RequestHead {
-    /// Which of the configuration's mounts has the application.
-    pub mount: usize,
-    /// The method as sent.
-    pub method: Short,
-    /// Path and query, as in `:path`.
-    pub target: Vec<u8>,
-    /// Whether the scheme is `https`.
-    pub https: bool,
-    /// Of a connection that is encrypted.
-    pub tls: Option<Tls>,
-    /// The protocol version.
-    pub version: HttpVersion,
-    /// The client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
-    /// Bytes of the body, as far as the client has announced them.
-    pub length: u64,
-    /// The client takes trailers.
-    pub takes_trailers: bool,
-    /// The client asks for a WebSocket.
-    pub websocket: bool,
-    /// The connection's other end, or what a trusted proxy says that it is.
-    pub client: Endpoint,
-    /// Our end.
-    pub server: Endpoint,
-    /// The fields in wire order, `host` first.
-    pub fields: Fields,
-}
-
-/// The TLS of a connection, with the numbers that IANA has registered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tls {
-    /// The version.
-    pub version: Option<u16>,
-    /// The cipher suite.
-    pub cipher: Option<u16>,
-    /// What the client has shown.
-    pub client: Option<Box<ClientCertificate>>,
-}
-
-/// A client's certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ClientCertificate {
-    /// With those that it was sent with, in PEM; the client's own is the first.
-    pub chain: Vec<String>,
-    /// Its subject, as in RFC 4514.
-    pub subject: String,
-}
-
-/// One end of a connection.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    /// An IP address; the path of a Unix domain socket; empty for its unnamed client.
-    pub host: Short,
-    /// None of a Unix domain socket.
-    pub port: Option<u16>,
-}
-
-impl Endpoint {
-    /// Reads Envoy's text: `ipv4:port`, `[ipv6]:port`, or a path.
-    pub(crate) fn parse(text: &[u8]) -> Self {
-        if let Some(colon) = text.iter().rposition(|&byte| byte == b':')
-            && let Some(port) = port(&text[colon + 1..])
-        {
-            let host = &text[..colon];
-            let ipv6 = host
-                .strip_prefix(b"[")
-                .and_then(|host| host.strip_suffix(b"]"));
-            return Self {
-                host: ipv6.unwrap_or(host).into(),
-                port: Some(port),
-            };
-        }
-        Self {
-            host: text.into(),
-            port: None,
-        }
-    }
-}
-
-/// A port number.
-pub(crate) fn port(digits: &[u8]) -> Option<u16> {
-    str::from_utf8(digits).ok()?.parse().ok()
-}
-
-impl RequestHead {
-    /// What the log calls the request: method, path, and its id if it has one. The query is left
-    /// out, since it may hold what is not for a log.
-    pub(crate) fn name(&self) -> String {
-        let path = self.target.split(|&byte| byte == b'?').next();
-        let mut name = [self.method.as_slice(), b" ", path.unwrap_or_default()].concat();
-        let mut fields = self.fields.iter();
-        if let Some((_, id)) = fields.find(|(name, _)| *name == b"x-request-id") {
-            name.extend_from_slice(&[b" (request ", id, b")"].concat());
-        }
-        escaped(&name).into_owned()
-    }
-}
-
-/// The protocol versions that Envoy serves.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum HttpVersion {
-    /// HTTP/1.0
-    Http10,
-    /// HTTP/1.1
-    #[default]
-    Http11,
-    /// HTTP/2
-    Http2,
-    /// HTTP/3
-    Http3,
-}
-
 /// The head of a final response, checked: see `asgi::message`.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
@@ -416,31 +299,6 @@ pub(crate) struct ResponseHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_read_as_envoy_writes_them() {
-        for (text, host, port) in [
-            (&b"127.0.0.1:8000"[..], &b"127.0.0.1"[..], Some(8000)),
-            (b"[::1]:0", b"::1", Some(0)),
-            (b"/run/aiovoy.sock", b"/run/aiovoy.sock", None),
-            (b"", b"", None),
-        ] {
-            let endpoint = Endpoint::parse(text);
-            assert_eq!((endpoint.host.as_slice(), endpoint.port), (host, port));
-        }
-    }
-
-    #[test]
-    fn requests_are_named_without_their_query() {
-        let mut head = RequestHead {
-            method: b"GET".as_slice().into(),
-            target: b"/a%20b?c=d".to_vec(),
-            ..RequestHead::default()
-        };
-        assert_eq!(head.name(), "GET /a%20b");
-        head.fields.push(b"x-request-id", b"1-2");
-        assert_eq!(head.name(), "GET /a%20b (request 1-2)");
-    }
 
     #[test]
     fn body_joins_only_the_same_open_response() {

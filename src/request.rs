@@ -5,9 +5,8 @@
 use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 
-use crate::asgi::scope::{decode, split_target};
 use crate::config::{Config, LogField};
-use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
+use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead, decode, split_target};
 use crate::proxies::Proxies;
 use crate::tls;
 

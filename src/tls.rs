@@ -4,7 +4,7 @@
 
 use envoy::{AttributeId, EnvoyFilter};
 
-use crate::exchange::{ClientCertificate, Tls};
+use crate::exchange::{ClientCertificate, Tls, decode};
 
 /// Where Envoy's configuration puts the name of the cipher suite, which is in no attribute.
 const CIPHER: &str = "aiovoy.tls_cipher";
@@ -55,7 +55,7 @@ fn chain(element: &[u8]) -> Vec<String> {
     let Some(encoded) = found.map(|at| &element[at + KEY.len()..]) else {
         return Vec::new();
     };
-    let text = crate::asgi::scope::decode(encoded.strip_suffix(b"\"").unwrap_or(encoded));
+    let text = decode(encoded.strip_suffix(b"\"").unwrap_or(encoded));
     text.split_inclusive(END).map(str::to_owned).collect()
 }
 

@@ -2,13 +2,13 @@
 //!
 //! The `http` scope of a request. ASGI HTTP 2.5, "HTTP Connection Scope".
 
-use std::borrow::Cow;
-
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::exchange::{Endpoint, HttpVersion, RequestHead, Tls, WebSocketOffer};
+use crate::exchange::{
+    Endpoint, HttpVersion, RequestHead, Tls, WebSocketOffer, decode, split_target,
+};
 
 /// What is the same in every scope of a worker.
 pub(crate) struct ScopeTemplate {
@@ -199,72 +199,4 @@ fn address<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Option<Bound<'
     }
     let host = String::from_utf8_lossy(&endpoint.host);
     (&*host, endpoint.port).into_pyobject(py).map(Some)
-}
-
-/// Path and query of a request target. The absolute form (RFC 9112, section 3.2.2) comes from
-/// Envoy as a path already.
-pub(crate) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
-    match target.iter().position(|&byte| byte == b'?') {
-        Some(at) => (&target[..at], &target[at + 1..]),
-        None => (target, b""),
-    }
-}
-
-/// Percent-decodes a path. What is not UTF-8 then becomes U+FFFD, as in uvicorn; what is no
-/// percent-encoding stays as it is.
-pub(crate) fn decode(path: &[u8]) -> Cow<'_, str> {
-    if !path.contains(&b'%') {
-        return String::from_utf8_lossy(path);
-    }
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&first, tail)) = rest.split_first() {
-        match tail {
-            [high, low, after @ ..] if first == b'%' => {
-                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) {
-                    decoded.push(high << 4 | low);
-                    rest = after;
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        decoded.push(first);
-        rest = tail;
-    }
-    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_percent_decoded_to_text() {
-        for (raw, expected) in [
-            (&b"/plain"[..], "/plain"),
-            (b"/a%20b", "/a b"),
-            (b"/%C3%a9", "/\u{e9}"),
-            (b"/%2F%25", "//%"),
-            (b"/%ff", "/\u{fffd}"),
-            (b"/%", "/%"),
-            (b"/%4", "/%4"),
-            (b"/%zz%41", "/%zzA"),
-            (b"/\xc3\xa9", "/\u{e9}"),
-        ] {
-            assert_eq!(decode(raw), expected);
-        }
-    }
-
-    #[test]
-    fn the_query_begins_at_the_first_question_mark() {
-        assert_eq!(split_target(b"/a?b=c?d"), (&b"/a"[..], &b"b=c?d"[..]));
-        assert_eq!(split_target(b"/a"), (&b"/a"[..], &b""[..]));
-    }
 }
