@@ -4,12 +4,13 @@
 //! loaded, and in place of the loop a [`PlayedLoop`], which does what the test says and no more.
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use envoy::Module;
 use envoy::fake::{self, Stream};
 use rustc_hash::FxHashMap;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::Bridge;
 use crate::clock;
@@ -18,9 +19,8 @@ use crate::exchange::{
     ExchangeId, Failure, Fields, Inbound, Outbound, Payload, Request, RequestHead, ResponseHead,
     WebSocketOffer, piece_cost,
 };
-use crate::filter::Settings;
 use crate::process::Process;
-use crate::request::Rules;
+use crate::runtime;
 use crate::worker::Worker;
 
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
@@ -98,17 +98,23 @@ fn process_with(workers: usize, settings: &str, ticks: Ticks) -> Arc<Process> {
     let mut settings: serde_json::Value = serde_json::from_str(settings).expect("JSON");
     settings["app"] = "main:app".into();
     let config = Config::parse(settings.to_string().as_bytes()).expect("valid settings");
-    let mut websockets = Settings::new(&config);
-    if ticks == Ticks::Played {
-        websockets.tick = Duration::MAX;
-    }
+    let tokio = match ticks {
+        Ticks::Real => runtime::get().handle(),
+        Ticks::Played => STILL.handle(),
+    };
     let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
     Arc::new(Process::new(
+        config.into(),
+        tokio.clone(),
         workers.collect(),
-        Rules::new(&config),
-        websockets,
     ))
 }
+
+/// A tokio that nobody runs.
+static STILL: LazyLock<Runtime> = LazyLock::new(|| {
+    let builder = &mut Builder::new_current_thread();
+    builder.build().expect("a runtime")
+});
 
 impl EnvoyThread {
     /// Makes this thread the Envoy worker thread `index` of `process`.

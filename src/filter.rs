@@ -48,11 +48,10 @@ impl FilterConfig {
 impl HttpFilterConfig for FilterConfig {
     fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
         let streams = Streams::of_thread(&self.process, envoy.worker_index());
-        let (process, envoy) = (self.process.clone(), envoy.filter_ref());
+        let envoy = envoy.filter_ref();
         Some(streams.clone().add(|id| {
             Rc::new(Filter {
                 id,
-                process,
                 streams,
                 envoy,
                 waiting: RefCell::default(),
@@ -71,7 +70,6 @@ impl HttpFilterConfig for FilterConfig {
 /// One stream.
 pub(crate) struct Filter {
     id: ExchangeId,
-    process: Arc<Process>,
     streams: Rc<Streams>,
     envoy: FilterRef,
     /// The request until it is given to the loop: its body may still grow.
@@ -137,7 +135,7 @@ impl HttpFilter for Filter {
             envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
             return HeadersStatus::StopIteration;
         }
-        let rules = &self.process.rules;
+        let rules = &self.streams.rules;
         let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
         self.tell_access_log(envoy, &head);
         self.version.set(head.version);
@@ -166,12 +164,17 @@ impl HttpFilter for Filter {
                 return HeadersStatus::StopIteration;
             }
         };
-        if handshake.is_some() && self.process.in_flight.draining() {
+        if handshake.is_some() && self.streams.process.in_flight.draining() {
             self.close_connection(envoy);
             self.turn_away(envoy, Refusal::STOPPING);
             return HeadersStatus::StopIteration;
         }
-        if !self.process.in_flight.arrive(rules.limit_concurrency) {
+        if !self
+            .streams
+            .process
+            .in_flight
+            .arrive(rules.limit_concurrency)
+        {
             self.turn_away(envoy, Refusal::BUSY);
             return HeadersStatus::StopIteration;
         }
@@ -222,7 +225,7 @@ impl HttpFilter for Filter {
         }
         body.received += length as u64;
         self.request.set(body);
-        if self.process.rules.limits_body(body.received) {
+        if self.streams.rules.limits_body(body.received) {
             return self.refuse_body(envoy);
         }
         if resumed {
@@ -283,8 +286,8 @@ impl HttpFilter for Filter {
         }
         if !self.posted.replace(false) {
             // It was refused; or Envoy or a filter before ours ended it before we saw it.
-            if cut && !self.process.rules.access_log.is_empty() {
-                let (head, _) = request::read_head(envoy, &self.process.rules, true);
+            if cut && !self.streams.rules.access_log.is_empty() {
+                let (head, _) = request::read_head(envoy, &self.streams.rules, true);
                 self.tell_access_log(envoy, &head);
             }
             self.streams.remove(envoy, self.id, []);
@@ -303,7 +306,7 @@ impl HttpFilter for Filter {
             self.id,
             request.into_iter().chain(left).chain(disconnect),
         );
-        self.process.in_flight.complete_stream();
+        self.streams.process.in_flight.complete_stream();
     }
 }
 
@@ -355,12 +358,12 @@ impl Filter {
         self.response.set(response);
         // On HTTP/2 and 3 the connection is not this response's alone (RFC 9113, section 8.2.2).
         let closes = head.close && self.version.get() <= HttpVersion::Http11;
-        if closes || self.process.in_flight.draining() {
+        if closes || self.streams.process.in_flight.draining() {
             self.close_connection(envoy);
         }
         let status = status_digits(head.status);
         let mut headers = headers(&status, &head.fields);
-        if let Some(services) = &self.process.rules.alt_svc
+        if let Some(services) = &self.streams.rules.alt_svc
             && self.tls.get()
             && head.fields.iter().all(|(name, _)| name != b"alt-svc")
         {

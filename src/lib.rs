@@ -52,14 +52,17 @@ mod tls;
 mod websocket;
 mod worker;
 
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use envoy::{BootstrapExtension, EnvoyBootstrap, EnvoyFilterConfig, HttpFilterConfig, Module};
+use envoy::{
+    BootstrapExtension, EnvoyBootstrap, EnvoyFilter, EnvoyFilterConfig, HttpFilter,
+    HttpFilterConfig, Module,
+};
 
 use config::Config;
-use filter::{FilterConfig, Settings};
+use filter::FilterConfig;
 use process::Process;
-use request::Rules;
 use server::Server;
 
 /// The module. Both its extensions, the HTTP filter and the bootstrap extension, are of one
@@ -84,22 +87,15 @@ impl Module for Bridge {
         if !config.is_empty() && config != b"{}" {
             return Err("the aiovoy HTTP filter has no settings of its own: they are the bootstrap extension's".into());
         }
-        let process = match self.process.get() {
-            Some(process) => process.clone(),
-            None if envoy::is_validation_mode() => Arc::new(Process::new(
-                Vec::new(),
-                Rules::default(),
-                Settings::default(),
-            )),
-            None => {
-                return Err(
-                    "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\
-                            hint: add it to `bootstrap_extensions`, as in examples/envoy.yaml"
-                        .into(),
-                );
-            }
-        };
-        Ok(Box::new(FilterConfig::new(process)))
+        match self.process.get() {
+            Some(process) => Ok(Box::new(FilterConfig::new(process.clone()))),
+            None if envoy::is_validation_mode() => Ok(Box::new(Validated)),
+            None => Err(
+                "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\
+                 hint: add it to `bootstrap_extensions`, as in examples/envoy.yaml"
+                    .into(),
+            ),
+        }
     }
 
     fn new_bootstrap_extension(
@@ -130,8 +126,14 @@ impl Module for Bridge {
     }
 }
 
-/// The extension under `envoy --mode validate`: its configuration was read, nothing is started.
+/// Either extension under `envoy --mode validate`: its configuration was read, nothing is started.
 struct Validated;
+
+impl HttpFilterConfig for Validated {
+    fn new_filter(&self, _: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
+        None
+    }
+}
 
 impl BootstrapExtension for Validated {
     fn on_shutdown(&self, _: &EnvoyBootstrap<'_>, done: envoy::ShutdownCompletion) {

@@ -5,27 +5,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::filter::Settings;
-use crate::request::Rules;
+use crate::config::Config;
 use crate::worker::Worker;
 
-/// The workers of this process and what is in flight on them.
+/// The workers of this process, what they go by, and what is in flight on them.
 #[derive(Debug)]
 pub(crate) struct Process {
+    pub(crate) config: Arc<Config>,
+    /// Runs what waits for something else than a request.
+    pub(crate) tokio: Handle,
     workers: Vec<Arc<Worker>>,
-    pub(crate) rules: Rules,
-    pub(crate) websockets: Settings,
     pub(crate) in_flight: InFlight,
 }
 
 impl Process {
-    pub(crate) fn new(workers: Vec<Arc<Worker>>, rules: Rules, websockets: Settings) -> Self {
+    pub(crate) fn new(config: Arc<Config>, tokio: Handle, workers: Vec<Arc<Worker>>) -> Self {
         Self {
+            config,
+            tokio,
             workers,
-            rules,
-            websockets,
             in_flight: InFlight::default(),
         }
     }

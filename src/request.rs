@@ -11,7 +11,7 @@ use crate::proxies::Proxies;
 use crate::tls;
 
 /// What the configuration says of requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rules {
     /// Whose word on the client is taken.
     proxies: Proxies,

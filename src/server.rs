@@ -36,11 +36,9 @@ use crate::asgi::lifespan::Lifespans;
 use crate::config::Config;
 use crate::control::{Command, Control, Event};
 use crate::exchange::Inbound;
-use crate::filter::Settings;
 use crate::process::Process;
 use crate::python::app;
 use crate::python::main_thread::MainThread;
-use crate::request::Rules;
 use crate::worker::event_loop;
 use crate::worker::{LoopStart, LoopThread, Worker};
 use crate::{admin, runtime};
@@ -75,7 +73,6 @@ pub(crate) struct Server {
 
 /// What the main thread and the supervision share.
 struct Shared {
-    config: Arc<Config>,
     process: Arc<Process>,
     control: Control,
     scheduler: BootstrapScheduler,
@@ -110,12 +107,10 @@ impl Server {
                 Command::Abort => abort(),
             }
         })?;
-        let config = Arc::new(config);
-        let started = Self::start_python(&config, &stop);
+        let started = Self::start_python(&Arc::new(config), &stop);
         let (python, process, loops) =
             started.inspect_err(|message| control.tell(&Event::Failed { message }))?;
         let shared = Arc::new(Shared {
-            config,
             process: process.clone(),
             control,
             scheduler: envoy.new_scheduler(),
@@ -137,14 +132,11 @@ impl Server {
             .map(|_| Worker::new().map(Arc::new))
             .collect();
         let workers = workers.map_err(|error| format!("no eventfd for a worker: {error}"))?;
-        let process = Arc::new(Process::new(
-            workers,
-            Rules::new(config),
-            Settings::new(config),
-        ));
+        let tokio = runtime::get().handle().clone();
+        let process = Arc::new(Process::new(config.clone(), tokio, workers));
         runtime::serve_python();
         let (started, outcome) = mpsc::channel();
-        let first = loop_start(config, stop, &process, 0, {
+        let first = loop_start(stop, &process, 0, {
             let (config, app_dir) = (config.clone(), app_dir.clone());
             move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
         });
@@ -158,7 +150,7 @@ impl Server {
                 // The first loop has imported the applications; the others share them.
                 Some(first) => {
                     let apps = Python::attach(|py| first.dispatcher.get().apps(py));
-                    let start = loop_start(config, stop, &process, index, |_: Python<'_>| Ok(apps));
+                    let start = loop_start(stop, &process, index, |_: Python<'_>| Ok(apps));
                     LoopThread::start(index, start)
                 }
             };
@@ -176,19 +168,11 @@ impl Server {
 }
 
 /// The start of the loop of worker `index`. If that fails, the server stops.
-fn loop_start<A>(
-    config: &Config,
-    stop: &Arc<Stop>,
-    process: &Arc<Process>,
-    index: usize,
-    apps: A,
-) -> LoopStart<A> {
+fn loop_start<A>(stop: &Arc<Stop>, process: &Arc<Process>, index: usize, apps: A) -> LoopStart<A> {
     let stop = stop.clone();
     LoopStart {
-        kind: config.event_loop,
         worker: process.workers()[index].clone(),
         process: process.clone(),
-        timeout_idle: config.timeout_idle,
         apps,
         failed: Arc::new(move |error| {
             log::error!("an event loop has failed: the server stops\n{error}");
@@ -284,7 +268,7 @@ impl Shared {
     async fn startup(&self, loops: &[LoopThread]) -> Result<Vec<Lifespans>, String> {
         let startups = loops
             .iter()
-            .map(|thread| Lifespans::startup(&self.config, thread));
+            .map(|thread| Lifespans::startup(&self.process.config, thread));
         let (lifespans, outcomes): (Vec<_>, Vec<_>) = join_all(startups).await.into_iter().unzip();
         // What fails on one loop is likely to fail on all, and is told once.
         match outcomes.into_iter().find_map(Result::err) {
@@ -302,8 +286,8 @@ impl Shared {
             tokio::time::sleep(GAUGE_INTERVAL).await;
         }
         loops[0].handle_signals_again();
-        if self.config.log_refusals
-            && let Some(address) = &self.config.admin
+        if self.process.config.log_refusals
+            && let Some(address) = &self.process.config.admin
             && let Err(error) = admin::log_info(address).await
         {
             log::warn!(
@@ -314,17 +298,17 @@ impl Shared {
         self.control.tell(&Event::Ready {
             python: python.split_whitespace().next().unwrap_or_default(),
             workers: loops.len(),
-            event_loop: self.config.event_loop.name(),
+            event_loop: self.process.config.event_loop.name(),
         });
     }
 
     /// Lets what is in flight end, within the time that the configuration gives it.
     async fn drain(&self) {
         let in_flight = &self.process.in_flight;
-        let deadline = Instant::now() + self.config.timeout_graceful_shutdown;
+        let deadline = Instant::now() + self.process.config.timeout_graceful_shutdown;
         in_flight.drain();
         self.tell_loops(|| Inbound::CloseWebSockets);
-        if let Some(address) = &self.config.admin {
+        if let Some(address) = &self.process.config.admin {
             let stopped = self.unless_destroyed(admin::stop_listening(address));
             if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
                 log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
@@ -333,7 +317,7 @@ impl Shared {
         if timeout_at(deadline, self.quiet()).await.is_ok() {
             return;
         }
-        let seconds = self.config.timeout_graceful_shutdown.as_secs_f64();
+        let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
         if in_flight.count() == 0 {
             log::error!("clients have not taken their responses after {seconds} s: cut off");
             return;
@@ -377,7 +361,7 @@ impl Shared {
             .zip(lifespans)
             .map(|(thread, lifespan)| lifespan.shutdown(thread));
         // A time-out that is meant to cut requests short still leaves the application its end.
-        let limit = self.config.timeout_graceful_shutdown.max(END_GRACE);
+        let limit = self.process.config.timeout_graceful_shutdown.max(END_GRACE);
         match timeout(limit, join_all(shutdowns)).await {
             Ok(outcomes) => {
                 for message in outcomes.into_iter().flatten() {

@@ -15,7 +15,7 @@ use crate::exchange::RequestHead;
 impl Filter {
     /// Sets what the access log asks for.
     pub(super) fn tell_access_log(&self, envoy: &EnvoyFilter<'_>, head: &RequestHead) {
-        for &field in &self.process.rules.access_log {
+        for &field in &self.streams.rules.access_log {
             if let Some(value) = value(field, head) {
                 envoy.set_dynamic_metadata("aiovoy", field.name(), &value);
             }

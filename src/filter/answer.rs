@@ -48,7 +48,7 @@ impl Filter {
         if !ended {
             if self.take_request().is_some() {
                 // The application has not heard of it, and won't.
-                self.process.in_flight.return_call();
+                self.streams.process.in_flight.return_call();
             } else {
                 self.streams
                     .post(envoy, self.id, Inbound::Disconnect(self.id));

@@ -112,7 +112,7 @@ impl Filter {
             HttpVersion::Http3 => false,
         };
         let waits = request.waits && request.received == 0;
-        goes_on && !waits && !self.process.in_flight.draining()
+        goes_on && !waits && !self.streams.process.in_flight.draining()
     }
 
     fn is_in_burst(&self) -> bool {
@@ -123,7 +123,7 @@ impl Filter {
     /// Sends an end that was held back, if it is time.
     pub(super) fn look_at_held_end(&self, envoy: &mut EnvoyFilter<'_>, now: Instant) {
         let is_slow = self.response.get().above_watermark > 0;
-        let stops = self.process.in_flight.draining();
+        let stops = self.streams.process.in_flight.draining();
         let is_due = |held: &HeldEnd| (stops && held.sends) || held.is_due(now, is_slow);
         let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
         if is_due {

@@ -52,7 +52,7 @@ impl Filter {
             log::info!("{left_out} more were refused");
         }
         // Once more: who needs it as a rule is the loop, which may have it by now.
-        let (head, _) = request::read_head(envoy, &self.process.rules, true);
+        let (head, _) = request::read_head(envoy, &self.streams.rules, true);
         let name = head.name();
         let name = match head.method.is_empty() {
             true => "no head",

@@ -35,7 +35,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_TIMEOUT_CODE: u16 = 1011;
 
 /// The settings of all WebSockets.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     /// Bytes of the largest message.
     max_size: usize,
@@ -135,7 +135,7 @@ impl Filter {
     pub(super) fn offer_websocket(&self, handshake: Handshake) -> Box<WebSocketOffer> {
         let told = WebSocketOffer {
             subprotocols: handshake.subprotocols.clone(),
-            least_cost: self.process.websockets.least_cost,
+            least_cost: self.streams.websockets.least_cost,
         };
         // Set once: a stream has one request.
         let _ = self.websocket.set(Box::new(WebSocket::new(handshake)));
@@ -295,7 +295,7 @@ impl Filter {
             }
         };
         let mut body = self.request.get();
-        body.unread += message.request_cost(self.process.websockets.least_cost);
+        body.unread += message.request_cost(self.streams.websockets.least_cost);
         self.request.set(body);
         self.streams
             .post(envoy, self.id, Inbound::Message(self.id, message));
@@ -355,7 +355,7 @@ impl Filter {
         let Some(socket) = self.websocket.get() else {
             return;
         };
-        let settings = &self.process.websockets;
+        let settings = &self.streams.websockets;
         let phase = socket.phase.replace(Phase::Over);
         let offer = match phase {
             Phase::Offered(offer) => offer,
@@ -455,7 +455,7 @@ impl Filter {
             // TCP, for which there are pings still.
             socket.pong_due.set(false);
         }
-        let settings = &self.process.websockets;
+        let settings = &self.streams.websockets;
         let waited = now.duration_since(socket.pinged.get());
         if socket.pong_due.get() {
             if settings.ping_timeout.is_zero() || waited < settings.ping_timeout {

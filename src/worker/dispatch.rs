@@ -26,7 +26,6 @@ use crate::process::Process;
 use crate::python::awaitable::{Awaitable, Done};
 use crate::python::slots;
 use crate::python::traceback;
-use crate::runtime;
 
 /// The loop's side of a worker.
 #[pyclass(frozen, module = "aiovoy")]
@@ -74,12 +73,12 @@ impl Dispatcher {
         worker: Arc<Worker>,
         process: Arc<Process>,
         apps: Vec<Py<PyAny>>,
-        timeout_idle: Duration,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         slots::install::<Awaitable>(py)?;
         slots::install::<Call>(py)?;
         slots::install::<Done>(py)?;
+        let timeout_idle = process.config.timeout_idle;
         let descriptor = worker.inbox.waker.descriptor();
         let dispatcher = Self {
             worker,
@@ -134,7 +133,7 @@ impl Dispatcher {
     /// Reads the next piece of a file for `id`, which comes as a message.
     pub(crate) fn read_file(&self, id: ExchangeId, reader: FileReader) {
         let worker = self.worker.clone();
-        runtime::get().spawn_blocking(move || {
+        self.process.tokio.spawn_blocking(move || {
             let read = Box::new(reader.read());
             // Nobody wants it once the loop has ended.
             let _ = worker.inbox.post_all(&mut vec![Inbound::File(id, read)]);

@@ -6,7 +6,6 @@
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::call::PyCallArgs;
@@ -17,7 +16,6 @@ use pyo3_async_runtimes::TaskLocals;
 use tokio::sync::watch;
 
 use super::{Dispatcher, Worker};
-use crate::config::EventLoop;
 use crate::process::Process;
 use crate::python::traceback;
 
@@ -31,10 +29,8 @@ pub(crate) struct LoopThread {
 
 /// What a loop thread needs for its start.
 pub(crate) struct LoopStart<A> {
-    pub(crate) kind: EventLoop,
     pub(crate) worker: Arc<Worker>,
     pub(crate) process: Arc<Process>,
-    pub(crate) timeout_idle: Duration,
     /// Gives the applications. The loop is there by then, but does not run.
     pub(crate) apps: A,
     /// Is told what has happened if the loop fails, which then runs once more, for an orderly end,
@@ -153,8 +149,8 @@ where
     let mut runs = false;
     let live = || -> PyResult<()> {
         let module = py.import(intern!(py, "aiovoy.event_loop"))?;
-        let event_loop =
-            module.call_method1(intern!(py, "new_event_loop"), (start.kind.name(),))?;
+        let kind = start.process.config.event_loop.name();
+        let event_loop = module.call_method1(intern!(py, "new_event_loop"), (kind,))?;
         let thread = match boot(&event_loop, start, alive) {
             Ok(thread) => thread,
             Err(error) => {
@@ -198,13 +194,7 @@ where
         .import(intern!(py, "aiovoy.event_loop"))
         .and_then(|module| module.call_method1(intern!(py, "own_thread"), (event_loop,)));
     owned.map_err(|error| traceback::format(py, &error))?;
-    let dispatcher = Dispatcher::start(
-        event_loop,
-        start.worker,
-        start.process,
-        apps,
-        start.timeout_idle,
-    );
+    let dispatcher = Dispatcher::start(event_loop, start.worker, start.process, apps);
     let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
     let locals = TaskLocals::new(event_loop.clone());
     let locals = locals

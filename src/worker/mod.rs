@@ -20,7 +20,6 @@ pub(crate) use streams::{Streams, TURN};
 
 use crate::exchange::{Inbound, Outbound};
 use crate::mailbox::{Closed, Mailbox, Wake};
-use ticker::Ticker;
 use wake::LoopWaker;
 
 /// The two mailboxes between an Envoy worker thread and its loop thread.
@@ -28,7 +27,6 @@ use wake::LoopWaker;
 pub(crate) struct Worker {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
-    ticker: Ticker,
 }
 
 impl Worker {
@@ -40,7 +38,6 @@ impl Worker {
         Ok(Self {
             inbox,
             outbox: Outbox::default(),
-            ticker: Ticker::default(),
         })
     }
 }

@@ -27,20 +27,27 @@ use std::time::Duration;
 use envoy::{EnvoyFilter, Scheduler};
 
 use super::Worker;
+use super::ticker::Ticker;
 use crate::clock::Instant;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
-use crate::filter::{Filter, Quota};
+use crate::filter::{Filter, Quota, Settings};
 use crate::process::Process;
+use crate::request::Rules;
 
 /// The one event that aiovoy commits to a stream: "take your turn".
 pub(crate) const TURN: u64 = 1;
 
 /// The streams of one Envoy worker thread.
 pub(crate) struct Streams {
-    process: Arc<Process>,
+    pub(crate) process: Arc<Process>,
+    /// What the configuration says of requests.
+    pub(crate) rules: Rules,
+    /// What it says of WebSockets.
+    pub(crate) websockets: Settings,
     worker: Arc<Worker>,
     live: RefCell<Table<Rc<Filter>>>,
     leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
+    ticker: Ticker,
     gathered: RefCell<Vec<Gathered>>,
     /// An event is on its way to the leader.
     turn_due: Cell<bool>,
@@ -88,10 +95,13 @@ impl Streams {
 
     fn new(process: Arc<Process>, index: u32) -> Self {
         Self {
+            rules: Rules::new(&process.config),
+            websockets: Settings::new(&process.config),
             worker: process.worker(index),
             process,
             live: RefCell::default(),
             leader: RefCell::default(),
+            ticker: Ticker::default(),
             gathered: RefCell::default(),
             turn_due: Cell::default(),
             in_turn: Cell::default(),
@@ -240,7 +250,8 @@ impl Streams {
         let scheduler = Arc::new(scheduler);
         self.worker.outbox.set_leader(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
-        self.worker.ensure_clock(self.process.websockets.tick);
+        self.ticker
+            .ensure(&self.process.tokio, &self.worker, self.websockets.tick);
         if self.worker.outbox.has_messages() {
             self.commit();
         }

@@ -7,33 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::Worker;
 use crate::exchange::Outbound;
-use crate::runtime;
 
-/// Whether the clock runs. It does while there is a leader, and at most one tick longer.
+/// Whether the clock of a worker runs. It does while there is a leader, and at most one tick longer.
 ///
-/// Invariant: who makes a leader calls `ensure_clock` afterwards, and the clock ends only if it
-/// finds none under this lock; so one of the two sees the other.
+/// Invariant: who makes a leader calls `ensure` afterwards, and the clock ends only if it finds
+/// none under this lock; so one of the two sees the other.
 #[derive(Debug, Default)]
-pub(crate) struct Ticker(Mutex<bool>);
+pub(crate) struct Ticker(Arc<Mutex<bool>>);
 
-impl Worker {
-    /// Sees to it that the worker gets a tick every `tick`.
-    pub(crate) fn ensure_clock(self: &Arc<Self>, tick: Duration) {
-        let runs = std::mem::replace(&mut *self.ticker.0.lock(), true);
+impl Ticker {
+    /// Sees to it that `worker` gets a tick every `tick`.
+    pub(crate) fn ensure(&self, tokio: &Handle, worker: &Arc<Worker>, tick: Duration) {
+        let runs = std::mem::replace(&mut *self.0.lock(), true);
         if !runs {
-            runtime::get().spawn(run(self.clone(), tick));
+            tokio.spawn(run(self.0.clone(), worker.clone(), tick));
         }
     }
 }
 
-async fn run(worker: Arc<Worker>, tick: Duration) {
+async fn run(clock: Arc<Mutex<bool>>, worker: Arc<Worker>, tick: Duration) {
     loop {
         tokio::time::sleep(tick).await;
         {
-            let mut runs = worker.ticker.0.lock();
+            let mut runs = clock.lock();
             *runs = worker.outbox.has_leader();
             if !*runs {
                 return;
