@@ -21,7 +21,7 @@ use crate::exchange::{
 };
 use crate::process::Process;
 use crate::runtime;
-use crate::worker::Worker;
+use crate::worker::{LoopWaker, Worker};
 
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
 pub(crate) struct EnvoyThread {
@@ -33,6 +33,7 @@ pub(crate) struct EnvoyThread {
 /// The loop's side of a worker.
 pub(crate) struct PlayedLoop {
     pub(crate) worker: Arc<Worker>,
+    waker: Arc<LoopWaker>,
     process: Arc<Process>,
     /// Those whose requests have come, in that order: the index is an exchange's number.
     pub(crate) exchanges: Vec<Exchange>,
@@ -102,7 +103,7 @@ fn process_with(workers: usize, settings: &str, ticks: Ticks) -> Arc<Process> {
         Ticks::Real => runtime::get().handle(),
         Ticks::Played => STILL.handle(),
     };
-    let workers = (0..workers).map(|_| Arc::new(Worker::new().expect("a worker")));
+    let workers = (0..workers).map(|_| Arc::<Worker>::default());
     Arc::new(Process::new(
         config.into(),
         tokio.clone(),
@@ -201,8 +202,12 @@ impl Drop for EnvoyThread {
 impl PlayedLoop {
     /// The loop of worker `index`.
     pub(crate) fn new(process: &Arc<Process>, index: u32) -> Self {
+        let worker = process.worker(index);
+        let waker = Arc::new(LoopWaker::new().expect("an eventfd"));
+        worker.inbox.set_waker(waker.clone());
         Self {
-            worker: process.worker(index),
+            worker,
+            waker,
             process: process.clone(),
             exchanges: Vec::new(),
             numbers: FxHashMap::default(),
@@ -218,6 +223,7 @@ impl PlayedLoop {
     /// end, messages after the close frame, anything after the disconnect.
     #[track_caller]
     pub(crate) fn take(&mut self) -> Vec<String> {
+        self.waker.clear();
         let messages = self.worker.take_inbox().into_iter();
         messages.map(|message| self.note(message)).collect()
     }
@@ -225,12 +231,12 @@ impl PlayedLoop {
     /// Sleeps until it is woken.
     #[track_caller]
     pub(crate) fn sleep(&self) {
-        self.worker.sleep();
+        self.waker.wait();
     }
 
     /// Whether it has been woken, and has not [taken](Self::take) anything since.
     pub(crate) fn is_woken(&self) -> bool {
-        self.worker.is_woken()
+        self.waker.is_readable()
     }
 
     /// Posts a whole response.

@@ -128,12 +128,9 @@ impl Server {
         stop: &Arc<Stop>,
     ) -> Result<(MainThread, Arc<Process>, Vec<LoopThread>), String> {
         let app_dir = app_dir(config)?;
-        let workers: Result<Vec<_>, _> = (0..envoy::concurrency().max(1))
-            .map(|_| Worker::new().map(Arc::new))
-            .collect();
-        let workers = workers.map_err(|error| format!("no eventfd for a worker: {error}"))?;
+        let workers = (0..envoy::concurrency().max(1)).map(|_| Arc::<Worker>::default());
         let tokio = runtime::get().handle().clone();
-        let process = Arc::new(Process::new(config.clone(), tokio, workers));
+        let process = Arc::new(Process::new(config.clone(), tokio, workers.collect()));
         runtime::serve_python();
         let (started, outcome) = mpsc::channel();
         let first = loop_start(stop, &process, 0, {

@@ -9,12 +9,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustc_hash::FxHashMap;
 
-use super::Worker;
+use super::{LoopWaker, Worker};
 use crate::asgi::call::Call;
 use crate::asgi::cycle::Cycle;
 use crate::asgi::http::Waits;
@@ -31,6 +32,7 @@ use crate::python::traceback;
 #[pyclass(frozen, module = "aiovoy")]
 pub(crate) struct Dispatcher {
     worker: Arc<Worker>,
+    waker: Arc<LoopWaker>,
     process: Arc<Process>,
     /// The applications, in the order of the configuration's mounts.
     apps: Vec<Py<PyAny>>,
@@ -79,9 +81,13 @@ impl Dispatcher {
         slots::install::<Call>(py)?;
         slots::install::<Done>(py)?;
         let timeout_idle = process.config.timeout_idle;
-        let descriptor = worker.inbox.waker.descriptor();
+        let waker = LoopWaker::new().map_err(|error| {
+            PyOSError::new_err(format!("no eventfd for an event loop: {error}"))
+        })?;
+        let waker = Arc::new(waker);
         let dispatcher = Self {
             worker,
+            waker,
             process,
             apps,
             create_task: task_maker(event_loop)?.unbind(),
@@ -97,7 +103,10 @@ impl Dispatcher {
         };
         let dispatcher = Bound::new(py, dispatcher)?;
         let drain = dispatcher.getattr(intern!(py, "drain"))?;
-        event_loop.call_method1(intern!(py, "add_reader"), (descriptor, drain))?;
+        let this = dispatcher.get();
+        let watched = (this.waker.descriptor(), drain);
+        event_loop.call_method1(intern!(py, "add_reader"), watched)?;
+        this.worker.inbox.set_waker(this.waker.clone());
         Ok(dispatcher.unbind())
     }
 
@@ -192,6 +201,7 @@ impl Dispatcher {
     fn take_inbox(&self) {
         let mut queue = self.queue.lock();
         let Queue { messages, batch } = &mut *queue;
+        self.waker.clear();
         self.worker.inbox.drain(batch);
         messages.extend(batch.drain(..));
     }

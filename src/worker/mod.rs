@@ -8,60 +8,56 @@ mod streams;
 mod ticker;
 mod wake;
 
-use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use envoy::Scheduler;
 use parking_lot::Mutex;
 
 pub(crate) use dispatch::Dispatcher;
 pub(crate) use event_loop::{LoopStart, LoopThread};
-pub(crate) use streams::{Streams, TURN};
+pub(crate) use streams::Streams;
+pub(crate) use wake::{LoopWaker, Waker};
 
 use crate::exchange::{Inbound, Outbound};
 use crate::mailbox::{Closed, Mailbox, Wake};
-use wake::LoopWaker;
 
 /// The two mailboxes between an Envoy worker thread and its loop thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Worker {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
 }
 
-impl Worker {
-    pub(crate) fn new() -> io::Result<Self> {
-        let inbox = Inbox {
-            mailbox: Mailbox::default(),
-            waker: LoopWaker::new()?,
-        };
-        Ok(Self {
-            inbox,
-            outbox: Outbox::default(),
-        })
-    }
-}
-
-/// Messages towards the loop. A post wakes the loop if it sleeps.
-#[derive(Debug)]
+/// Messages towards the application. A post wakes the reader if it sleeps.
+#[derive(Debug, Default)]
 pub(crate) struct Inbox {
     mailbox: Mailbox<Inbound>,
-    waker: LoopWaker,
+    /// The reader's. There is none until it has started.
+    waker: OnceLock<Arc<dyn Waker>>,
 }
 
 impl Inbox {
+    /// From now on posts wake the reader by `waker`; it has one in its life.
+    pub(crate) fn set_waker(&self, waker: Arc<dyn Waker>) {
+        let waker = self.waker.get_or_init(|| waker);
+        // Who has posted before has found none.
+        if self.mailbox.has_messages() {
+            waker.wake();
+        }
+    }
+
     /// Posts all of `batch`; errors, with `batch` untouched, once the loop has ended.
     pub(crate) fn post_all(&self, batch: &mut Vec<Inbound>) -> Result<(), Closed> {
-        if self.mailbox.post_all(batch)? == Wake::Reader {
-            self.waker.wake();
+        if self.mailbox.post_all(batch)? == Wake::Reader
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
         }
         Ok(())
     }
 
-    /// Takes what was posted. Only the loop thread calls this.
+    /// Takes what was posted. Only the reader calls this, and not before it has cleared what wakes
+    /// it: what is posted in between wakes it once more, or is taken by this very call.
     fn drain(&self, batch: &mut Vec<Inbound>) {
-        // In this order: a post between the two finds its batch taken by this very call.
-        self.waker.clear();
         self.mailbox.drain(batch);
     }
 
@@ -70,13 +66,14 @@ impl Inbox {
     }
 }
 
-/// Messages towards Envoy. A post commits an event through the leading stream; see
-/// [`streams`](self) for who leads.
+/// Messages towards the client. A post wakes the reader, which is the stream that leads: see
+/// [`streams`](self).
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     mailbox: Mailbox<Outbound>,
-    /// `None` while no stream is live: then there is nobody whom a message could concern.
-    leader: Mutex<Option<Arc<Scheduler>>>,
+    /// The reader's. `None` while no stream is live: then there is nobody whom a message could
+    /// concern.
+    waker: Mutex<Option<Arc<dyn Waker>>>,
 }
 
 impl Outbox {
@@ -84,19 +81,22 @@ impl Outbox {
     pub(crate) fn post(&self, message: Outbound) {
         // The outbox is never closed: Envoy's worker threads outlive the loops.
         if let Ok(Wake::Reader) = self.mailbox.post_or_merge(message, Outbound::merge) {
-            let leader = self.leader.lock().clone();
-            if let Some(leader) = leader {
-                leader.commit(TURN);
+            let waker = self.waker.lock().clone();
+            if let Some(waker) = waker {
+                waker.wake();
             }
         }
     }
 
-    fn set_leader(&self, leader: Option<Arc<Scheduler>>) {
-        *self.leader.lock() = leader;
+    /// From now on posts wake the reader by `waker`. Who sets one looks afterwards whether there are
+    /// messages: their posters may have found another one, or none.
+    fn set_waker(&self, waker: Option<Arc<dyn Waker>>) {
+        *self.waker.lock() = waker;
     }
 
-    fn has_leader(&self) -> bool {
-        self.leader.lock().is_some()
+    /// Whether somebody reads.
+    fn has_waker(&self) -> bool {
+        self.waker.lock().is_some()
     }
 
     fn has_messages(&self) -> bool {

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use envoy::{EnvoyFilter, Scheduler};
 
-use super::Worker;
 use super::ticker::Ticker;
+use super::{Waker, Worker};
 use crate::clock::Instant;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Table};
 use crate::filter::{Filter, Quota, Settings};
@@ -35,7 +35,13 @@ use crate::process::Process;
 use crate::request::Rules;
 
 /// The one event that aiovoy commits to a stream: "take your turn".
-pub(crate) const TURN: u64 = 1;
+const TURN: u64 = 1;
+
+impl Waker for Scheduler {
+    fn wake(&self) {
+        self.commit(TURN);
+    }
+}
 
 /// The streams of one Envoy worker thread.
 pub(crate) struct Streams {
@@ -248,7 +254,7 @@ impl Streams {
     /// still found the old leader, or none, has then put its message where we see it.
     fn lead(&self, id: ExchangeId, scheduler: Scheduler) {
         let scheduler = Arc::new(scheduler);
-        self.worker.outbox.set_leader(Some(scheduler.clone()));
+        self.worker.outbox.set_waker(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
         self.ticker
             .ensure(&self.process.tokio, &self.worker, self.websockets.tick);
@@ -259,7 +265,7 @@ impl Streams {
 
     fn hand_over_lead(&self, envoy: &EnvoyFilter<'_>) {
         *self.leader.borrow_mut() = None;
-        self.worker.outbox.set_leader(None);
+        self.worker.outbox.set_waker(None);
         // The event that the old leader was to get is lost.
         self.turn_due.set(false);
         let heir = self.live.borrow().any().cloned();
@@ -290,7 +296,7 @@ impl Streams {
             .map(|(_, scheduler)| scheduler.clone());
         if let Some(scheduler) = scheduler {
             self.turn_due.set(true);
-            scheduler.commit(TURN);
+            scheduler.wake();
         }
     }
 

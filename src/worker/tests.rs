@@ -17,44 +17,64 @@ impl Worker {
     pub(crate) fn outbox_has_messages(&self) -> bool {
         self.outbox.has_messages()
     }
+}
 
-    /// Whether the loop has been woken, and has not looked since.
-    pub(crate) fn is_woken(&self) -> bool {
-        self.inbox.waker.is_readable()
+/// What other threads are kept from while something happens.
+impl Outbox {
+    pub(crate) fn while_messages_are_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        self.mailbox.while_locked(act)
     }
 
-    /// Sleeps, as the loop does, until it is woken.
-    #[track_caller]
-    pub(crate) fn sleep(&self) {
-        self.inbox.waker.wait();
+    pub(crate) fn while_waker_is_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _waker = self.waker.lock();
+        act()
     }
+}
+
+/// A worker whose loop can be woken.
+fn worker() -> (Worker, Arc<LoopWaker>) {
+    let (worker, waker) = (Worker::default(), LoopWaker::new().expect("an eventfd"));
+    let waker = Arc::new(waker);
+    worker.inbox.set_waker(waker.clone());
+    (worker, waker)
 }
 
 #[test]
 fn the_first_message_wakes_the_loop_and_looking_lets_it_sleep() {
-    let worker = Worker::new().expect("a worker");
+    let (worker, waker) = worker();
     let cancel = || vec![Inbound::CancelAll];
-    assert!(!worker.is_woken());
+    assert!(!waker.is_readable());
     assert!(worker.inbox.post_all(&mut Vec::new()).is_ok());
-    assert!(!worker.is_woken(), "nothing was posted");
+    assert!(!waker.is_readable(), "nothing was posted");
     assert!(worker.inbox.post_all(&mut cancel()).is_ok());
     assert!(worker.inbox.post_all(&mut cancel()).is_ok());
-    assert!(worker.is_woken());
+    assert!(waker.is_readable());
+    waker.clear();
     assert_eq!(worker.take_inbox().len(), 2);
-    assert!(!worker.is_woken());
+    assert!(!waker.is_readable());
     assert!(worker.inbox.post_all(&mut cancel()).is_ok());
-    assert!(worker.is_woken());
+    assert!(waker.is_readable());
 }
 
 #[test]
 fn a_closed_inbox_gives_the_batch_back_and_wakes_nobody() {
-    let worker = Worker::new().expect("a worker");
+    let (worker, waker) = worker();
     let mut batch = vec![Inbound::CancelAll];
     assert!(worker.inbox.post_all(&mut batch).is_ok());
     assert_eq!(worker.close_inbox().len(), 1);
-    worker.take_inbox();
+    waker.clear();
     batch.push(Inbound::CancelAll);
     assert!(worker.inbox.post_all(&mut batch).is_err());
     assert_eq!(batch.len(), 1);
-    assert!(!worker.is_woken());
+    assert!(!waker.is_readable());
+}
+
+#[test]
+fn what_was_posted_before_there_was_a_reader_wakes_it_when_it_comes() {
+    let worker = Worker::default();
+    let mut batch = vec![Inbound::CancelAll];
+    assert!(worker.inbox.post_all(&mut batch).is_ok());
+    let waker = Arc::new(LoopWaker::new().expect("an eventfd"));
+    worker.inbox.set_waker(waker.clone());
+    assert!(waker.is_readable());
 }

@@ -34,7 +34,7 @@ async fn run(clock: Arc<Mutex<bool>>, worker: Arc<Worker>, tick: Duration) {
         tokio::time::sleep(tick).await;
         {
             let mut runs = clock.lock();
-            *runs = worker.outbox.has_leader();
+            *runs = worker.outbox.has_waker();
             if !*runs {
                 return;
             }

@@ -1,14 +1,26 @@
 //! Runs on: any thread.
 //!
-//! Wakes the event loop without attaching to Python: the loop watches a descriptor with
-//! `add_reader`.
+//! What wakes the reader of a mailbox.
 
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// An eventfd(2).
+/// Wakes the reader of a mailbox, whoever that is.
+///
+/// - Any thread may call it, of posters as of the reader itself. It neither blocks nor attaches to
+///   Python, and runs nothing of the reader's.
+/// - A reader that is woken looks afterwards, and takes everything. Several wake-ups before that may
+///   be one.
+/// - To wake a reader that has gone is nothing.
+pub(crate) trait Waker: Debug + Send + Sync {
+    /// Has the reader look into its mailbox.
+    fn wake(&self);
+}
+
+/// Wakes an event loop, which watches a descriptor with `add_reader`: an eventfd(2).
 #[derive(Debug)]
 pub(crate) struct LoopWaker(OwnedFd);
 
@@ -20,13 +32,7 @@ impl LoopWaker {
         )?))
     }
 
-    /// Makes the descriptor readable.
-    pub(crate) fn wake(&self) {
-        // The only error for a valid descriptor is a full counter: then it is readable.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    /// Makes the descriptor unreadable until the next [`wake`](Self::wake).
+    /// Makes the descriptor unreadable until the next [`wake`](Waker::wake).
     pub(crate) fn clear(&self) {
         // The only error for a valid descriptor is a zero counter: then it is unreadable.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
@@ -35,6 +41,14 @@ impl LoopWaker {
     /// What the loop watches.
     pub(crate) fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl Waker for LoopWaker {
+    /// Makes the descriptor readable.
+    fn wake(&self) {
+        // The only error for a valid descriptor is a full counter: then it is readable.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 

@@ -215,9 +215,9 @@ fn the_outbox_learns_of_a_leader_before_it_is_looked_at() {
     let worker = process.worker(0);
     let (tell, locked) = mpsc::channel();
     let looker = thread::spawn(move || {
-        worker.outbox.mailbox.while_locked(|| {
+        worker.outbox.while_messages_are_locked(|| {
             tell.send(()).expect("the test waits for it");
-            wait_until(|| worker.outbox.leader.lock().is_some());
+            wait_until(|| worker.outbox.has_waker());
         });
     });
     locked.recv().expect("the outbox is locked");
@@ -230,13 +230,14 @@ fn the_outbox_learns_of_a_leader_before_it_is_looked_at() {
 fn a_message_is_in_the_outbox_before_its_poster_looks_for_the_leader() {
     let (envoy, played, [stream]) = requested();
     let outbox = &played.worker.outbox;
-    let leader = outbox.leader.lock();
-    let poster = thread::spawn({
-        let (worker, id) = (played.worker.clone(), played.exchanges[0].id);
-        move || worker.outbox.post(Outbound::Fail(id, Failure::Application))
+    let poster = outbox.while_waker_is_locked(|| {
+        let poster = thread::spawn({
+            let (worker, id) = (played.worker.clone(), played.exchanges[0].id);
+            move || worker.outbox.post(Outbound::Fail(id, Failure::Application))
+        });
+        wait_until(|| outbox.has_messages());
+        poster
     });
-    wait_until(|| outbox.has_messages());
-    drop(leader);
     poster.join().expect("it has posted");
     envoy.run_events();
     assert_eq!(stream.response().status(), Some(500));
