@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
+use super::disconnect::ClientDisconnected;
 use super::message;
 use super::outcome::{Outcome, Progress};
 use super::state::{Client, Message, Response, Step, Violation};
@@ -22,13 +23,6 @@ use crate::exchange::{
 use crate::file::{FileRead, FileReader};
 use crate::python::awaitable::{Awaitable, Source};
 use crate::worker::Dispatcher;
-
-pyo3::create_exception!(
-    aiovoy,
-    ClientDisconnected,
-    PyOSError,
-    "The client has gone: `send` has nobody to send to (ASGI HTTP 2.4, \"Disconnected Client\")."
-);
 
 /// One `http` exchange.
 #[pyclass(frozen, module = "aiovoy")]

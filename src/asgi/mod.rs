@@ -4,6 +4,7 @@
 
 pub(crate) mod call;
 pub(crate) mod cycle;
+mod disconnect;
 pub(crate) mod http;
 pub(crate) mod lifespan;
 pub(crate) mod message;

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::http::ClientDisconnected;
-use super::outcome::Outcome;
+use super::disconnect::{ClientDisconnected, is_disconnect, let_go};
+use super::outcome::{Outcome, log_exception};
 use super::state::Step as Response;
 use super::waiters::Waiters;
 use crate::exchange::{
@@ -21,9 +21,7 @@ use crate::exchange::{
 };
 use crate::python::awaitable::{Awaitable, Source};
 use crate::worker::Dispatcher;
-use state::{Socket, Step, Violation};
-
-pub(crate) use state::Progress;
+use state::{Progress, Socket, Step, Violation};
 
 /// Closed without a close frame, or never opened (RFC 6455, section 7.4.1).
 const ABNORMAL: u16 = 1006;
@@ -147,7 +145,7 @@ impl WebSocketCycle {
             let waiters = state.close(ABNORMAL, String::new());
             (waiters, progress)
         };
-        outcome.log_websocket(py, progress, &self.name);
+        log(py, outcome, progress, &self.name);
         waiters.wake_at_end(py);
         let (id, dispatcher) = (self.id, self.dispatcher.get());
         match (progress, outcome) {
@@ -348,6 +346,23 @@ impl Source for Sending {
     fn forget(&self, waiter: &Py<PyAny>) {
         let forgotten = self.0.get().state.lock().senders.remove(waiter);
         drop(forgotten);
+    }
+}
+
+/// As [`Outcome::log`], for a call that may leave the close to the server.
+fn log(py: Python<'_>, outcome: &Outcome, progress: Progress, name: &str) {
+    match (outcome, progress) {
+        (Outcome::Returned, Progress::Connecting) => {
+            log::error!(
+                "ASGI application returned without answering the WebSocket handshake: {name}"
+            );
+        }
+        (Outcome::Returned, Progress::Denying) => {
+            log::error!("ASGI application returned without completing its response: {name}");
+        }
+        (Outcome::Returned, _) => {}
+        (Outcome::Raised(error), Progress::Closed) if is_disconnect(py, error) => let_go(py, error),
+        (Outcome::Raised(error), _) => log_exception(py, error, name),
     }
 }
 
