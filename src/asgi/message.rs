@@ -1,8 +1,7 @@
 //! Runs on: loop thread.
 //!
-//! The message dicts of an `http` scope, read and made. What is read here is checked here: the
-//! response that leaves this file can't change the framing of a connection, since Envoy writes
-//! what it is given.
+//! The message dicts of an `http` scope, read and made. What is read here is checked here, or in
+//! [`CheckedFields`].
 
 use std::path::PathBuf;
 
@@ -12,8 +11,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
+use super::checked_fields::CheckedFields;
 use super::state::{FileMessage, Head, Message};
-use crate::exchange::{Fields, ResponseHead};
+use crate::exchange::ResponseHead;
 use crate::file::FileReader;
 
 /// `{"type": "http.request", ...}`
@@ -128,34 +128,34 @@ pub(crate) fn parse_start(message: &Bound<'_, PyDict>) -> PyResult<Message> {
                 "`status` is {status} where 200 to 999 was expected"
             ))
         })?;
-    let mut reader = FieldReader::of(message)?;
-    if status == 204 && reader.content_length.is_some() {
+    let mut read = read_fields(message)?;
+    if status == 204 && read.content_length.is_some() {
         // RFC 9110, section 8.6: not even 0.
-        reader.fields = reader.fields.without(b"content-length");
+        read.fields = read.fields.without(b"content-length");
     }
     let response = ResponseHead {
         status,
-        fields: reader.fields,
-        close: reader.close,
+        fields: read.fields,
+        close: read.close,
     };
     Ok(Message::Start(Head {
         response,
-        content_length: reader.content_length,
+        content_length: read.content_length,
         trailers: flag(message, intern!(py, "trailers"))?,
     }))
 }
 
 /// ASGI, "HTTP Trailers".
 fn parse_trailers(message: &Bound<'_, PyDict>) -> PyResult<Message> {
-    let reader = FieldReader::of(message)?;
-    if reader.content_length.is_some() {
+    let read = read_fields(message)?;
+    if read.content_length.is_some() {
         return Err(PyValueError::new_err(
             "`content-length` can't be a trailer (RFC 9110, section 6.5.1)",
         ));
     }
     let more = flag(message, intern!(message.py(), "more_trailers"))?;
     Ok(Message::Trailers {
-        fields: reader.fields,
+        fields: read.fields,
         more,
     })
 }
@@ -164,7 +164,7 @@ fn parse_trailers(message: &Bound<'_, PyDict>) -> PyResult<Message> {
 fn parse_early_hint(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     let py = message.py();
     let links = required(message, "http.response.early_hint", intern!(py, "links"))?;
-    let mut reader = FieldReader::default();
+    let mut read = CheckedFields::default();
     let each = links
         .try_iter()
         .ok()
@@ -175,11 +175,10 @@ fn parse_early_hint(message: &Bound<'_, PyDict>) -> PyResult<Message> {
         let link = link
             .cast::<PyBytes>()
             .map_err(|_| wrong_type("links", "an iterable of bytes", &link))?;
-        reader
-            .push(b"link", link.as_bytes())
+        read.push(b"link", link.as_bytes())
             .map_err(|what| PyValueError::new_err(format!("link {link:?}: {what}")))?;
     }
-    Ok(Message::EarlyHint(reader.fields))
+    Ok(Message::EarlyHint(read.fields))
 }
 
 /// ASGI, "Path Send".
@@ -240,126 +239,53 @@ fn size(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<Opti
         .map_err(|_| PyValueError::new_err(format!("`{key}` is {size}, and can't be negative")))
 }
 
-/// Reads and checks header fields.
-#[derive(Default)]
-pub(crate) struct FieldReader {
-    fields: Fields,
-    content_length: Option<u64>,
-    close: bool,
+/// Reads and checks the `headers` of a message, if it has them.
+pub(crate) fn read_fields(message: &Bound<'_, PyDict>) -> PyResult<CheckedFields> {
+    // What most responses need.
+    let mut fields = CheckedFields::with_capacity(4, 96);
+    let Some(headers) = message.get_item(intern!(message.py(), "headers"))? else {
+        return Ok(fields);
+    };
+    if let Ok(headers) = headers.cast_exact::<PyList>() {
+        headers
+            .iter()
+            .try_for_each(|field| read_field(&mut fields, &field))?;
+    } else {
+        let expected = "an iterable of (name, value) pairs of bytes";
+        let each = headers
+            .try_iter()
+            .map_err(|_| wrong_type("headers", expected, &headers))?;
+        each.into_iter()
+            .try_for_each(|field| read_field(&mut fields, &field?))?;
+    }
+    Ok(fields)
 }
 
-impl FieldReader {
-    /// Reads the `headers` of a message, if it has them.
-    pub(crate) fn of(message: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let mut reader = Self {
-            // What most responses need.
-            fields: Fields::with_capacity(4, 96),
-            ..Self::default()
-        };
-        let Some(headers) = message.get_item(intern!(message.py(), "headers"))? else {
-            return Ok(reader);
-        };
-        if let Ok(headers) = headers.cast_exact::<PyList>() {
-            headers.iter().try_for_each(|field| reader.read(&field))?;
-        } else {
-            let expected = "an iterable of (name, value) pairs of bytes";
-            let fields = headers
-                .try_iter()
-                .map_err(|_| wrong_type("headers", expected, &headers))?;
-            fields
-                .into_iter()
-                .try_for_each(|field| reader.read(&field?))?;
+fn read_field(fields: &mut CheckedFields, field: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pair = || wrong_type("headers", "(name, value) pairs of bytes", field);
+    let (name, value) = if let Ok(tuple) = field.cast_exact::<PyTuple>() {
+        if tuple.len() != 2 {
+            return Err(pair());
         }
-        Ok(reader)
-    }
-
-    pub(crate) fn into_fields(self) -> Fields {
-        self.fields
-    }
-
-    fn read(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
-        let pair = || wrong_type("headers", "(name, value) pairs of bytes", field);
-        let (name, value) = if let Ok(tuple) = field.cast_exact::<PyTuple>() {
-            if tuple.len() != 2 {
-                return Err(pair());
-            }
-            (tuple.get_item(0)?, tuple.get_item(1)?)
-        } else {
-            let mut parts = field.try_iter().map_err(|_| pair())?;
-            let name = parts.next().ok_or_else(pair)??;
-            let value = parts.next().ok_or_else(pair)??;
-            if parts.next().is_some() {
-                return Err(pair());
-            }
-            (name, value)
-        };
-        let name = name
-            .cast::<PyBytes>()
-            .map_err(|_| wrong_type("header name", "bytes", &name))?;
-        let value = value
-            .cast::<PyBytes>()
-            .map_err(|_| wrong_type("header value", "bytes", &value))?;
-        self.push(name.as_bytes(), value.as_bytes())
-            .map_err(|what| PyValueError::new_err(format!("header {name:?}: {what}")))
-    }
-
-    fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
-            return Err("the name is not a token (RFC 9110, section 5.6.2)");
+        (tuple.get_item(0)?, tuple.get_item(1)?)
+    } else {
+        let mut parts = field.try_iter().map_err(|_| pair())?;
+        let name = parts.next().ok_or_else(pair)??;
+        let value = parts.next().ok_or_else(pair)??;
+        if parts.next().is_some() {
+            return Err(pair());
         }
-        if value.iter().any(|&byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            return Err("the value has a CR, LF or NUL (RFC 9110, section 5.5)");
-        }
-        // What surrounds a value is not part of it (RFC 9110, section 5.5); HTTP/2 peers refuse it.
-        let value = value.trim_ascii();
-        if u32::try_from(name.len()).is_err() || u32::try_from(value.len()).is_err() {
-            return Err("the field is longer than 4 GiB");
-        }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = parse_length(value).ok_or("the value is not a number of bytes")?;
-            match self.content_length.replace(length) {
-                None => {}
-                Some(other) if other == length => return Ok(()),
-                Some(_) => return Err("a second one with another value"),
-            }
-        }
-        if is_hop_by_hop(name) {
-            // The framing of a connection is the server's (ASGI HTTP scope; RFC 9110, section
-            // 7.6.1). `close` is the one wish that is heard.
-            self.close |=
-                name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close");
-            return Ok(());
-        }
-        self.fields.push_lower_case(name, value);
-        Ok(())
-    }
-}
-
-fn parse_length(value: &[u8]) -> Option<u64> {
-    // `parse` alone would take a sign.
-    if !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn is_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 6] = [
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    ];
-    NAMES
-        .iter()
-        .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
+        (name, value)
+    };
+    let name = name
+        .cast::<PyBytes>()
+        .map_err(|_| wrong_type("header name", "bytes", &name))?;
+    let value = value
+        .cast::<PyBytes>()
+        .map_err(|_| wrong_type("header value", "bytes", &value))?;
+    fields
+        .push(name.as_bytes(), value.as_bytes())
+        .map_err(|what| PyValueError::new_err(format!("header {name:?}: {what}")))
 }
 
 pub(crate) fn wrong_type(key: &str, expected: &str, got: &Bound<'_, PyAny>) -> PyErr {
@@ -375,62 +301,4 @@ fn described(value: &Bound<'_, PyAny>) -> String {
         .get_type()
         .name()
         .map_or_else(|_| "an unnamed type".into(), |name| format!("`{name}`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn push(fields: &[(&[u8], &[u8])]) -> Result<FieldReader, &'static str> {
-        let mut reader = FieldReader::default();
-        fields
-            .iter()
-            .try_for_each(|(name, value)| reader.push(name, value))?;
-        Ok(reader)
-    }
-
-    #[test]
-    fn names_are_lowered_and_hop_by_hop_fields_dropped() {
-        let reader = push(&[
-            (b"X-A", b"1"),
-            (b"Transfer-Encoding", b"chunked"),
-            (b"Connection", b"Close"),
-            (b"Upgrade", b"h2c"),
-        ])
-        .expect("valid");
-        let fields: Vec<_> = reader.fields.iter().collect();
-        assert_eq!(fields, [(&b"x-a"[..], &b"1"[..])]);
-        assert!(reader.close);
-    }
-
-    #[test]
-    fn what_could_change_framing_is_refused() {
-        for (name, value) in [
-            (&b""[..], &b""[..]),
-            (b"a b", b""),
-            (b":status", b"200"),
-            (b"a:", b""),
-            (b"a\r\n", b""),
-            ("é".as_bytes(), b""),
-            (b"a", b"1\r\nb: 2"),
-            (b"a", b"1\n"),
-            (b"a", b"\0"),
-            (b"content-length", b""),
-            (b"content-length", b"+1"),
-            (b"content-length", b"1, 1"),
-            (b"content-length", b"0x1"),
-            (b"content-length", b"99999999999999999999"),
-        ] {
-            assert!(push(&[(name, value)]).is_err(), "{name:?}: {value:?}");
-        }
-        assert!(push(&[(b"content-length", b"1"), (b"content-length", b"2")]).is_err());
-    }
-
-    #[test]
-    fn one_content_length_is_read_and_kept() {
-        let reader =
-            push(&[(b"Content-Length", b" 7 "), (b"content-length", b"7")]).expect("valid");
-        assert_eq!(reader.content_length, Some(7));
-        assert_eq!(reader.fields.iter().len(), 1);
-    }
 }

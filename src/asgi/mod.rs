@@ -3,6 +3,7 @@
 //! ASGI 3: what an application is called with, and what it answers.
 
 pub(crate) mod call;
+mod checked_fields;
 pub(crate) mod cycle;
 mod disconnect;
 pub(crate) mod http;

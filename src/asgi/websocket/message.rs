@@ -102,7 +102,7 @@ fn parse_accept(message: &Bound<'_, PyDict>) -> PyResult<Message> {
         Some(name) => Some(text("subprotocol", &name)?),
         None => None,
     };
-    let fields = http::FieldReader::of(message)?.into_fields();
+    let fields = http::read_fields(message)?.fields;
     // The server's own: RFC 6455, section 4.2.2.
     let own = fields
         .iter()
