@@ -13,15 +13,13 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Bridge;
-use crate::clock;
 use crate::config::Config;
 use crate::exchange::{
-    ExchangeId, Failure, Fields, Inbound, Outbound, Payload, Request, RequestHead, ResponseHead,
-    WebSocketOffer, piece_cost,
+    ExchangeId, Failure, Fields, Inbound, LoopWaker, Outbound, Payload, Process, Request,
+    RequestHead, ResponseHead, WebSocketOffer, Worker, piece_cost,
 };
-use crate::process::Process;
-use crate::runtime;
-use crate::worker::{LoopWaker, Worker};
+use crate::life;
+use crate::stream;
 
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
 pub(crate) struct EnvoyThread {
@@ -100,7 +98,7 @@ fn process_with(workers: usize, settings: &str, ticks: Ticks) -> Arc<Process> {
     settings["app"] = "main:app".into();
     let config = Config::parse(settings.to_string().as_bytes()).expect("valid settings");
     let tokio = match ticks {
-        Ticks::Real => runtime::get().handle(),
+        Ticks::Real => life::runtime().handle(),
         Ticks::Played => STILL.handle(),
     };
     let workers = (0..workers).map(|_| Arc::<Worker>::default());
@@ -362,7 +360,7 @@ impl PlayedLoop {
 
     /// Puts the clock forward, of which streams learn at the next event.
     pub(crate) fn advance(&self, time: Duration) {
-        clock::advance(time);
+        stream::advance(time);
         self.worker.outbox.post(Outbound::Tick);
     }
 

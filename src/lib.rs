@@ -30,27 +30,14 @@
 
 #![deny(unsafe_code)]
 
-mod admin;
-mod asgi;
-mod clock;
+mod app;
 mod config;
-mod control;
 #[cfg(test)]
 mod envoy_thread;
-mod escape;
 mod exchange;
-mod file;
-mod filter;
-mod mailbox;
-mod process;
-mod proxies;
-mod python;
-mod request;
-mod runtime;
-mod server;
-mod tls;
+mod life;
+mod stream;
 mod websocket;
-mod worker;
 
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -61,9 +48,9 @@ use envoy::{
 };
 
 use config::Config;
-use filter::FilterConfig;
-use process::Process;
-use server::Server;
+use exchange::Process;
+use life::Server;
+use stream::FilterConfig;
 
 /// The module. Both its extensions, the HTTP filter and the bootstrap extension, are of one
 /// process and meet here.

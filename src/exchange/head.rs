@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::Fields;
-use crate::escape::escaped;
+use super::escape::escaped;
+use super::fields::Fields;
 
 /// Bytes that are few as a rule, such as an address, without an allocation.
 pub(crate) type Short = SmallVec<[u8; 24]>;

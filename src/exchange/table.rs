@@ -2,7 +2,7 @@
 //!
 //! What a thread keeps by exchange.
 
-use super::ExchangeId;
+use super::message::ExchangeId;
 
 /// What one thread keeps of its exchanges, by id.
 #[derive(Debug)]

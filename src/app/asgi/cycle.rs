@@ -1,0 +1,95 @@
+//! Runs on: loop thread.
+//!
+//! One exchange of either kind.
+
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::http::{self, HttpCycle, Waits};
+use super::websocket::{self, WebSocketCycle};
+use crate::app::dispatch::Dispatcher;
+use crate::app::outcome::Outcome;
+use crate::exchange::{ExchangeId, Inbound, Request};
+
+/// What stands between an application's call and its stream.
+pub(crate) enum Cycle {
+    Http(Py<HttpCycle>),
+    WebSocket(Py<WebSocketCycle>),
+}
+
+impl Cycle {
+    /// The exchange of `request`.
+    pub(crate) fn new(
+        id: ExchangeId,
+        dispatcher: &Bound<'_, Dispatcher>,
+        request: Box<Request>,
+    ) -> PyResult<Self> {
+        let (py, own) = (dispatcher.py(), dispatcher.clone().unbind());
+        Ok(match &request.websocket {
+            Some(offer) => Self::WebSocket(Py::new(
+                py,
+                WebSocketCycle::new(id, own, offer, request.head.name()),
+            )?),
+            None => Self::Http(Py::new(py, HttpCycle::new(id, own, request))?),
+        })
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Http(cycle) => Self::Http(cycle.clone_ref(py)),
+            Self::WebSocket(cycle) => Self::WebSocket(cycle.clone_ref(py)),
+        }
+    }
+
+    /// The object whose `receive` and `send` are the application's.
+    pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        match self {
+            Self::Http(cycle) => cycle.bind(py).as_any(),
+            Self::WebSocket(cycle) => cycle.bind(py).as_any(),
+        }
+    }
+
+    /// Takes what has come from Envoy for it. What its kind knows nothing of is nothing to it.
+    pub(crate) fn feed(&self, py: Python<'_>, message: Inbound) -> PyResult<()> {
+        match self {
+            Self::Http(cycle) => {
+                let event = match message {
+                    Inbound::Body { data, end, .. } => http::Event::Body(data, end),
+                    Inbound::Room(_, bytes) => http::Event::Room(bytes),
+                    Inbound::File(_, read) => http::Event::File(*read),
+                    Inbound::Disconnect(_) => http::Event::Disconnect,
+                    _ => return Ok(()),
+                };
+                cycle.get().feed(py, event)
+            }
+            Self::WebSocket(cycle) => {
+                let event = match message {
+                    Inbound::Message(_, payload) => websocket::Event::Message(payload),
+                    Inbound::Room(_, bytes) => websocket::Event::Room(bytes),
+                    Inbound::Closed { code, reason, .. } => websocket::Event::Closed(code, reason),
+                    Inbound::Disconnect(_) => websocket::Event::Disconnect,
+                    Inbound::CloseWebSockets => websocket::Event::Shutdown,
+                    _ => return Ok(()),
+                };
+                cycle.get().feed(py, event)
+            }
+        }
+    }
+
+    /// Whether its client is waited for. A WebSocket has its pings.
+    pub(crate) fn waits(&self, now: Instant, limit: Duration) -> Waits {
+        match self {
+            Self::Http(cycle) => cycle.get().waits(now, limit),
+            Self::WebSocket(_) => Waits::No,
+        }
+    }
+
+    /// The application has ended.
+    pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
+        match self {
+            Self::Http(cycle) => cycle.get().end(py, outcome),
+            Self::WebSocket(cycle) => cycle.get().end(py, outcome),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Runs on: loop thread.
+//!
+//! Drains the inbox when the loop is woken: starts a task for each new exchange and gives each
+//! running one what has come for it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use rustc_hash::FxHashMap;
+
+use super::asgi::call::Call;
+use super::asgi::cycle::Cycle;
+use super::asgi::http::Waits;
+use super::asgi::scope::ScopeTemplate;
+use super::outcome::Outcome;
+use super::python::awaitable::{Awaitable, Done};
+use super::python::slots;
+use super::python::traceback;
+use crate::exchange::file::FileReader;
+use crate::exchange::{
+    ExchangeId, Failure, Inbound, LoopWaker, Outbound, Process, Request, Worker,
+};
+
+/// The loop's side of a worker.
+#[pyclass(frozen, module = "aiovoy")]
+pub(crate) struct Dispatcher {
+    worker: Arc<Worker>,
+    waker: Arc<LoopWaker>,
+    process: Arc<Process>,
+    /// The applications, in the order of the configuration's mounts.
+    apps: Vec<Py<PyAny>>,
+    create_task: Py<PyAny>,
+    create_future: Py<PyAny>,
+    call_later: Py<PyAny>,
+    done: Py<Done>,
+    /// For each application. Set when all have started, which is before the first request.
+    scopes: OnceLock<Vec<ScopeTemplate>>,
+    /// Every exchange whose application call has not returned.
+    running: Mutex<FxHashMap<ExchangeId, Running>>,
+    queue: Mutex<Queue>,
+    /// How long the application waits for a client; zero is for ever.
+    timeout_idle: Duration,
+    /// A timer for [`sweep`](Self::sweep) runs.
+    watching: AtomicBool,
+    /// The server stops: WebSockets that come now are closed, too.
+    closes_websockets: AtomicBool,
+}
+
+/// What has come from the inbox and is not handled yet.
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Inbound>,
+    /// Empty; kept for its capacity.
+    batch: Vec<Inbound>,
+}
+
+struct Running {
+    cycle: Cycle,
+    /// The task that runs the application, once there is one; asyncio itself refers to tasks only
+    /// weakly.
+    task: Option<Py<PyAny>>,
+}
+
+impl Dispatcher {
+    /// The dispatcher of `event_loop`, which it begins to serve at once.
+    pub(crate) fn start(
+        event_loop: &Bound<'_, PyAny>,
+        worker: Arc<Worker>,
+        process: Arc<Process>,
+        apps: Vec<Py<PyAny>>,
+    ) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        slots::install::<Awaitable>(py)?;
+        slots::install::<Call>(py)?;
+        slots::install::<Done>(py)?;
+        let timeout_idle = process.config.timeout_idle;
+        let waker = LoopWaker::new().map_err(|error| {
+            PyOSError::new_err(format!("no eventfd for an event loop: {error}"))
+        })?;
+        let waker = Arc::new(waker);
+        let dispatcher = Self {
+            worker,
+            waker,
+            process,
+            apps,
+            create_task: task_maker(event_loop)?.unbind(),
+            create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
+            call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
+            done: Py::new(py, Done)?,
+            scopes: OnceLock::new(),
+            running: Mutex::default(),
+            queue: Mutex::default(),
+            timeout_idle,
+            watching: AtomicBool::default(),
+            closes_websockets: AtomicBool::default(),
+        };
+        let dispatcher = Bound::new(py, dispatcher)?;
+        let drain = dispatcher.getattr(intern!(py, "drain"))?;
+        let this = dispatcher.get();
+        let watched = (this.waker.descriptor(), drain);
+        event_loop.call_method1(intern!(py, "add_reader"), watched)?;
+        this.worker.inbox.set_waker(this.waker.clone());
+        Ok(dispatcher.unbind())
+    }
+
+    /// Sets what the scopes of each application have in common.
+    pub(crate) fn set_scopes(&self, scopes: Vec<ScopeTemplate>) {
+        // A loop has one start-up.
+        let _ = self.scopes.set(scopes);
+    }
+
+    /// The applications.
+    pub(crate) fn apps(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.apps.iter().map(|app| app.clone_ref(py)).collect()
+    }
+
+    /// Posts `message` to Envoy.
+    pub(crate) fn post(&self, message: Outbound) {
+        // A forked child has no Envoy.
+        if !envoy::is_forked() {
+            self.worker.outbox.post(message);
+        }
+    }
+
+    /// A new future of the loop.
+    pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.create_future.bind(py).call0()
+    }
+
+    /// A coroutine that is done.
+    pub(crate) fn done(&self, py: Python<'_>) -> Py<Done> {
+        self.done.clone_ref(py)
+    }
+
+    /// Reads the next piece of a file for `id`, which comes as a message.
+    pub(crate) fn read_file(&self, id: ExchangeId, reader: FileReader) {
+        let worker = self.worker.clone();
+        self.process.tokio.spawn_blocking(move || {
+            let read = Box::new(reader.read());
+            // Nobody wants it once the loop has ended.
+            let _ = worker.inbox.post_all(&mut vec![Inbound::File(id, read)]);
+        });
+    }
+
+    /// Sees to it that an exchange which waits for its client does not wait for ever.
+    pub(crate) fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.timeout_idle.is_zero() || this.watching.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let again = (this.timeout_idle / 4).as_secs_f64();
+        let sweep = slf.getattr(intern!(py, "sweep"))?;
+        this.call_later.call1(py, (again, sweep)).map(drop)
+    }
+
+    /// The application call of `id` has ended.
+    pub(crate) fn forget(&self, id: ExchangeId) {
+        // Dropped outside the lock. It breaks the circle of task, coroutine, `receive` and cycle.
+        let running = self.running.lock().remove(&id);
+        if running.is_some() {
+            self.process.in_flight.return_call();
+        }
+    }
+
+    /// Ends the inbox: what comes now is refused on Envoy's side.
+    pub(crate) fn close(&self) {
+        let left = self.worker.inbox.close();
+        left.iter().for_each(|message| self.give_up(message));
+    }
+
+    /// Ends what the loop has left when it has ended: of one that was told to, nothing.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        while let Some(message) = self.next_message() {
+            self.give_up(&message);
+        }
+        // Dropped outside the lock.
+        let running = std::mem::take(&mut *self.running.lock());
+        running.keys().for_each(|id| self.give_up_call(*id));
+    }
+
+    fn give_up(&self, message: &Inbound) {
+        if let Inbound::Start(id, _) = message {
+            self.give_up_call(*id);
+        }
+    }
+
+    /// There is no call of the application any more.
+    fn give_up_call(&self, id: ExchangeId) {
+        self.post(Outbound::Fail(id, Failure::Application));
+        self.process.in_flight.return_call();
+    }
+
+    fn take_inbox(&self) {
+        let mut queue = self.queue.lock();
+        let Queue { messages, batch } = &mut *queue;
+        self.waker.clear();
+        self.worker.inbox.drain(batch);
+        messages.extend(batch.drain(..));
+    }
+
+    fn next_message(&self) -> Option<Inbound> {
+        self.queue.lock().messages.pop_front()
+    }
+
+    fn handle(slf: &Bound<'_, Self>, message: Inbound) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let id = match message {
+            Inbound::Start(id, request) => return Self::start_exchange(slf, id, request),
+            Inbound::CancelAll => return this.cancel_all(py),
+            Inbound::CloseWebSockets => return this.close_websockets(py),
+            _ => message.id(),
+        };
+        // An exchange whose application has returned wants to know nothing more.
+        let cycle = id.and_then(|id| Some(this.running.lock().get(&id)?.cycle.clone_ref(py)));
+        cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
+    }
+
+    fn start_exchange(
+        slf: &Bound<'_, Self>,
+        id: ExchangeId,
+        request: Box<Request>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let mount = request.head.mount;
+        let scopes = this.scopes.get();
+        let template = &scopes.expect("no request comes before the start-up has ended")[mount];
+        let scope = match &request.websocket {
+            Some(offer) => template.build_websocket(py, &request.head, offer)?,
+            None => template.build(py, &request.head)?,
+        };
+        let cycle = Cycle::new(id, slf, request)?;
+        let running = Running {
+            cycle: cycle.clone_ref(py),
+            task: None,
+        };
+        this.running.lock().insert(id, running);
+        if this.closes_websockets.load(Ordering::Relaxed) {
+            cycle.feed(py, Inbound::CloseWebSockets)?;
+        }
+        let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
+        let send = cycle.bind(py).getattr(intern!(py, "send"))?;
+        let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
+        let call = Call::new(
+            cycle.clone_ref(py),
+            this.apps[mount].clone_ref(py),
+            arguments,
+        );
+        let task = this.create_task.bind(py).call1((call,));
+        match task {
+            Ok(task) => {
+                // An eager task may have ended already.
+                if let Some(running) = this.running.lock().get_mut(&id) {
+                    running.task = Some(task.unbind());
+                }
+            }
+            Err(error) => cycle.end(py, &Outcome::Raised(error)),
+        }
+        Ok(())
+    }
+
+    /// All exchanges whose application call has not returned.
+    fn cycles(&self, py: Python<'_>) -> Vec<Cycle> {
+        let running = self.running.lock();
+        let cycles = running.values().map(|running| running.cycle.clone_ref(py));
+        cycles.collect()
+    }
+
+    fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
+        self.closes_websockets.store(true, Ordering::Relaxed);
+        let cycles = self.cycles(py).into_iter();
+        let told = cycles.map(|cycle| cycle.feed(py, Inbound::CloseWebSockets));
+        told.fold(Ok(()), PyResult::and)
+    }
+
+    fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
+        let tasks: Vec<_> = {
+            let running = self.running.lock();
+            let tasks = running.values().filter_map(|running| running.task.as_ref());
+            tasks.map(|task| task.clone_ref(py)).collect()
+        };
+        let tasks = tasks.iter();
+        let told = tasks.map(|task| task.call_method0(py, intern!(py, "cancel")).map(drop));
+        told.fold(Ok(()), PyResult::and)
+    }
+}
+
+/// What makes a task of a coroutine. From Python 3.12 on it runs the first step at once, which
+/// for many a request is the only one.
+fn task_maker<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    if py.version_info() < (3, 12) {
+        return event_loop.getattr(intern!(py, "create_task"));
+    }
+    let task = py.import("asyncio")?.getattr("Task")?;
+    let arguments = PyDict::new(py);
+    arguments.set_item("loop", event_loop)?;
+    arguments.set_item("eager_start", true)?;
+    let partial = py.import("functools")?.getattr("partial")?;
+    partial.call((task,), Some(&arguments))
+}
+
+#[pymethods]
+impl Dispatcher {
+    /// The loop's reader callback.
+    fn drain(slf: &Bound<'_, Self>) {
+        let (py, this) = (slf.py(), slf.get());
+        this.take_inbox();
+        // One at a time: Python code that runs below may come back here, as in a loop that is run
+        // inside itself, and then goes on with the queue. So no message overtakes another.
+        while let Some(message) = this.next_message() {
+            let id = match &message {
+                Inbound::Start(id, _) => Some(*id),
+                _ => None,
+            };
+            // One exchange's trouble is not another's: the batch goes on.
+            if let Err(error) = Self::handle(slf, message) {
+                log::error!(
+                    "exception in the dispatch of a request\n{}",
+                    traceback::format(py, &error)
+                );
+                if let Some(id) = id {
+                    let running = this.running.lock().remove(&id);
+                    drop(running);
+                    this.give_up_call(id);
+                }
+            }
+        }
+    }
+
+    /// Ends exchanges that have waited too long for their client, and looks again later if there
+    /// are others that wait.
+    fn sweep(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        this.watching.store(false, Ordering::Relaxed);
+        let now = Instant::now();
+        let running = this.running.lock();
+        let waiting: Vec<_> = running
+            .iter()
+            .map(|(id, running)| (*id, running.cycle.waits(now, this.timeout_idle), running))
+            .filter(|(_, waits, _)| *waits != Waits::No)
+            .map(|(id, waits, running)| (id, waits, running.cycle.clone_ref(py)))
+            .collect();
+        drop(running);
+        let told = waiting.into_iter().map(|(id, waits, cycle)| {
+            if waits == Waits::Yes {
+                return Self::watch(slf);
+            }
+            this.post(Outbound::Fail(id, Failure::Idle));
+            cycle.feed(py, Inbound::Disconnect(id))
+        });
+        // Of several errors one is enough to say.
+        told.fold(Ok(()), PyResult::and)
+    }
+}

@@ -1,0 +1,58 @@
+//! Runs on: loop thread.
+//!
+//! What the end of an application call means, and what the log says of it.
+
+use pyo3::prelude::*;
+
+use super::disconnect::{is_disconnect, let_go};
+use super::python::traceback;
+use crate::exchange::RequestHead;
+
+/// How an application call ended.
+pub(crate) enum Outcome {
+    Returned,
+    Raised(PyErr),
+}
+
+/// How far its response had got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) begun: bool,
+    pub(crate) complete: bool,
+    pub(crate) disconnected: bool,
+}
+
+impl Outcome {
+    /// Logs an outcome that an operator or the application's author must know of.
+    ///
+    /// That the client has gone is neither's concern, in whichever way the application ended for
+    /// it: by the `OSError` that `send` raised, or without completing its response.
+    pub(crate) fn log(&self, py: Python<'_>, progress: Progress, request: &RequestHead) {
+        let Progress {
+            begun,
+            complete,
+            disconnected,
+        } = progress;
+        match self {
+            Self::Returned if complete || disconnected => {}
+            Self::Returned if begun => log::error!(
+                "ASGI application returned without completing its response: {}",
+                request.name()
+            ),
+            Self::Returned => log::error!(
+                "ASGI application returned without starting a response: {}",
+                request.name()
+            ),
+            Self::Raised(error) if disconnected && is_disconnect(py, error) => let_go(py, error),
+            Self::Raised(error) => log_exception(py, error, &request.name()),
+        }
+    }
+}
+
+/// Logs what the application has raised in the request of that `name`.
+pub(crate) fn log_exception(py: Python<'_>, error: &PyErr, name: &str) {
+    log::error!(
+        "exception in ASGI application: {name}\n{}",
+        traceback::format(py, error)
+    );
+}

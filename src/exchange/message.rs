@@ -1,0 +1,312 @@
+//! Runs on: any thread.
+//!
+//! One request and its response, as the two sides speak of it. The Envoy worker thread and the
+//! loop thread share no object: they name an exchange by its [`ExchangeId`] and send each other
+//! the messages below. A message for an exchange that is over finds nobody and is dropped, so
+//! none can reach another request's stream.
+
+use super::fields::Fields;
+use super::file::FileRead;
+use super::head::RequestHead;
+
+/// Names an exchange of one worker. An index is used again; its generation then differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ExchangeId {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+/// Bytes of request body that may lie unread on the loop's side of one exchange, give or take
+/// one piece as Envoy read it. What comes beyond stays in Envoy, whose own buffer limit then
+/// stops the client.
+pub(crate) const REQUEST_WINDOW: usize = 256 * 1024;
+
+/// Bytes of response body that may be posted and not yet taken by Envoy before `send` waits.
+/// One message may go beyond it: the application has those bytes in memory anyway.
+pub(crate) const RESPONSE_WINDOW: usize = 256 * 1024;
+
+/// What a message between the two sides counts for at least in either window: an allocation and
+/// its place in the mailbox cost memory however little is in it.
+pub(crate) const LEAST_COST: usize = 64;
+
+/// What a piece of a request body counts for in [`REQUEST_WINDOW`] until the loop has it.
+pub(crate) fn piece_cost(length: usize) -> usize {
+    length.max(LEAST_COST)
+}
+
+/// What an interim head counts for in [`RESPONSE_WINDOW`].
+pub(crate) fn interim_cost(fields: &Fields) -> usize {
+    LEAST_COST + fields.size()
+}
+
+/// Window updates in both directions are sent in steps of this many bytes, so that a small
+/// body costs none. Smaller than either window, or the last step would never be sent.
+pub(crate) const WINDOW_STEP: usize = 64 * 1024;
+
+/// From the Envoy worker to the loop. Bounded by Envoy's limit on concurrent streams and, for
+/// bodies, by [`REQUEST_WINDOW`].
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// A request has arrived.
+    Start(ExchangeId, Box<Request>),
+    /// More of its body; `end` with the last piece, which may be empty.
+    Body {
+        /// Whose body it is.
+        id: ExchangeId,
+        /// The piece.
+        data: Vec<u8>,
+        /// Whether the body is complete.
+        end: bool,
+    },
+    /// Envoy has taken this many bytes of the response.
+    Room(ExchangeId, usize),
+    /// A message of a WebSocket.
+    Message(ExchangeId, Payload),
+    /// The client has closed its WebSocket, or is not to be heard any more.
+    Closed {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
+    /// The stream has ended before its response was complete.
+    Disconnect(ExchangeId),
+    /// A piece of a file that the response is to have has been read, by tokio.
+    File(ExchangeId, Box<FileRead>),
+    /// Close all WebSockets: the server stops.
+    CloseWebSockets,
+    /// Cancel what still runs: the time for a graceful shutdown is over.
+    CancelAll,
+}
+
+impl Inbound {
+    /// Whose message it is; `None` if it is every exchange's.
+    pub(crate) fn id(&self) -> Option<ExchangeId> {
+        match self {
+            Self::Start(id, _)
+            | Self::Body { id, .. }
+            | Self::Room(id, _)
+            | Self::Message(id, _)
+            | Self::Closed { id, .. }
+            | Self::Disconnect(id)
+            | Self::File(id, _) => Some(*id),
+            Self::CloseWebSockets | Self::CancelAll => None,
+        }
+    }
+}
+
+/// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`] an exchange.
+#[derive(Debug)]
+pub(crate) enum Outbound {
+    /// The head of the response with the first of its body.
+    Start {
+        /// Whose response it is.
+        id: ExchangeId,
+        /// Status and headers.
+        head: ResponseHead,
+        /// The first piece of the body.
+        body: Vec<u8>,
+        /// Whether the response is complete.
+        end: bool,
+    },
+    /// More of the body.
+    Body {
+        /// Whose response it is.
+        id: ExchangeId,
+        /// The piece.
+        data: Vec<u8>,
+        /// Whether the response is complete.
+        end: bool,
+    },
+    /// The application has taken this many bytes of the request body, or messages of this cost.
+    Read(ExchangeId, usize),
+    /// The handshake of a WebSocket succeeds.
+    Accept {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The one of the client's that the application has chosen.
+        subprotocol: Option<String>,
+        /// More fields of the response.
+        fields: Fields,
+    },
+    /// A message of a WebSocket.
+    Message(ExchangeId, Payload),
+    /// Close a WebSocket.
+    Close {
+        /// Whose WebSocket it is.
+        id: ExchangeId,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
+    /// Time has passed: see to the streams.
+    Tick,
+    /// An interim head, before the final one.
+    Interim {
+        /// Whose response it announces.
+        id: ExchangeId,
+        /// 100 or 103.
+        status: u16,
+        /// Its fields.
+        fields: Fields,
+    },
+    /// The end of the response, with trailers.
+    Trailers(ExchangeId, Fields),
+    /// The response will not be completed: an error status if nothing was sent, else a reset.
+    Fail(ExchangeId, Failure),
+}
+
+/// Why a response will not be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The application does not complete it.
+    Application,
+    /// The client neither sends what the application waits for nor takes the response.
+    Idle,
+    /// The application does not want this WebSocket.
+    Refused,
+    /// The server stops.
+    Stopping,
+}
+
+/// A message of a WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// Text in UTF-8.
+    Text(Vec<u8>),
+    /// Any bytes.
+    Binary(Vec<u8>),
+}
+
+impl Payload {
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(data) | Self::Binary(data) => data.len(),
+        }
+    }
+
+    /// What it counts for in [`REQUEST_WINDOW`]: its bytes, but not so little that the window
+    /// would hold more messages than the queue may have.
+    pub(crate) fn request_cost(&self, least: usize) -> usize {
+        self.len().max(least)
+    }
+
+    /// What it counts for in [`RESPONSE_WINDOW`].
+    pub(crate) fn response_cost(&self) -> usize {
+        self.len().max(LEAST_COST)
+    }
+}
+
+impl Outbound {
+    /// Whose message it is; `None` if it is all streams'.
+    pub(crate) fn id(&self) -> Option<ExchangeId> {
+        match self {
+            Self::Tick => None,
+            Self::Start { id, .. }
+            | Self::Body { id, .. }
+            | Self::Read(id, _)
+            | Self::Interim { id, .. }
+            | Self::Trailers(id, _)
+            | Self::Accept { id, .. }
+            | Self::Message(id, _)
+            | Self::Close { id, .. }
+            | Self::Fail(id, _) => Some(*id),
+        }
+    }
+
+    /// Takes `next` into this message if both carry the body of one response in sequence: what
+    /// Envoy has not taken yet may as well leave in one piece.
+    pub(crate) fn merge(&mut self, next: Self) -> Option<Self> {
+        if matches!((&*self, &next), (Self::Tick, Self::Tick)) {
+            return None;
+        }
+        let Self::Body {
+            id: next_id,
+            data: next_data,
+            end: next_end,
+        } = next
+        else {
+            return Some(next);
+        };
+        match self {
+            Self::Start {
+                id,
+                body: data,
+                end,
+                ..
+            }
+            | Self::Body { id, data, end }
+                if *id == next_id =>
+            {
+                data.extend_from_slice(&next_data);
+                *end = next_end;
+                None
+            }
+            _ => Some(Self::Body {
+                id: next_id,
+                data: next_data,
+                end: next_end,
+            }),
+        }
+    }
+}
+
+/// A request as it left Envoy: its head, and its body as far as it arrived with it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The head.
+    pub head: RequestHead,
+    /// The body so far.
+    pub body: Vec<u8>,
+    /// Whether `body` is all of it.
+    pub complete: bool,
+    /// What it offers, if it asks for a WebSocket.
+    pub websocket: Option<Box<WebSocketOffer>>,
+}
+
+/// What the loop's side needs to know of the handshake of a WebSocket.
+#[derive(Debug)]
+pub(crate) struct WebSocketOffer {
+    /// The subprotocols that the client knows, in its order.
+    pub subprotocols: Vec<String>,
+    /// See [`Payload::request_cost`].
+    pub least_cost: usize,
+}
+
+/// The head of a final response, checked: see `asgi::message`.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    /// 200 to 999.
+    pub status: u16,
+    /// The fields in the application's order.
+    pub fields: Fields,
+    /// The connection is to be closed after this response.
+    pub close: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Table;
+
+    #[test]
+    fn body_joins_only_the_same_open_response() {
+        let mut table = Table::default();
+        let (one, two) = (table.insert_with(|_| ()), table.insert_with(|_| ()));
+        let body = |id, end| Outbound::Body {
+            id,
+            data: b"x".to_vec(),
+            end,
+        };
+        let mut newest = body(one, false);
+        assert!(newest.merge(body(two, false)).is_some());
+        let fail = Outbound::Fail(one, Failure::Application);
+        assert!(newest.merge(fail).is_some());
+        assert!(newest.merge(body(one, true)).is_none());
+        assert!(matches!(newest, Outbound::Body { data, end: true, .. } if data == b"xx"));
+    }
+}

@@ -1,0 +1,569 @@
+//! Runs on: Envoy's main thread for the hooks, tokio for the supervision.
+//!
+//! The life of the server, from the bootstrap extension's configuration to the end of Python.
+//!
+//! ```text
+//! new_bootstrap_extension   interpreter, loops, application imported     (Envoy waits)
+//!         │
+//!     supervise             lifespan.startup on every loop               (tokio)
+//!         │                       │ failed ──▶ exit code 3, stop
+//!   signal_init_complete    Envoy opens its listeners                    (main)
+//!         │
+//!       serve               until SIGTERM, SIGINT, or the launcher's word
+//!         │
+//!       drain               stop listening, wait for what is in flight   (tokio)
+//!         │                 lifespan.shutdown, loops end
+//!   ShutdownCompletion      Envoy ends its workers                       (main)
+//!         │
+//!     on_destroy            Python ends
+//! ```
+
+use std::cell::Cell;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
+use futures::future::join_all;
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::control::{Command, Control, Event};
+use super::{admin, runtime};
+use crate::app::asgi::lifespan::Lifespans;
+use crate::app::event_loop;
+use crate::app::event_loop::{LoopStart, LoopThread};
+use crate::app::python::app;
+use crate::app::python::main_thread::MainThread;
+use crate::config::Config;
+use crate::exchange::{Inbound, Process, Worker};
+
+/// Exit code when the application's lifespan fails, as uvicorn's.
+const LIFESPAN_FAILED: i32 = 3;
+/// Exit code when an event loop fails, or something does not end.
+const FAILED: i32 = 1;
+/// Exit code when a second signal ends the server at once.
+const ABORTED: i32 = 1;
+
+/// How often Envoy's gauges are read while something is waited for that only they tell.
+const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
+/// How long connections without a request are left open at the end of a drain, for the request
+/// that may be on its way.
+const IDLE_GRACE: Duration = Duration::from_millis(100);
+/// How long cancelled application calls get to end.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long the loops get to end, and then Python, before the process ends without them.
+const END_GRACE: Duration = Duration::from_secs(10);
+
+/// Events of the bootstrap scheduler.
+const STARTED: u64 = 1;
+const READ_GAUGES: u64 = 2;
+
+/// The bootstrap extension.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    python: Cell<Option<MainThread>>,
+}
+
+/// What the main thread and the supervision share.
+struct Shared {
+    process: Arc<Process>,
+    control: Control,
+    scheduler: BootstrapScheduler,
+    stop: Arc<Stop>,
+    gauge_readers: Mutex<Vec<oneshot::Sender<Gauges>>>,
+}
+
+/// Envoy's gauges that the server waits for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gauges {
+    /// The workers accept connections.
+    workers_started: bool,
+    connections: u64,
+    /// Response bytes that clients have not taken yet.
+    buffered: u64,
+}
+
+impl Server {
+    /// Starts Python, the loops and the application of `config`.
+    pub(crate) fn start(
+        envoy: &EnvoyBootstrap<'_>,
+        config: Config,
+    ) -> Result<(Self, Arc<Process>), String> {
+        let control = Control::connect()?;
+        let stop = Arc::new(Stop::default());
+        control.listen({
+            let stop = stop.clone();
+            move |command| match command {
+                Command::Shutdown if stop.is_supervised() => stop.request(),
+                // The application is being imported: there is nothing to stop in good order.
+                Command::Shutdown => envoy::exit_now(0),
+                Command::Abort => abort(),
+            }
+        })?;
+        let started = Self::start_python(&Arc::new(config), &stop);
+        let (python, process, loops) =
+            started.inspect_err(|message| control.tell(&Event::Failed { message }))?;
+        let shared = Arc::new(Shared {
+            process: process.clone(),
+            control,
+            scheduler: envoy.new_scheduler(),
+            stop,
+            gauge_readers: Mutex::default(),
+        });
+        shared.stop.supervise();
+        runtime::get().spawn(shared.clone().supervise(loops));
+        let python = Cell::new(Some(python));
+        Ok((Self { shared, python }, process))
+    }
+
+    fn start_python(
+        config: &Arc<Config>,
+        stop: &Arc<Stop>,
+    ) -> Result<(MainThread, Arc<Process>, Vec<LoopThread>), String> {
+        let app_dir = app_dir(config)?;
+        let workers = (0..envoy::concurrency().max(1)).map(|_| Arc::<Worker>::default());
+        let tokio = runtime::get().handle().clone();
+        let process = Arc::new(Process::new(config.clone(), tokio, workers.collect()));
+        runtime::serve_python();
+        let (started, outcome) = mpsc::channel();
+        let first = loop_start(stop, &process, 0, {
+            let (config, app_dir) = (config.clone(), app_dir.clone());
+            move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
+        });
+        let python = MainThread::start(config.clone(), app_dir, move |py| {
+            event_loop::run(py, first, &started);
+        })?;
+        let mut loops: Vec<LoopThread> = Vec::new();
+        for index in 0..process.workers().len() {
+            let started = match loops.first() {
+                None => LoopThread::wait_for(&outcome),
+                // The first loop has imported the applications; the others share them.
+                Some(first) => {
+                    let apps = Python::attach(|py| first.dispatcher.get().apps(py));
+                    let start = loop_start(stop, &process, index, |_: Python<'_>| Ok(apps));
+                    LoopThread::start(index, start)
+                }
+            };
+            match started {
+                Ok(started) => loops.push(started),
+                Err(error) => {
+                    runtime::get().block_on(stop_loops(loops));
+                    python.end(END_GRACE);
+                    return Err(error);
+                }
+            }
+        }
+        Ok((python, process, loops))
+    }
+}
+
+/// The start of the loop of worker `index`. If that fails, the server stops.
+fn loop_start<A>(stop: &Arc<Stop>, process: &Arc<Process>, index: usize, apps: A) -> LoopStart<A> {
+    let stop = stop.clone();
+    LoopStart {
+        worker: process.workers()[index].clone(),
+        process: process.clone(),
+        apps,
+        failed: Arc::new(move |error| {
+            log::error!("an event loop has failed: the server stops\n{error}");
+            stop.fail(FAILED);
+        }),
+    }
+}
+
+impl BootstrapExtension for Server {
+    fn on_shutdown(&self, _: &EnvoyBootstrap<'_>, done: ShutdownCompletion) {
+        if self.shared.stop.signalled(done) == Signal::Second {
+            abort();
+        }
+    }
+
+    fn on_scheduled(&self, envoy: &EnvoyBootstrap<'_>, event: u64) {
+        match event {
+            STARTED => envoy.signal_init_complete(),
+            READ_GAUGES => {
+                let gauges = Gauges::read(envoy);
+                for reader in self.shared.gauge_readers.lock().drain(..) {
+                    // A reader that ran out of time has gone.
+                    let _ = reader.send(gauges);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_destroy(&self) {
+        // Without a shutdown before it, Envoy has not come up: it has failed, which it has told, or
+        // got a signal. What has started ends all the same.
+        if !self.shared.stop.destroyed() {
+            give_up(
+                "the server has not come up, and does not end",
+                2 * END_GRACE,
+            );
+        }
+        if let Some(python) = self.python.take()
+            && !python.end(END_GRACE)
+        {
+            give_up(
+                "`atexit` functions or threads of the application do not end",
+                END_GRACE,
+            );
+        }
+        let code = self.shared.stop.exit_code.load(Ordering::Relaxed);
+        if code != 0 {
+            // Envoy itself would exit with 0 after an orderly end.
+            envoy::exit_now(code);
+        }
+        watch_envoy(|| true);
+    }
+}
+
+impl Shared {
+    async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
+        let startup = tokio::select! {
+            startup = self.startup(&loops) => Some(startup),
+            // A signal during start-up: nothing is served yet, so nothing is drained, and the
+            // end of the loops cancels what has begun.
+            () = self.stop.requested() => None,
+        };
+        match startup {
+            None => {}
+            Some(Ok(lifespans)) => {
+                self.scheduler.commit(STARTED);
+                tokio::select! {
+                    () = self.announce(&loops) => self.stop.requested().await,
+                    () = self.stop.requested() => {}
+                }
+                self.drain().await;
+                self.shutdown_lifespans(&loops, &lifespans).await;
+            }
+            Some(Err(message)) => {
+                log::error!("{message}");
+                self.control.tell(&Event::Failed { message: &message });
+                self.stop.fail(LIFESPAN_FAILED);
+            }
+        }
+        // Before its main loop runs, which this waits for, Envoy handles no signal.
+        self.gauges().await;
+        if timeout(END_GRACE, stop_loops(loops)).await.is_err() {
+            give_up(
+                "application code holds an event loop or its threads",
+                END_GRACE,
+            );
+        }
+        self.stop.complete();
+    }
+
+    /// Starts the applications on each loop. If one fails, those that have started are shut down.
+    async fn startup(&self, loops: &[LoopThread]) -> Result<Vec<Lifespans>, String> {
+        let startups = loops
+            .iter()
+            .map(|thread| Lifespans::startup(&self.process.config, thread));
+        let (lifespans, outcomes): (Vec<_>, Vec<_>) = join_all(startups).await.into_iter().unzip();
+        // What fails on one loop is likely to fail on all, and is told once.
+        match outcomes.into_iter().find_map(Result::err) {
+            None => Ok(lifespans),
+            Some(message) => {
+                self.shutdown_lifespans(loops, &lifespans).await;
+                Err(message)
+            }
+        }
+    }
+
+    /// Tells the launcher once Envoy accepts connections.
+    async fn announce(&self, loops: &[LoopThread]) {
+        while !self.gauges().await.workers_started {
+            tokio::time::sleep(GAUGE_INTERVAL).await;
+        }
+        loops[0].handle_signals_again();
+        if self.process.config.log_refusals
+            && let Some(address) = &self.process.config.admin
+            && let Err(error) = admin::log_info(address).await
+        {
+            log::warn!(
+                "the log does not say what is refused: Envoy's admin at `{address}`: {error}"
+            );
+        }
+        let python = Python::version_str();
+        self.control.tell(&Event::Ready {
+            python: python.split_whitespace().next().unwrap_or_default(),
+            workers: loops.len(),
+            event_loop: self.process.config.event_loop.name(),
+        });
+    }
+
+    /// Lets what is in flight end, within the time that the configuration gives it.
+    async fn drain(&self) {
+        let in_flight = &self.process.in_flight;
+        let deadline = Instant::now() + self.process.config.timeout_graceful_shutdown;
+        in_flight.drain();
+        self.tell_loops(|| Inbound::CloseWebSockets);
+        if let Some(address) = &self.process.config.admin {
+            let stopped = self.unless_destroyed(admin::stop_listening(address));
+            if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
+                log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
+            }
+        }
+        if timeout_at(deadline, self.quiet()).await.is_ok() {
+            return;
+        }
+        let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
+        if in_flight.count() == 0 {
+            log::error!("clients have not taken their responses after {seconds} s: cut off");
+            return;
+        }
+        log::error!("requests still run after {seconds} s: cancelled");
+        self.tell_loops(|| Inbound::CancelAll);
+        let _ = timeout(CANCEL_GRACE, in_flight.drained()).await;
+    }
+
+    fn tell_loops(&self, message: impl Fn() -> Inbound) {
+        for worker in self.process.workers() {
+            // A loop that has ended has nothing to be told.
+            let _ = worker.inbox.post_all(&mut vec![message()]);
+        }
+    }
+
+    /// Waits until nothing is in flight, all responses are with their clients, and no connection
+    /// has brought another request.
+    async fn quiet(&self) {
+        let in_flight = &self.process.in_flight;
+        loop {
+            in_flight.drained().await;
+            let idle_since = Instant::now();
+            loop {
+                let gauges = self.gauges().await;
+                if in_flight.count() > 0 {
+                    break;
+                }
+                let idle = gauges.connections == 0 || idle_since.elapsed() >= IDLE_GRACE;
+                if idle && gauges.buffered == 0 {
+                    return;
+                }
+                tokio::time::sleep(GAUGE_INTERVAL).await;
+            }
+        }
+    }
+
+    async fn shutdown_lifespans(&self, loops: &[LoopThread], lifespans: &[Lifespans]) {
+        let shutdowns = loops
+            .iter()
+            .zip(lifespans)
+            .map(|(thread, lifespan)| lifespan.shutdown(thread));
+        // A time-out that is meant to cut requests short still leaves the application its end.
+        let limit = self.process.config.timeout_graceful_shutdown.max(END_GRACE);
+        match timeout(limit, join_all(shutdowns)).await {
+            Ok(outcomes) => {
+                for message in outcomes.into_iter().flatten() {
+                    log::error!("{message}");
+                    self.stop.fail(LIFESPAN_FAILED);
+                }
+            }
+            Err(_) => {
+                log::error!(
+                    "application shutdown has not ended after {} s: given up",
+                    limit.as_secs_f64()
+                );
+                self.stop.fail(LIFESPAN_FAILED);
+            }
+        }
+    }
+
+    /// Envoy's gauges, read on its main thread once its main loop runs; nothing is left of them
+    /// when Envoy ends.
+    async fn gauges(&self) -> Gauges {
+        let (sender, gauges) = oneshot::channel();
+        self.gauge_readers.lock().push(sender);
+        self.scheduler.commit(READ_GAUGES);
+        let gauges = self.unless_destroyed(gauges).await;
+        gauges.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// What `future` gives; `None` once Envoy's main thread waits for our end, and does nothing
+    /// else any more.
+    async fn unless_destroyed<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::select! {
+            output = future => Some(output),
+            () = until(&self.stop.destroyed) => None,
+        }
+    }
+}
+
+impl Gauges {
+    fn read(envoy: &EnvoyBootstrap<'_>) -> Self {
+        let mut gauges = Self::default();
+        envoy.for_each_gauge(|name, value| {
+            if name == "listener_manager.workers_started" {
+                gauges.workers_started = value == 1;
+            } else if name.starts_with("http.") && !name.starts_with("http.admin.") {
+                // Those of every connection manager, whatever its `stat_prefix`.
+                if name.ends_with(".downstream_cx_active") {
+                    gauges.connections += value;
+                } else if name.ends_with(".downstream_cx_tx_bytes_buffered") {
+                    gauges.buffered += value;
+                }
+            }
+        });
+        gauges
+    }
+}
+
+/// The request to stop, from whichever side, and Envoy's wait for its completion.
+#[derive(Default)]
+struct Stop {
+    /// There is a supervision, which hears of requests.
+    supervised: AtomicBool,
+    requested: watch::Sender<bool>,
+    /// That of the first failure.
+    exit_code: AtomicI32,
+    /// Envoy is ending and its main thread waits for `completed`.
+    destroyed: watch::Sender<bool>,
+    state: Mutex<StopState>,
+    completed: Condvar,
+}
+
+#[derive(Default)]
+struct StopState {
+    signals: usize,
+    complete: bool,
+    waiting: Vec<ShutdownCompletion>,
+}
+
+/// Which signal it was.
+#[derive(Debug, PartialEq, Eq)]
+enum Signal {
+    First,
+    Second,
+}
+
+impl Stop {
+    fn supervise(&self) {
+        self.supervised.store(true, Ordering::SeqCst);
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.supervised.load(Ordering::SeqCst)
+    }
+
+    fn request(&self) {
+        self.requested.send_replace(true);
+    }
+
+    /// Requests the stop because of a failure.
+    fn fail(&self, code: i32) {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.exit_code.compare_exchange(0, code, success, failure);
+        self.request();
+    }
+
+    async fn requested(&self) {
+        until(&self.requested).await;
+    }
+
+    /// Envoy has got a signal and waits for `done`.
+    fn signalled(&self, done: ShutdownCompletion) -> Signal {
+        {
+            let mut state = self.state.lock();
+            if state.complete {
+                drop(state);
+                done.complete();
+                return Signal::First;
+            }
+            state.waiting.push(done);
+            state.signals += 1;
+            if state.signals > 1 {
+                return Signal::Second;
+            }
+        }
+        self.request();
+        Signal::First
+    }
+
+    /// Envoy ends. Returns whether everything else has ended, after waiting for it.
+    fn destroyed(&self) -> bool {
+        self.destroyed.send_replace(true);
+        self.request();
+        let mut state = self.state.lock();
+        // The loops have their own grace within this time.
+        let limit = 2 * END_GRACE;
+        let mut wait = || {
+            self.completed
+                .wait_while_for(&mut state, |state| !state.complete, limit)
+        };
+        !envoy::waiting(&mut wait).timed_out()
+    }
+
+    /// Everything has ended. Envoy goes on with its own end, or is told to begin it.
+    fn complete(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.complete = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.completed.notify_all();
+        let destroyed = self.destroyed.subscribe();
+        watch_envoy(move || !*destroyed.borrow());
+        if waiting.is_empty() && !*self.destroyed.borrow() {
+            // Nothing but a signal begins an orderly end of Envoy.
+            let process = rustix::process::getpid();
+            let signal = rustix::process::Signal::TERM;
+            if let Err(error) = rustix::process::kill_process(process, signal) {
+                log::error!("Envoy could not be told to end: {error}");
+            }
+        }
+        waiting.into_iter().for_each(ShutdownCompletion::complete);
+    }
+}
+
+/// Waits until `flag` is set.
+async fn until(flag: &watch::Sender<bool>) {
+    // The sender outlives this future, which borrows it: waiting can't fail.
+    let _ = flag.subscribe().wait_for(|set| *set).await;
+}
+
+async fn stop_loops(loops: Vec<LoopThread>) {
+    join_all(loops.iter().map(LoopThread::stop)).await;
+}
+
+/// Ends the process in a while if Envoy, whose turn it is, has not gone on by then.
+fn watch_envoy(is_stuck: impl FnOnce() -> bool + Send + 'static) {
+    let watch = std::thread::Builder::new().name("aiovoy-end".into());
+    let watch = watch.spawn(|| {
+        std::thread::sleep(END_GRACE);
+        if is_stuck() {
+            give_up(
+                "Envoy does not end, perhaps because nobody reads what it logs",
+                END_GRACE,
+            );
+        }
+    });
+    if let Err(error) = watch {
+        log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");
+    }
+}
+
+/// Ends the process although something in it does not.
+fn give_up(what: &str, after: Duration) -> ! {
+    log::error!("{what}: ended after {} s", after.as_secs());
+    envoy::exit_now(ABORTED);
+}
+
+/// Ends the process where it stands: a second signal means it.
+fn abort() -> ! {
+    log::warn!("second signal: ended at once");
+    envoy::exit_now(ABORTED);
+}
+
+/// The absolute path of the folder, or zip archive, with the application's modules.
+fn app_dir(config: &Config) -> Result<PathBuf, String> {
+    let directory = config.app_dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    directory
+        .canonicalize()
+        .map_err(|error| format!("`app_dir` is `{}`: {error}", directory.display()))
+}

@@ -1,0 +1,569 @@
+//! Runs on: Envoy worker thread.
+//!
+//! One stream: Envoy's hooks in, messages to the loop out, and the other way round. It decides
+//! nothing about ASGI; what it is told to send was checked on the loop's side.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use envoy::{
+    AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
+    HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
+};
+use smallvec::SmallVec;
+
+use super::clock::Instant;
+use super::request::{self, Refusal};
+use super::streams::Streams;
+use crate::exchange::{
+    ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,
+    ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
+};
+use end::HeldEnd;
+use websocket::WebSocket;
+
+pub(crate) use refused::Quota;
+pub(crate) use websocket::Settings;
+
+mod access_log;
+mod answer;
+mod end;
+mod refused;
+mod websocket;
+
+/// One filter chain's configuration: it has none of its own, since the application and its
+/// event loops are one per process.
+pub(crate) struct FilterConfig {
+    process: Arc<Process>,
+}
+
+impl FilterConfig {
+    pub(crate) fn new(process: Arc<Process>) -> Self {
+        Self { process }
+    }
+}
+
+impl HttpFilterConfig for FilterConfig {
+    fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
+        let streams = Streams::of_thread(&self.process, envoy.worker_index());
+        let envoy = envoy.filter_ref();
+        Some(streams.clone().add(|id| {
+            Rc::new(Filter {
+                id,
+                streams,
+                envoy,
+                waiting: RefCell::default(),
+                posted: Cell::default(),
+                version: Cell::default(),
+                held_end: RefCell::default(),
+                tls: Cell::default(),
+                request: Cell::default(),
+                response: Cell::default(),
+                websocket: OnceCell::new(),
+            })
+        }))
+    }
+}
+
+/// One stream.
+pub(crate) struct Filter {
+    id: ExchangeId,
+    streams: Rc<Streams>,
+    envoy: FilterRef,
+    /// The request until it is given to the loop: its body may still grow.
+    waiting: RefCell<Option<Box<Request>>>,
+    /// The request was let in, so the exchange counts.
+    posted: Cell<bool>,
+    version: Cell<HttpVersion>,
+    /// The end of a response that waits for the end of its request.
+    held_end: RefCell<Option<HeldEnd>>,
+    /// The connection is encrypted; known only if `alt_svc` asks for it.
+    tls: Cell<bool>,
+    request: Cell<RequestBody>,
+    response: Cell<ResponseBody>,
+    /// What the stream is besides, if it is one.
+    websocket: OnceCell<Box<WebSocket>>,
+}
+
+/// How much of the request body has gone to the loop.
+#[derive(Debug, Clone, Copy, Default)]
+struct RequestBody {
+    /// Bytes that the client has announced.
+    length: u64,
+    /// Bytes that have come.
+    received: u64,
+    /// Bytes given to the loop and not yet taken by the application.
+    unread: usize,
+    /// Bytes that have come and that Envoy keeps for us. They are the first in its buffer, which it
+    /// has for all filters: what is behind them is another filter's, and not ours yet.
+    kept: usize,
+    /// The client is to send nothing before it is answered: it waits to be told to go on, or for a
+    /// WebSocket.
+    waits: bool,
+    /// Envoy has shown us the end, or we want no more.
+    ended: bool,
+    /// The loop has been told of the end, or never will be.
+    end_posted: bool,
+}
+
+/// How far the response has got.
+#[derive(Debug, Clone, Copy, Default)]
+struct ResponseBody {
+    /// An interim head was sent.
+    announced: bool,
+    started: bool,
+    ended: bool,
+    /// Marks that Envoy's write buffer is above, which nest.
+    above_watermark: u32,
+    /// Bytes given to Envoy of which the loop has not been told.
+    unreported: usize,
+    /// While the request goes on: when the last burst began, and its bytes.
+    burst: Option<(Instant, usize)>,
+}
+
+impl HttpFilter for Filter {
+    fn on_request_headers(
+        &self,
+        envoy: &mut EnvoyFilter<'_>,
+        end_of_stream: bool,
+    ) -> HeadersStatus {
+        if self.streams.is_closing(|| connection_id(envoy)) {
+            // RFC 9112, section 9.6: no more of them is processed.
+            self.end_response();
+            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
+            return HeadersStatus::StopIteration;
+        }
+        let rules = &self.streams.rules;
+        let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
+        self.tell_access_log(envoy, &head);
+        self.version.set(head.version);
+        self.request.set(RequestBody {
+            length: head.length,
+            waits: head.expects_continue || head.websocket,
+            ended: end_of_stream,
+            end_posted: end_of_stream,
+            ..RequestBody::default()
+        });
+        if head.version <= HttpVersion::Http11 && head.server.port.is_some() {
+            self.streams.believe_probe(|| is_reset(envoy));
+        }
+        if let Some(refusal) = refusal {
+            if refusal.closes() && head.version <= HttpVersion::Http11 {
+                self.answer_and_close(envoy, refusal);
+            } else {
+                self.turn_away(envoy, refusal);
+            }
+            return HeadersStatus::StopIteration;
+        }
+        let handshake = match websocket::read_handshake(&head).transpose() {
+            Ok(handshake) => handshake,
+            Err(refusal) => {
+                self.refuse_handshake(envoy, &refusal);
+                return HeadersStatus::StopIteration;
+            }
+        };
+        if handshake.is_some() && self.streams.process.in_flight.draining() {
+            self.close_connection(envoy);
+            self.turn_away(envoy, Refusal::STOPPING);
+            return HeadersStatus::StopIteration;
+        }
+        if !self
+            .streams
+            .process
+            .in_flight
+            .arrive(rules.limit_concurrency)
+        {
+            self.turn_away(envoy, Refusal::BUSY);
+            return HeadersStatus::StopIteration;
+        }
+        if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
+            self.tls.set(head.tls.is_some());
+        }
+        self.posted.set(true);
+        let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
+        *self.waiting.borrow_mut() = Some(Box::new(Request {
+            head,
+            body: Vec::new(),
+            complete: end_of_stream,
+            websocket,
+        }));
+        self.streams.post_request(envoy, self.id);
+        HeadersStatus::StopIteration
+    }
+
+    fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
+        let mut body = self.request.get();
+        body.ended |= end_of_stream;
+        let mut length = envoy.received_request_body_len();
+        // A filter before ours goes on with a request that it has held back: the piece is Envoy's
+        // whole buffer, with what we know of it at the front. It stays there, whatever we answer.
+        let resumed = envoy.received_is_buffered_request_body();
+        if resumed {
+            length = length.saturating_sub(body.kept);
+            body.kept += length;
+        }
+        self.request.set(body);
+        if self.held_end.borrow().is_some() {
+            if resumed {
+                self.drop_kept(envoy);
+            }
+            if end_of_stream {
+                self.release_end(envoy);
+            } else {
+                self.discard();
+            }
+            return DataStatus::StopIterationNoBuffer;
+        }
+        if let Some(socket) = self.websocket.get() {
+            if !resumed {
+                return self.on_frames(socket, envoy, length);
+            }
+            self.pull_frames(socket, envoy, 0);
+            return self.keeps();
+        }
+        body.received += length as u64;
+        self.request.set(body);
+        if self.streams.rules.limits_body(body.received) {
+            return self.refuse_body(envoy);
+        }
+        if resumed {
+            self.pull(envoy, 0);
+        } else if body.kept > 0 || (length > 0 && body.unread >= REQUEST_WINDOW) {
+            // Envoy stops reading above its buffer limit, until the application has read: see `pull`.
+            self.keep(length);
+        } else {
+            self.give_body(envoy, envoy.received_request_body().iter(), length);
+        }
+        self.keeps()
+    }
+
+    fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
+        if self.held_end.borrow().is_some() {
+            self.release_end(envoy);
+            return TrailersStatus::StopIteration;
+        }
+        let mut body = self.request.get();
+        body.ended = true;
+        self.request.set(body);
+        match self.websocket.get() {
+            Some(socket) => self.pull_frames(socket, envoy, 0),
+            None => self.pull(envoy, 0),
+        }
+        TrailersStatus::StopIteration
+    }
+
+    fn on_scheduled(&self, envoy: &mut EnvoyFilter<'_>, _: u64) {
+        self.streams.turn(envoy);
+    }
+
+    fn on_downstream_above_write_buffer_high_watermark(&self, _: &EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        response.above_watermark += 1;
+        self.response.set(response);
+    }
+
+    fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        response.above_watermark = response.above_watermark.saturating_sub(1);
+        self.response.set(response);
+        self.report_room(envoy);
+        if let Some(held) = &mut *self.held_end.borrow_mut() {
+            held.give_time();
+        }
+        if self.is_websocket() {
+            self.streams.resume(self.id);
+        }
+    }
+
+    /// Without our own end of stream before it, this is how Envoy says that the client has gone,
+    /// or that it has itself answered or reset the stream.
+    fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
+        let cut = !self.response.get().ended;
+        if cut {
+            self.log_end(envoy);
+        }
+        if !self.posted.replace(false) {
+            // It was refused; or Envoy or a filter before ours ended it before we saw it.
+            if cut && !self.streams.rules.access_log.is_empty() {
+                let (head, _) = request::read_head(envoy, &self.streams.rules, true);
+                self.tell_access_log(envoy, &head);
+            }
+            self.streams.remove(envoy, self.id, []);
+            return;
+        }
+        // A request that came is a call of the application, also if its client is gone already.
+        let request = self.take_request();
+        let request = request.map(|request| Inbound::Start(self.id, request));
+        let socket = self.websocket.get().filter(|_| cut);
+        let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
+        let disconnect = cut.then_some(Inbound::Disconnect(self.id));
+        // It may be sending right now: nothing more is reported.
+        self.end_response();
+        self.streams.remove(
+            envoy,
+            self.id,
+            request.into_iter().chain(left).chain(disconnect),
+        );
+        self.streams.process.in_flight.complete_stream();
+    }
+}
+
+impl Filter {
+    /// A new scheduler for this stream; `None` if it is over.
+    pub(crate) fn scheduler(&self, current: &EnvoyFilter<'_>) -> Option<(ExchangeId, Scheduler)> {
+        self.envoy
+            .read(current, |envoy| (self.id, envoy.new_scheduler()))
+    }
+
+    /// The request, if the loop has not got it yet.
+    pub(crate) fn take_request(&self) -> Option<Box<Request>> {
+        self.waiting.borrow_mut().take()
+    }
+
+    /// Does what the loop asks for.
+    pub(crate) fn deliver(&self, current: &mut EnvoyFilter<'_>, message: Outbound) {
+        if self.response.get().ended {
+            // Sent before the loop has heard of an answer in the application's place.
+            return;
+        }
+        self.envoy.with(current, |envoy| match message {
+            Outbound::Start {
+                head, body, end, ..
+            } => self.send_head(envoy, &head, &body, end),
+            Outbound::Body { data, end, .. } => self.send_body(envoy, &data, end),
+            Outbound::Read(_, bytes) => match self.websocket.get() {
+                Some(socket) => self.pull_frames(socket, envoy, bytes),
+                None => self.pull(envoy, bytes),
+            },
+            Outbound::Accept {
+                subprotocol,
+                fields,
+                ..
+            } => self.accept_websocket(envoy, subprotocol.as_deref(), &fields),
+            Outbound::Message(_, payload) => self.send_message(envoy, &payload),
+            Outbound::Close { code, reason, .. } => self.close_websocket(envoy, code, &reason),
+            // Not of one stream: see `Streams`.
+            Outbound::Tick => {}
+            Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
+            Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
+            Outbound::Fail(_, failure) => self.fail(envoy, failure),
+        });
+    }
+
+    fn send_head(&self, envoy: &mut EnvoyFilter<'_>, head: &ResponseHead, body: &[u8], end: bool) {
+        let mut response = self.response.get();
+        response.started = true;
+        self.response.set(response);
+        // On HTTP/2 and 3 the connection is not this response's alone (RFC 9113, section 8.2.2).
+        let closes = head.close && self.version.get() <= HttpVersion::Http11;
+        if closes || self.streams.process.in_flight.draining() {
+            self.close_connection(envoy);
+        }
+        let status = status_digits(head.status);
+        let mut headers = headers(&status, &head.fields);
+        if let Some(services) = &self.streams.rules.alt_svc
+            && self.tls.get()
+            && head.fields.iter().all(|(name, _)| name != b"alt-svc")
+        {
+            headers.push(Header::new(b"alt-svc", services.as_bytes()));
+        }
+        if body.is_empty() {
+            // Without the end Envoy would announce chunks in a 304, unlike in other heads without body.
+            let holds = end && head.status != 304 && self.holds_end(0);
+            let ends = end && !holds;
+            if ends {
+                self.end_response();
+            }
+            envoy.send_response_headers(&headers, ends);
+            if holds {
+                self.finish(envoy, b"", Fields::default());
+            }
+        } else {
+            envoy.send_response_headers(&headers, false);
+            self.send_body(envoy, body, end);
+        }
+    }
+
+    fn send_body(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8], end: bool) {
+        if end {
+            return self.finish(envoy, data, Fields::default());
+        }
+        let mut response = self.response.get();
+        response.unreported += data.len();
+        self.response.set(response);
+        self.send_data(envoy, data);
+        self.report_room(envoy);
+    }
+
+    /// Goes on with what Envoy has kept of the request.
+    pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
+        self.envoy.with(current, |envoy| {
+            if self.held_end.borrow().is_some() {
+                self.drop_kept(envoy);
+            } else if let Some(socket) = self.websocket.get() {
+                socket.has_room();
+                self.pull_frames(socket, envoy, 0);
+            }
+        });
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
+        self.envoy.with(current, |envoy| {
+            let may_be_reset =
+                self.version.get() <= HttpVersion::Http11 && self.streams.believes_probe();
+            if may_be_reset && is_reset(envoy) {
+                return envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_reset");
+            }
+            if let Some(socket) = self.websocket.get() {
+                self.look_at_clock(socket, envoy, now);
+            }
+            self.look_at_held_end(envoy, now);
+        });
+    }
+
+    /// Has the client use another connection for its next request.
+    fn close_connection(&self, envoy: &mut EnvoyFilter<'_>) {
+        envoy.send_go_away_and_close(true);
+        if self.version.get() <= HttpVersion::Http11
+            && let Some(id) = connection_id(envoy)
+        {
+            self.streams.closes(id);
+        }
+    }
+
+    fn send_interim(&self, envoy: &mut EnvoyFilter<'_>, status: u16, fields: &Fields) {
+        let mut response = self.response.get();
+        response.announced = true;
+        response.unreported += interim_cost(fields);
+        self.response.set(response);
+        if status == 100 {
+            let mut request = self.request.get();
+            request.waits = false;
+            self.request.set(request);
+        }
+        let status = status_digits(status);
+        envoy.send_response_headers(&headers(&status, fields), false);
+        self.report_room(envoy);
+    }
+
+    /// From here on the end of the stream is of our making.
+    fn end_response(&self) {
+        let mut response = self.response.get();
+        response.ended = true;
+        self.response.set(response);
+    }
+
+    /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
+    fn report_room(&self, envoy: &EnvoyFilter<'_>) {
+        let mut response = self.response.get();
+        if response.ended || response.above_watermark > 0 || response.unreported < WINDOW_STEP {
+            return;
+        }
+        let room = std::mem::take(&mut response.unreported);
+        self.response.set(response);
+        self.streams
+            .post(envoy, self.id, Inbound::Room(self.id, room));
+    }
+
+    /// Gives the loop more of the body that Envoy has kept, as far as the window allows, after
+    /// the application has taken `read` bytes.
+    fn pull(&self, envoy: &mut EnvoyFilter<'_>, read: usize) {
+        let mut body = self.request.get();
+        body.unread = body.unread.saturating_sub(read);
+        let room = REQUEST_WINDOW.saturating_sub(body.unread);
+        let chunks = envoy.buffered_request_body();
+        let kept = body.kept.min(chunks.len());
+        let taken = kept.min(room);
+        body.kept = kept - taken;
+        self.request.set(body);
+        self.give_body(envoy, chunks.first(taken), taken);
+        // Last, since Envoy may read on and run `on_request_body` in the call.
+        if taken > 0 {
+            envoy.drain_buffered_request_body(taken);
+        }
+    }
+
+    /// Gives the loop the next `length` bytes of the body, and its end if that was the last of it.
+    fn give_body<'a>(
+        &self,
+        envoy: &EnvoyFilter<'_>,
+        chunks: impl Iterator<Item = &'a [u8]>,
+        length: usize,
+    ) {
+        let (id, mut body) = (self.id, self.request.get());
+        let end = body.ended && !body.end_posted && body.kept == 0;
+        body.end_posted |= end;
+        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            body.unread += length;
+            request::append(&mut request.body, chunks);
+            request.complete |= end;
+        } else if length > 0 || end {
+            body.unread += piece_cost(length);
+            let mut data = Vec::with_capacity(length);
+            request::append(&mut data, chunks);
+            self.streams
+                .post(envoy, id, Inbound::Body { id, data, end });
+        }
+        self.request.set(body);
+    }
+
+    /// Leaves the last `length` bytes of a piece of the body with Envoy: see [`keeps`](Self::keeps).
+    fn keep(&self, length: usize) {
+        let mut body = self.request.get();
+        body.kept += length;
+        self.request.set(body);
+    }
+
+    /// What the body hook answers: whether Envoy has something to keep.
+    fn keeps(&self) -> DataStatus {
+        match self.request.get().kept {
+            0 => DataStatus::StopIterationNoBuffer,
+            _ => DataStatus::StopIterationAndWatermark,
+        }
+    }
+
+    /// Throws away what Envoy has kept of the body.
+    fn drop_kept(&self, envoy: &mut EnvoyFilter<'_>) {
+        let mut body = self.request.get();
+        let kept = std::mem::take(&mut body.kept);
+        self.request.set(body);
+        if kept > 0 {
+            envoy.drain_buffered_request_body(kept);
+        }
+    }
+}
+
+/// Whether the client has reset the connection. Envoy does not hear of it while it does not read,
+/// as it does on HTTP/1 when more has come than one request. Linux allows `TCP_FASTOPEN` only on a
+/// socket that listens, or is closed; so this changes none that is in use.
+fn is_reset(envoy: &mut EnvoyFilter<'_>) -> bool {
+    const IPPROTO_TCP: i64 = 6;
+    const TCP_FASTOPEN: i64 = 23;
+    envoy.set_downstream_socket_option(IPPROTO_TCP, TCP_FASTOPEN, 0)
+}
+
+fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {
+    envoy.attribute_int(AttributeId::ConnectionId)
+}
+
+fn status_digits(status: u16) -> [u8; 3] {
+    let digit = |value: u16| b'0' + u8::try_from(value % 10).expect("one digit");
+    [digit(status / 100), digit(status / 10), digit(status)]
+}
+
+fn headers<'a>(status: &'a [u8; 3], fields: &'a Fields) -> SmallVec<[Header<'a>; 16]> {
+    let mut headers = SmallVec::with_capacity(fields.iter().len() + 1);
+    headers.push(Header::new(b":status", status));
+    headers.extend(pairs(fields));
+    headers
+}
+
+fn pairs(fields: &Fields) -> impl Iterator<Item = Header<'_>> {
+    let fields = fields.iter();
+    fields.map(|(name, value)| Header::new(name, value))
+}
+
+#[cfg(test)]
+mod tests;

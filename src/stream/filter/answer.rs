@@ -1,0 +1,125 @@
+//! Runs on: Envoy worker thread.
+//!
+//! Answers in the application's place.
+
+use envoy::{DataStatus, EnvoyFilter, Header, ResetReason};
+
+use super::{Filter, ResponseBody, headers, status_digits};
+use crate::exchange::{Failure, Fields, HttpVersion, Inbound};
+use crate::stream::request::Refusal;
+
+impl Filter {
+    /// Answers a request that is not let in.
+    pub(super) fn turn_away(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.log_refusal(
+            envoy,
+            Some(refusal.status.into()),
+            refusal.details.as_bytes(),
+        );
+        self.answer(envoy, refusal.status, refusal.text, refusal.details);
+    }
+
+    /// Answers a request of HTTP/1 and closes its connection at once. A connection that is only
+    /// drained would serve what has come behind the request.
+    pub(super) fn answer_and_close(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        self.log_refusal(
+            envoy,
+            Some(refusal.status.into()),
+            refusal.details.as_bytes(),
+        );
+        self.end_response();
+        // For `connection: close`.
+        envoy.send_go_away_and_close(true);
+        let status = status_digits(refusal.status);
+        let length = Header::new(b"content-length", b"0");
+        // With that the client has all of it, but for Envoy there is something left to reset.
+        envoy.send_response_headers(&[Header::new(b":status", &status), length], false);
+        envoy.reset_stream(ResetReason::LocalReset, refusal.details);
+    }
+
+    /// Ends an exchange whose request has more body than it may.
+    pub(super) fn refuse_body(&self, envoy: &mut EnvoyFilter<'_>) -> DataStatus {
+        let Refusal {
+            status,
+            text,
+            details,
+        } = Refusal::BODY;
+        let ResponseBody { started, ended, .. } = self.response.get();
+        if !ended {
+            if self.take_request().is_some() {
+                // The application has not heard of it, and won't.
+                self.streams.process.in_flight.return_call();
+            } else {
+                self.streams
+                    .post(envoy, self.id, Inbound::Disconnect(self.id));
+            }
+        }
+        let answered = (!started).then_some(status.into());
+        self.log_refusal(envoy, answered, details.as_bytes());
+        if started {
+            self.end_response();
+            envoy.reset_stream(ResetReason::LocalReset, details);
+        } else {
+            self.answer(envoy, status, text, details);
+        }
+        DataStatus::StopIterationNoBuffer
+    }
+
+    /// Answers a request that the loop can't take any more.
+    pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
+        self.envoy.with(current, |envoy| {
+            self.close_connection(envoy);
+            self.want_no_more();
+            self.turn_away(envoy, Refusal::STOPPING);
+        });
+    }
+
+    /// No end of a response waits for the rest of this request.
+    fn want_no_more(&self) {
+        let mut request = self.request.get();
+        request.ended = true;
+        self.request.set(request);
+    }
+
+    /// Answers in the application's place, before a response has begun. `details` are the
+    /// response code details of the access log.
+    fn answer(&self, envoy: &mut EnvoyFilter<'_>, status: u16, text: &str, details: &str) {
+        let announced = self.response.get().announced;
+        if !announced && !self.holds_end(text.len()) {
+            self.end_response();
+            return envoy.send_response(status.into(), &[], text.as_bytes(), details);
+        }
+        // For Envoy an interim head is a response begun: a whole one would only reset the stream.
+        // Nor can its end be held back.
+        let mut fields = Fields::default();
+        fields.push(b"content-type", b"text/plain");
+        fields.push(b"content-length", text.len().to_string().as_bytes());
+        let status = status_digits(status);
+        envoy.send_response_headers(&headers(&status, &fields), false);
+        let head_only = envoy.request_header(":method") == Some(b"HEAD");
+        let body = if head_only { "" } else { text };
+        self.finish(envoy, body.as_bytes(), Fields::default());
+    }
+
+    /// The response will not be completed by the application.
+    pub(super) fn fail(&self, envoy: &mut EnvoyFilter<'_>, failure: Failure) {
+        let (status, text, details) = match failure {
+            Failure::Application => (500, "Internal Server Error", "aiovoy_application_failed"),
+            Failure::Idle => (408, "Request Timeout", "aiovoy_client_idle"),
+            Failure::Refused => (403, "Forbidden", "aiovoy_websocket_refused"),
+            Failure::Stopping => (503, "Service Unavailable", "aiovoy_stopped"),
+        };
+        if self.response.get().started {
+            self.end_response();
+            return envoy.reset_stream(ResetReason::LocalReset, details);
+        }
+        if failure == Failure::Idle {
+            self.want_no_more();
+            if self.version.get() <= HttpVersion::Http11 {
+                // The rest of the request may still come, and is not to be taken for another one.
+                self.close_connection(envoy);
+            }
+        }
+        self.answer(envoy, status, text, details);
+    }
+}

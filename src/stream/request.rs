@@ -1,0 +1,379 @@
+//! Runs on: Envoy worker thread.
+//!
+//! Copies a request out of Envoy. What leaves this file has no pointer into Envoy.
+
+use envoy::{AttributeId, EnvoyFilter, Headers};
+use smallvec::SmallVec;
+
+use super::proxies::Proxies;
+use super::tls;
+use crate::config::{Config, LogField};
+use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead, decode, split_target};
+
+/// What the configuration says of requests.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Whose word on the client is taken.
+    proxies: Proxies,
+    /// The connection's other end is told by the PROXY protocol.
+    proxy_protocol: bool,
+    /// What `alt-svc` is to say.
+    pub(crate) alt_svc: Option<String>,
+    /// Envoy appends the client's certificates to `x-forwarded-client-cert`.
+    client_certs: bool,
+    /// What the access log asks for.
+    pub(crate) access_log: Vec<LogField>,
+    /// The prefixes of the applications, the longest first.
+    prefixes: Vec<String>,
+    /// Bytes of head that a request may have.
+    limit_head: Option<u64>,
+    /// Fields that it may have.
+    limit_fields: Option<u64>,
+    /// Bytes of body that a request may have.
+    limit_body: Option<u64>,
+    /// Calls of the application that may run at once.
+    pub(crate) limit_concurrency: Option<u64>,
+}
+
+impl Rules {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            proxies: Proxies::new(&config.forwarded_allow_ips),
+            proxy_protocol: config.proxy_protocol,
+            alt_svc: config.alt_svc.clone(),
+            client_certs: config.client_certs,
+            access_log: config.access_log.clone(),
+            prefixes: config
+                .mounts()
+                .iter()
+                .map(|mount| mount.path.clone())
+                .collect(),
+            limit_head: config.limit_request_header_bytes,
+            limit_fields: config.limit_request_header_count,
+            limit_body: config.limit_request_body,
+            limit_concurrency: config.limit_concurrency,
+        }
+    }
+
+    /// The index of the application that has `target`.
+    fn mount(&self, target: &[u8]) -> Option<usize> {
+        let mut prefixes = self.prefixes.iter();
+        if let [all] = self.prefixes.as_slice()
+            && all.is_empty()
+        {
+            return Some(0);
+        }
+        let path = decode(split_target(target).0);
+        prefixes.position(|prefix| {
+            let rest = path.strip_prefix(prefix.as_str());
+            rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+
+    /// The refusal of a head that is too large. Cookies count as one field: clients of HTTP/2 and 3
+    /// split them (RFC 9113, section 8.2.3), and there Envoy joins them.
+    fn limit_head(&self, bytes: usize, fields: &Fields) -> Option<Refusal> {
+        let is_above =
+            |number: usize, limit: Option<u64>| limit.is_some_and(|limit| number as u64 > limit);
+        if is_above(bytes, self.limit_head) {
+            return Some(Refusal::HEAD);
+        }
+        let others = || {
+            let cookies = fields.iter().filter(|(name, _)| *name == b"cookie");
+            fields.iter().len() - cookies.skip(1).count()
+        };
+        let too_many = is_above(fields.iter().len(), self.limit_fields)
+            && is_above(others(), self.limit_fields);
+        too_many.then_some(Refusal::FIELDS)
+    }
+
+    /// Whether a request may not have as many bytes of body.
+    pub(crate) fn limits_body(&self, bytes: u64) -> bool {
+        self.limit_body.is_some_and(|limit| bytes > limit)
+    }
+}
+
+/// A response in the application's place, to a request that does not get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub status: u16,
+    pub text: &'static str,
+    /// The response code details of the access log.
+    pub details: &'static str,
+}
+
+impl Refusal {
+    pub(crate) const BUSY: Self = Self {
+        status: 503,
+        text: "Service Unavailable",
+        details: "aiovoy_limit_concurrency",
+    };
+    pub(crate) const STOPPING: Self = Self {
+        status: 503,
+        text: "Service Unavailable",
+        details: "aiovoy_stopped",
+    };
+    const HEAD: Self = Self {
+        status: 431,
+        text: "Request Header Fields Too Large",
+        details: "aiovoy_limit_request_header_bytes",
+    };
+    const FIELDS: Self = Self {
+        details: "aiovoy_limit_request_header_count",
+        ..Self::HEAD
+    };
+    pub(crate) const BODY: Self = Self {
+        status: 413,
+        text: "Content Too Large",
+        details: "aiovoy_limit_request_body",
+    };
+    const NOT_FOUND: Self = Self {
+        status: 404,
+        text: "Not Found",
+        details: "aiovoy_no_mount",
+    };
+    /// An origin server has no tunnel to offer.
+    const CONNECT: Self = Self {
+        status: 501,
+        text: "Not Implemented",
+        details: "aiovoy_connect",
+    };
+
+    const fn bad(details: &'static str) -> Self {
+        Self {
+            status: 400,
+            text: "Bad Request",
+            details,
+        }
+    }
+
+    /// Whether an HTTP/1 connection can't be used after it: where the request ends is in doubt.
+    pub(crate) fn closes(self) -> bool {
+        matches!(self.status, 400 | 501)
+    }
+}
+
+/// Copies the head of the request, and says whether it is to be refused.
+pub(crate) fn read_head(
+    envoy: &EnvoyFilter<'_>,
+    rules: &Rules,
+    end_of_stream: bool,
+) -> (RequestHead, Option<Refusal>) {
+    let headers = envoy.request_headers();
+    let peer = if rules.proxy_protocol {
+        envoy.attribute_bytes(AttributeId::SourceAddress)
+    } else {
+        envoy.direct_remote_address()
+    };
+    let tls = tls::connection(envoy);
+    let shown = rules.client_certs
+        && tls.is_some()
+        && envoy.attribute_bool(AttributeId::ConnectionMtls) == Some(true);
+    let mut head = RequestHead {
+        https: tls.is_some(),
+        tls,
+        version: version(envoy.attribute_bytes(AttributeId::RequestProtocol)),
+        client: endpoint(peer),
+        server: endpoint(envoy.attribute_bytes(AttributeId::DestinationAddress)),
+        ..RequestHead::default()
+    };
+    let said = read_fields(&headers, &mut head, shown);
+    if said.is_forwarded() && rules.proxies.trust(&head.client.host) {
+        said.tell(&rules.proxies, &mut head);
+    }
+    if let Some((element, tls)) = said.certificate.zip(head.tls.as_mut()) {
+        tls.client = tls::client(envoy, element);
+    }
+    let too_large = rules.limit_head(said.bytes, &head.fields);
+    head.length = said.content_length.unwrap_or(0);
+    let mount = rules.mount(&head.target);
+    head.mount = mount.unwrap_or_default();
+    let refusal = match said.content_length {
+        _ if too_large.is_some() => too_large,
+        // A body of chunks, which HTTP/1.0 does not have (RFC 9112, section 6.1).
+        None if !end_of_stream && head.version == HttpVersion::Http10 => {
+            Some(Refusal::bad("aiovoy_bad_framing"))
+        }
+        _ if mount.is_none() => Some(Refusal::NOT_FOUND),
+        Some(length) if rules.limits_body(length) => Some(Refusal::BODY),
+        _ => None,
+    };
+    (head, said.refusal.or(refusal))
+}
+
+/// Appends the chunks of a body to `body`.
+pub(crate) fn append<'a>(body: &mut Vec<u8>, chunks: impl Iterator<Item = &'a [u8]>) {
+    chunks.for_each(|chunk| body.extend_from_slice(chunk));
+}
+
+/// What the fields say to the server.
+#[derive(Default)]
+struct Said<'a> {
+    /// Bytes of names and values, with those of the request line.
+    bytes: usize,
+    /// Each `x-forwarded-for`.
+    clients: SmallVec<[&'a [u8]; 2]>,
+    /// The last `x-forwarded-proto`.
+    scheme: Option<&'a [u8]>,
+    content_length: Option<u64>,
+    /// What Envoy says of the client's certificate.
+    certificate: Option<&'a [u8]>,
+    refusal: Option<Refusal>,
+}
+
+impl Said<'_> {
+    fn is_forwarded(&self) -> bool {
+        !self.clients.is_empty() || self.scheme.is_some()
+    }
+
+    /// What a trusted proxy says counts.
+    fn tell(&self, proxies: &Proxies, head: &mut RequestHead) {
+        match self.scheme.map(<[u8]>::trim_ascii) {
+            Some(b"https" | b"wss") => head.https = true,
+            Some(b"http" | b"ws") => head.https = false,
+            _ => {}
+        }
+        if let Some(client) = proxies.client(&self.clients) {
+            head.client = client;
+        }
+    }
+}
+
+/// Turns Envoy's header map into method, target and fields. `:authority` becomes `host` at the
+/// start of the list (ASGI HTTP scope, `headers`).
+///
+/// `shown` says that Envoy has appended the client's certificate to `x-forwarded-client-cert`. The
+/// application gets that as the client has sent it.
+///
+/// What Envoy lets in although RFC 9110, 9112 or 9113 has it refused, is refused here.
+fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -> Said<'a> {
+    let bytes = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    head.fields = Fields::with_capacity(headers.len(), bytes);
+    let mut said = Said {
+        bytes,
+        ..Said::default()
+    };
+    // Envoy gives pseudo headers first, so `host` is pushed before any other field.
+    for (index, (name, value)) in headers.iter().enumerate() {
+        match name {
+            b":authority" if value == NO_HOST && head.version == HttpVersion::Http10 => {}
+            b":authority" => {
+                if !is_authority(value) {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_host"));
+                }
+                head.fields.push(b"host", value);
+            }
+            b":method" => {
+                if value == b"CONNECT" {
+                    said.refusal = Some(Refusal::CONNECT);
+                }
+                head.method = value.into();
+            }
+            b":path" => {
+                if !value.iter().all(u8::is_ascii_graphic) {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_path"));
+                }
+                head.target = value.to_vec();
+            }
+            b"x-forwarded-proto" if value == scheme(head.https) && is_of_envoy(headers, index) => {}
+            b"x-forwarded-client-cert" if shown && !value.starts_with(b"[") => {
+                let (others, element) = tls::split_element(value);
+                said.certificate = Some(element);
+                if !others.is_empty() {
+                    head.fields.push(name, others);
+                }
+            }
+            [b':', ..] => {}
+            _ => {
+                match name {
+                    b"content-length" => said.content_length = Some(number(value)),
+                    b"expect" => {
+                        head.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                    }
+                    b"upgrade" => head.websocket |= value.eq_ignore_ascii_case(b"websocket"),
+                    b"te" => head.takes_trailers |= has_trailers(value),
+                    b"x-forwarded-for" => said.clients.push(value),
+                    b"x-forwarded-proto" => said.scheme = Some(value),
+                    _ => {}
+                }
+                if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
+                    said.refusal = Some(Refusal::bad("aiovoy_bad_field"));
+                }
+                head.fields.push(name, value);
+            }
+        }
+    }
+    said
+}
+
+/// The `:authority` by which Envoy lets in a request of HTTP/1.0 that has no `host`, if it is
+/// configured so (`default_host_for_http_10`).
+const NO_HOST: &[u8] = b"-";
+
+/// Whether `authority` is a host with or without a port (RFC 9110, section 7.2), or empty.
+///
+/// Of two `host` fields Envoy makes one with a comma. A name could have one too (RFC 3986, section
+/// 3.2.2), but none has, so it is refused.
+fn is_authority(authority: &[u8]) -> bool {
+    let (host, port) = match authority.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if !authority.ends_with(b"]") => (&authority[..colon], &authority[colon + 1..]),
+        _ => (authority, &b""[..]),
+    };
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
+    let valid = match host.strip_prefix(b"[") {
+        Some(literal) => literal
+            .strip_suffix(b"]")
+            .is_some_and(|address| address.iter().all(|byte| in_name(byte) || *byte == b':')),
+        None => host.iter().all(in_name),
+    };
+    valid
+        && (port.is_empty()
+            || port.iter().all(u8::is_ascii_digit) && exchange::port(port).is_some())
+}
+
+/// The number in a field that Envoy has checked.
+fn number(digits: &[u8]) -> u64 {
+    let number = str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok());
+    number.unwrap_or(u64::MAX)
+}
+
+/// Whether the `x-forwarded-proto` at `index`, of the connection's scheme, is the one that Envoy
+/// appends if the client sent none: only others of Envoy's come after it. If it was the client's
+/// own after all, it said nothing that the scheme does not.
+fn is_of_envoy(headers: &Headers<'_>, index: usize) -> bool {
+    headers
+        .iter()
+        .skip(index + 1)
+        .all(|(name, _)| matches!(name, b"x-request-id" | b"x-forwarded-client-cert"))
+}
+
+/// Whether `trailers` is among the members of a `te` field (RFC 9110, section 10.1.4).
+fn has_trailers(value: &[u8]) -> bool {
+    let mut members = value.split(|&byte| byte == b',');
+    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+fn scheme(https: bool) -> &'static [u8] {
+    if https { b"https" } else { b"http" }
+}
+
+fn version(protocol: Option<&[u8]>) -> HttpVersion {
+    match protocol {
+        Some(b"HTTP/1.0") => HttpVersion::Http10,
+        Some(b"HTTP/2") => HttpVersion::Http2,
+        Some(b"HTTP/3") => HttpVersion::Http3,
+        _ => HttpVersion::Http11,
+    }
+}
+
+fn endpoint(text: Option<&[u8]>) -> Endpoint {
+    Endpoint::parse(text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,359 @@
+//! Runs on: Envoy worker thread.
+//!
+//! The streams of one Envoy worker thread, and its two mailboxes seen from there.
+//!
+//! Wake-ups in both directions go through the scheduler of one live stream, the *leader*:
+//!
+//! - **Towards the loop.** What hooks post in one iteration of Envoy's dispatcher gathers in
+//!   `gathered`. The first of it commits one event, which Envoy runs at the end of the same
+//!   iteration without a system call; only then does the batch go to the inbox, and the loop is
+//!   woken if it sleeps.
+//! - **Towards Envoy.** The first response in the outbox commits one event through the leader.
+//!
+//! Invariants:
+//! - There is a leader whenever there is a live stream that has posted, and it is live.
+//! - While `gathered` is not empty, or messages lie in the outbox, an event is on its way to a
+//!   live leader, or `turn` is running. When the leader ends, another stream takes the lead and
+//!   the event is committed anew. If there is none, what was gathered goes to the loop at once;
+//!   what lies in the outbox is for streams that have ended, and waits for the next leader.
+//! - No borrow of this module's cells is held across a call into Envoy or into a filter.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy::{EnvoyFilter, Scheduler};
+
+use super::clock::Instant;
+use super::filter::{Filter, Quota, Settings};
+use super::request::Rules;
+use super::ticker::Ticker;
+use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Table, Waker, Worker};
+
+/// The one event that aiovoy commits to a stream: "take your turn".
+const TURN: u64 = 1;
+
+impl Waker for Scheduler {
+    fn wake(&self) {
+        self.commit(TURN);
+    }
+}
+
+/// The streams of one Envoy worker thread.
+pub(crate) struct Streams {
+    pub(crate) process: Arc<Process>,
+    /// What the configuration says of requests.
+    pub(crate) rules: Rules,
+    /// What it says of WebSockets.
+    pub(crate) websockets: Settings,
+    worker: Arc<Worker>,
+    live: RefCell<Table<Rc<Filter>>>,
+    leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
+    ticker: Ticker,
+    gathered: RefCell<Vec<Gathered>>,
+    /// An event is on its way to the leader.
+    turn_due: Cell<bool>,
+    /// `turn` is taking the outbox and will come to `gathered`.
+    in_turn: Cell<bool>,
+    /// HTTP/1 connections that were told that they close, and when. Until Envoy does it, requests
+    /// that were sent behind each other still come.
+    closing: RefCell<VecDeque<(u64, Instant)>>,
+    /// What [`believe_probe`](Self::believe_probe) has found.
+    believes_probe: Cell<bool>,
+    /// The lines that the log takes of what is refused.
+    pub(crate) refusals: Quota,
+    /// Streams that go on with what Envoy has kept of their request.
+    resumed: RefCell<Vec<ExchangeId>>,
+    /// Kept for their capacity.
+    inbound: RefCell<Vec<Inbound>>,
+    outbound: RefCell<Vec<Outbound>>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// How long a connection that closes is remembered; Envoy's `drain_timeout` in our configuration is
+/// a quarter of it.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a buffer that is kept for its capacity may have of it.
+const SCRATCH: usize = 256 * 1024;
+
+enum Gathered {
+    /// The request waits in its filter, where the rest of its body may join it.
+    Request(ExchangeId),
+    Message(Inbound),
+}
+
+impl Streams {
+    /// The streams of this thread, which is that of worker `index` of `process`. They are made at
+    /// the thread's first stream: Envoy has no hook for the start of a worker thread.
+    pub(crate) fn of_thread(process: &Arc<Process>, index: u32) -> Rc<Self> {
+        thread_local!(static STREAMS: OnceCell<Rc<Streams>> = const { OnceCell::new() });
+        STREAMS.with(|streams| {
+            streams
+                .get_or_init(|| Rc::new(Self::new(process.clone(), index)))
+                .clone()
+        })
+    }
+
+    fn new(process: Arc<Process>, index: u32) -> Self {
+        Self {
+            rules: Rules::new(&process.config),
+            websockets: Settings::new(&process.config),
+            worker: process.worker(index),
+            process,
+            live: RefCell::default(),
+            leader: RefCell::default(),
+            ticker: Ticker::default(),
+            gathered: RefCell::default(),
+            turn_due: Cell::default(),
+            in_turn: Cell::default(),
+            closing: RefCell::default(),
+            believes_probe: Cell::default(),
+            refusals: Quota::default(),
+            resumed: RefCell::default(),
+            inbound: RefCell::default(),
+            outbound: RefCell::default(),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Adds the stream of `filter`.
+    pub(crate) fn add(&self, filter: impl FnOnce(ExchangeId) -> Rc<Filter>) -> Rc<Filter> {
+        let mut added = None;
+        self.live
+            .borrow_mut()
+            .insert_with(|id| added.insert(filter(id)).clone());
+        added.expect("`insert_with` calls its argument")
+    }
+
+    /// Posts the request that waits in the filter of `id`.
+    pub(crate) fn post_request(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
+        self.gather(envoy, id, Gathered::Request(id));
+    }
+
+    /// Posts `message` of exchange `id`.
+    pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
+        self.gather(envoy, id, Gathered::Message(message));
+    }
+
+    /// An HTTP/1 connection was told that it closes.
+    pub(crate) fn closes(&self, connection: u64) {
+        self.closing
+            .borrow_mut()
+            .push_back((connection, Instant::now()));
+    }
+
+    /// Whether a connection was told so; it is asked for only if one was.
+    pub(crate) fn is_closing(&self, connection: impl FnOnce() -> Option<u64>) -> bool {
+        let mut closing = self.closing.borrow_mut();
+        while closing
+            .front()
+            .is_some_and(|(_, since)| since.elapsed() > CLOSES_WITHIN)
+        {
+            closing.pop_front();
+        }
+        if closing.is_empty() {
+            return false;
+        }
+        let connection = connection();
+        closing.iter().any(|(id, _)| Some(*id) == connection)
+    }
+
+    /// Has the stream of `id` go on with what Envoy has kept of its request, in a moment: the
+    /// caller is in a hook that must not act.
+    pub(crate) fn resume(&self, id: ExchangeId) {
+        self.resumed.borrow_mut().push(id);
+        self.ensure_turn();
+    }
+
+    /// Whether a probe that finds a connection reset is to be believed. `probe` is one of a connection
+    /// that has just brought a request: if that finds it reset, the kernel accepts any option.
+    pub(crate) fn believe_probe(&self, probe: impl FnOnce() -> bool) {
+        if !self.believes_probe.get() {
+            self.believes_probe.set(!probe());
+        }
+    }
+
+    /// Whether it is.
+    pub(crate) fn believes_probe(&self) -> bool {
+        self.believes_probe.get()
+    }
+
+    /// An empty buffer. [`give_back`](Self::give_back) keeps its capacity for the next.
+    pub(crate) fn scratch(&self) -> Vec<u8> {
+        self.scratch.take()
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SCRATCH {
+            buffer.clear();
+            self.scratch.replace(buffer);
+        }
+    }
+
+    /// Forgets the stream of `id`, with `last` as its last messages.
+    pub(crate) fn remove(
+        &self,
+        envoy: &EnvoyFilter<'_>,
+        id: ExchangeId,
+        last: impl IntoIterator<Item = Inbound>,
+    ) {
+        // Dropped outside the borrow.
+        let removed = self.live.borrow_mut().remove(id);
+        drop(removed);
+        self.gathered
+            .borrow_mut()
+            .extend(last.into_iter().map(Gathered::Message));
+        if matches!(*self.leader.borrow(), Some((leader, _)) if leader == id) {
+            self.hand_over_lead(envoy);
+        }
+        self.ensure_turn();
+    }
+
+    /// A leader's event: takes what the loop has posted to its streams and gives the loop what
+    /// hooks have gathered.
+    pub(crate) fn turn(&self, envoy: &mut EnvoyFilter<'_>) {
+        self.turn_due.set(false);
+        self.in_turn.set(true);
+        self.take_outbound(envoy);
+        for id in self.resumed.take() {
+            let filter = self.live.borrow().get(id).cloned();
+            if let Some(filter) = filter {
+                filter.resume(envoy);
+            }
+        }
+        self.in_turn.set(false);
+        for id in self.give_inbound() {
+            let filter = self.live.borrow().get(id).cloned();
+            if let Some(filter) = filter {
+                filter.refuse(envoy);
+            }
+        }
+    }
+
+    fn gather(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
+        self.gathered.borrow_mut().push(gathered);
+        self.ensure_leader(envoy, id);
+        self.ensure_turn();
+    }
+
+    /// Sees to it that there is a leader, by which streams learn of time, too.
+    pub(crate) fn ensure_leader(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
+        // A stream that has ended can't lead: its events go nowhere.
+        if self.leader.borrow().is_none() && self.live.borrow().get(id).is_some() {
+            self.lead(id, envoy.new_scheduler());
+        }
+    }
+
+    /// Makes `id` the leader. The outbox must learn of it before it is looked at: a poster that
+    /// still found the old leader, or none, has then put its message where we see it.
+    fn lead(&self, id: ExchangeId, scheduler: Scheduler) {
+        let scheduler = Arc::new(scheduler);
+        self.worker.outbox.set_waker(Some(scheduler.clone()));
+        *self.leader.borrow_mut() = Some((id, scheduler));
+        self.ticker
+            .ensure(&self.process.tokio, &self.worker, self.websockets.tick);
+        if self.worker.outbox.has_messages() {
+            self.commit();
+        }
+    }
+
+    fn hand_over_lead(&self, envoy: &EnvoyFilter<'_>) {
+        *self.leader.borrow_mut() = None;
+        self.worker.outbox.set_waker(None);
+        // The event that the old leader was to get is lost.
+        self.turn_due.set(false);
+        let heir = self.live.borrow().any().cloned();
+        if let Some((id, scheduler)) = heir.and_then(|heir| heir.scheduler(envoy)) {
+            self.lead(id, scheduler);
+        }
+    }
+
+    /// Sees to it that what lies in `gathered` gets to the loop.
+    fn ensure_turn(&self) {
+        let idle = self.gathered.borrow().is_empty() && self.resumed.borrow().is_empty();
+        if self.in_turn.get() || self.turn_due.get() || idle {
+            return;
+        }
+        if self.leader.borrow().is_some() {
+            self.commit();
+        } else {
+            // The last stream has ended: nothing is left to gather from, and nobody to refuse.
+            self.give_inbound();
+        }
+    }
+
+    fn commit(&self) {
+        let scheduler = self
+            .leader
+            .borrow()
+            .as_ref()
+            .map(|(_, scheduler)| scheduler.clone());
+        if let Some(scheduler) = scheduler {
+            self.turn_due.set(true);
+            scheduler.wake();
+        }
+    }
+
+    fn take_outbound(&self, envoy: &mut EnvoyFilter<'_>) {
+        // Taken out, so that a hook that runs inside finds an empty one.
+        let mut batch = self.outbound.take();
+        self.worker.outbox.drain(&mut batch);
+        for message in batch.drain(..) {
+            let Some(id) = message.id() else {
+                self.tick(envoy);
+                continue;
+            };
+            let filter = self.live.borrow().get(id).cloned();
+            if let Some(filter) = filter {
+                filter.deliver(envoy, message);
+            }
+        }
+        self.outbound.replace(batch);
+    }
+
+    fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
+        let now = Instant::now();
+        let live: Vec<_> = self.live.borrow().iter().cloned().collect();
+        for filter in live {
+            filter.tick(envoy, now);
+        }
+    }
+
+    /// Gives the loop what was gathered. Returns whose requests it can't take, because it has
+    /// ended.
+    fn give_inbound(&self) -> Vec<ExchangeId> {
+        let mut gathered = self.gathered.take();
+        let mut batch = self.inbound.take();
+        for item in gathered.drain(..) {
+            match item {
+                Gathered::Message(message) => batch.push(message),
+                Gathered::Request(id) => {
+                    let filter = self.live.borrow().get(id).cloned();
+                    let request = filter.and_then(|filter| filter.take_request());
+                    batch.extend(request.map(|request| Inbound::Start(id, request)));
+                }
+            }
+        }
+        self.gathered.replace(gathered);
+        let mut refused = Vec::new();
+        if self.worker.inbox.post_all(&mut batch).is_err() {
+            refused.extend(batch.drain(..).filter_map(|message| match message {
+                Inbound::Start(id, _) => Some(id),
+                _ => None,
+            }));
+            // Also for those that have ended meanwhile: their calls will not be made.
+            for _ in &refused {
+                self.process.in_flight.return_call();
+            }
+        }
+        self.inbound.replace(batch);
+        refused
+    }
+}
+
+#[cfg(test)]
+mod tests;
