@@ -3,30 +3,31 @@
 //!
 //! # Layout
 //!
-//! - [`server`], the life of the process: start-up, readiness, drain, end
-//! - [`config`], its settings
-//! - [`control`], the channel to the launcher
-//! - [`admin`], the one request to Envoy's admin interface
-//! - [`filter`], one stream: Envoy's hooks in, messages out, and back
-//! - [`request`], Envoy's request, copied out
-//! - [`tls`], what Envoy says of a TLS connection
-//! - [`proxies`], whose word on the client is taken
-//! - [`exchange`], the messages between the two sides, and their names
-//! - [`file`], files that responses are made of
-//! - [`mailbox`], the queue between threads
-//! - [`clock`], the time as streams have it
-//! - [`process`], the workers, and the count of what is in flight
-//! - [`worker`], the mailboxes of a worker, its streams (Envoy's side), its dispatch (loop's side)
-//! - [`asgi`], scope, receive, send and lifespan of an application
-//! - [`websocket`], the WebSocket protocol, of bytes alone
-//! - [`python`], the interpreter, awaitables, tracebacks
-//! - [`runtime`], tokio
+//! Four rooms, one a thread, and two grounds. To find a behaviour, ask which thread it runs on.
+//!
+//! - [`life`], Envoy's main thread and tokio: the process's start, drain and end
+//! - [`stream`], Envoy worker threads: Envoy's hooks in, bytes out
+//! - [`app`], loop threads: Python, and what applications see
+//! - [`exchange`], any thread: what the two sides share, which is messages and mailboxes
+//! - [`websocket`], no thread: the WebSocket protocol, of bytes alone
+//! - [`config`], no thread: the settings
 //! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
+//!
+//! ```text
+//!                  life
+//!        ┌──────────┼──────────┐
+//!        ▼          ▼          ▼
+//!     stream ──▶ exchange ◀── app
+//!        │          │          │
+//!        └──────────┼──────────┘
+//!                   ▼
+//!          websocket   config
+//! ```
 //!
 //! # Threads
 //!
 //! Each module says where it runs. An Envoy worker thread never attaches to Python; its loop
-//! thread never waits for Envoy; they meet in [`mailbox`] alone.
+//! thread never waits for Envoy; they meet in the mailboxes of [`exchange`] alone.
 
 #![deny(unsafe_code)]
 

@@ -1,6 +1,20 @@
-//! Runs on: loop thread.
+//! Runs on: loop threads, of which the first is Python's main thread.
 //!
-//! The application: Python.
+//! The application's side of an exchange: Python, and what applications see.
+//!
+//! What is here may run Python, and post to the mailboxes of `exchange`. It must not wait for Envoy,
+//! or hold a lock while Python runs: any object that goes may run any code. Envoy it knows as the
+//! process that it lives in, for forks and exits, and not as streams; it knows neither `stream` nor
+//! `life`.
+//!
+//! - [`event_loop`], the thread of one loop, from its start to its end
+//! - [`dispatch`], what comes from the inbox: new calls, and news for those that run
+//! - [`asgi`], what an application is called with, what it sends, its lifespan
+//! - [`response`], the order of a response: what may be sent next, and what it comes to
+//! - [`checked_fields`], the checks of its header fields
+//! - [`outcome`], what the end of a call means
+//! - [`disconnect`], a client that has gone, as applications hear of it
+//! - [`python`], the interpreter's start and end, awaitables, tracebacks
 
 pub(crate) mod asgi;
 mod checked_fields;

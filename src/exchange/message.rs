@@ -8,13 +8,7 @@
 use super::fields::Fields;
 use super::file::FileRead;
 use super::head::RequestHead;
-
-/// Names an exchange of one worker. An index is used again; its generation then differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ExchangeId {
-    pub(super) index: u32,
-    pub(super) generation: u32,
-}
+use super::table::ExchangeId;
 
 /// Bytes of request body that may lie unread on the loop's side of one exchange, give or take
 /// one piece as Envoy read it. What comes beyond stays in Envoy, whose own buffer limit then

@@ -1,6 +1,22 @@
 //! Runs on: any thread.
 //!
-//! What the two sides share.
+//! What the two sides of an exchange share, and all that they know of each other: `stream` and `app`
+//! meet here alone.
+//!
+//! What is here never blocks but for a lock that is held for a few instructions, calls neither Envoy
+//! nor Python, and knows no other room but `config`.
+//!
+//! - [`message`], one request and its response, as the sides speak of it; windows, and what counts in
+//!   them
+//! - [`head`], the head of a request
+//! - [`fields`], header fields
+//! - [`table`], the names of exchanges, and what a thread keeps by them
+//! - [`mailbox`], the queue between threads
+//! - [`wake`], what wakes the reader of a mailbox
+//! - [`worker`], the two mailboxes of a worker
+//! - [`process`], all workers, and the count of what is in flight
+//! - [`mod@file`], files that responses are made of
+//! - [`escape`], what peers have sent, for logs
 
 pub(crate) mod escape;
 mod fields;
@@ -18,10 +34,10 @@ pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Tls, decode, port, split_target,
 };
 pub(crate) use message::{
-    ExchangeId, Failure, Inbound, LEAST_COST, Outbound, Payload, REQUEST_WINDOW, RESPONSE_WINDOW,
-    Request, ResponseHead, WINDOW_STEP, WebSocketOffer, interim_cost, piece_cost,
+    Failure, Inbound, LEAST_COST, Outbound, Payload, REQUEST_WINDOW, RESPONSE_WINDOW, Request,
+    ResponseHead, WINDOW_STEP, WebSocketOffer, interim_cost, piece_cost,
 };
 pub(crate) use process::Process;
-pub(crate) use table::Table;
+pub(crate) use table::{ExchangeId, Table};
 pub(crate) use wake::{LoopWaker, Waker};
 pub(crate) use worker::Worker;

@@ -1,8 +1,13 @@
 //! Runs on: any thread.
 //!
-//! What a thread keeps by exchange.
+//! The names of exchanges, and what a thread keeps by them.
 
-use super::message::ExchangeId;
+/// Names an exchange of one worker. An index is used again; its generation then differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ExchangeId {
+    index: u32,
+    generation: u32,
+}
 
 /// What one thread keeps of its exchanges, by id.
 #[derive(Debug)]

@@ -1,11 +1,22 @@
-//! Runs on: Envoy's main thread, tokio.
+//! Runs on: Envoy's main thread for its hooks, tokio for what takes time.
 //!
-//! The life of the process.
+//! The life of the process: start, drain, end. No request passes through here.
+//!
+//! What is here knows all other rooms, and nothing knows it but the module's entry in `lib.rs`. It may
+//! attach to Python while Envoy's main thread has nothing else to do, which is at the start and at the
+//! end; in between that thread must not wait.
+//!
+//! - [`server`], start-up, readiness, drain and end, in this order
+//! - [`stop`], the request to stop, from whichever side, and who waits for its completion
+//! - [`control`], the channel to the launcher
+//! - [`admin`], what Envoy's admin interface is asked for
+//! - [`runtime`], tokio
 
 mod admin;
 mod control;
 mod runtime;
 mod server;
+mod stop;
 
 pub(crate) use server::Server;
 

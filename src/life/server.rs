@@ -21,22 +21,21 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
 use futures::future::join_all;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::control::{Command, Control, Event};
+use super::stop::{END_GRACE, Signal, Stop, abort, give_up, watch_envoy};
 use super::{admin, runtime};
 use crate::app::asgi::lifespan::Lifespans;
-use crate::app::event_loop;
-use crate::app::event_loop::{LoopStart, LoopThread};
+use crate::app::event_loop::{self, LoopStart, LoopThread};
 use crate::app::python::app;
 use crate::app::python::main_thread::MainThread;
 use crate::config::Config;
@@ -44,10 +43,8 @@ use crate::exchange::{Inbound, Process, Worker};
 
 /// Exit code when the application's lifespan fails, as uvicorn's.
 const LIFESPAN_FAILED: i32 = 3;
-/// Exit code when an event loop fails, or something does not end.
+/// Exit code when an event loop fails.
 const FAILED: i32 = 1;
-/// Exit code when a second signal ends the server at once.
-const ABORTED: i32 = 1;
 
 /// How often Envoy's gauges are read while something is waited for that only they tell.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
@@ -56,9 +53,6 @@ const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
 const IDLE_GRACE: Duration = Duration::from_millis(100);
 /// How long cancelled application calls get to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
-
-/// How long the loops get to end, and then Python, before the process ends without them.
-const END_GRACE: Duration = Duration::from_secs(10);
 
 /// Events of the bootstrap scheduler.
 const STARTED: u64 = 1;
@@ -215,7 +209,7 @@ impl BootstrapExtension for Server {
                 END_GRACE,
             );
         }
-        let code = self.shared.stop.exit_code.load(Ordering::Relaxed);
+        let code = self.shared.stop.exit_code();
         if code != 0 {
             // Envoy itself would exit with 0 after an orderly end.
             envoy::exit_now(code);
@@ -390,7 +384,7 @@ impl Shared {
     async fn unless_destroyed<F: Future>(&self, future: F) -> Option<F::Output> {
         tokio::select! {
             output = future => Some(output),
-            () = until(&self.stop.destroyed) => None,
+            () = self.stop.envoy_ends() => None,
         }
     }
 }
@@ -414,150 +408,8 @@ impl Gauges {
     }
 }
 
-/// The request to stop, from whichever side, and Envoy's wait for its completion.
-#[derive(Default)]
-struct Stop {
-    /// There is a supervision, which hears of requests.
-    supervised: AtomicBool,
-    requested: watch::Sender<bool>,
-    /// That of the first failure.
-    exit_code: AtomicI32,
-    /// Envoy is ending and its main thread waits for `completed`.
-    destroyed: watch::Sender<bool>,
-    state: Mutex<StopState>,
-    completed: Condvar,
-}
-
-#[derive(Default)]
-struct StopState {
-    signals: usize,
-    complete: bool,
-    waiting: Vec<ShutdownCompletion>,
-}
-
-/// Which signal it was.
-#[derive(Debug, PartialEq, Eq)]
-enum Signal {
-    First,
-    Second,
-}
-
-impl Stop {
-    fn supervise(&self) {
-        self.supervised.store(true, Ordering::SeqCst);
-    }
-
-    fn is_supervised(&self) -> bool {
-        self.supervised.load(Ordering::SeqCst)
-    }
-
-    fn request(&self) {
-        self.requested.send_replace(true);
-    }
-
-    /// Requests the stop because of a failure.
-    fn fail(&self, code: i32) {
-        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        let _ = self.exit_code.compare_exchange(0, code, success, failure);
-        self.request();
-    }
-
-    async fn requested(&self) {
-        until(&self.requested).await;
-    }
-
-    /// Envoy has got a signal and waits for `done`.
-    fn signalled(&self, done: ShutdownCompletion) -> Signal {
-        {
-            let mut state = self.state.lock();
-            if state.complete {
-                drop(state);
-                done.complete();
-                return Signal::First;
-            }
-            state.waiting.push(done);
-            state.signals += 1;
-            if state.signals > 1 {
-                return Signal::Second;
-            }
-        }
-        self.request();
-        Signal::First
-    }
-
-    /// Envoy ends. Returns whether everything else has ended, after waiting for it.
-    fn destroyed(&self) -> bool {
-        self.destroyed.send_replace(true);
-        self.request();
-        let mut state = self.state.lock();
-        // The loops have their own grace within this time.
-        let limit = 2 * END_GRACE;
-        let mut wait = || {
-            self.completed
-                .wait_while_for(&mut state, |state| !state.complete, limit)
-        };
-        !envoy::waiting(&mut wait).timed_out()
-    }
-
-    /// Everything has ended. Envoy goes on with its own end, or is told to begin it.
-    fn complete(&self) {
-        let waiting = {
-            let mut state = self.state.lock();
-            state.complete = true;
-            std::mem::take(&mut state.waiting)
-        };
-        self.completed.notify_all();
-        let destroyed = self.destroyed.subscribe();
-        watch_envoy(move || !*destroyed.borrow());
-        if waiting.is_empty() && !*self.destroyed.borrow() {
-            // Nothing but a signal begins an orderly end of Envoy.
-            let process = rustix::process::getpid();
-            let signal = rustix::process::Signal::TERM;
-            if let Err(error) = rustix::process::kill_process(process, signal) {
-                log::error!("Envoy could not be told to end: {error}");
-            }
-        }
-        waiting.into_iter().for_each(ShutdownCompletion::complete);
-    }
-}
-
-/// Waits until `flag` is set.
-async fn until(flag: &watch::Sender<bool>) {
-    // The sender outlives this future, which borrows it: waiting can't fail.
-    let _ = flag.subscribe().wait_for(|set| *set).await;
-}
-
 async fn stop_loops(loops: Vec<LoopThread>) {
     join_all(loops.iter().map(LoopThread::stop)).await;
-}
-
-/// Ends the process in a while if Envoy, whose turn it is, has not gone on by then.
-fn watch_envoy(is_stuck: impl FnOnce() -> bool + Send + 'static) {
-    let watch = std::thread::Builder::new().name("aiovoy-end".into());
-    let watch = watch.spawn(|| {
-        std::thread::sleep(END_GRACE);
-        if is_stuck() {
-            give_up(
-                "Envoy does not end, perhaps because nobody reads what it logs",
-                END_GRACE,
-            );
-        }
-    });
-    if let Err(error) = watch {
-        log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");
-    }
-}
-
-/// Ends the process although something in it does not.
-fn give_up(what: &str, after: Duration) -> ! {
-    log::error!("{what}: ended after {} s", after.as_secs());
-    envoy::exit_now(ABORTED);
-}
-
-/// Ends the process where it stands: a second signal means it.
-fn abort() -> ! {
-    log::warn!("second signal: ended at once");
-    envoy::exit_now(ABORTED);
 }
 
 /// The absolute path of the folder, or zip archive, with the application's modules.

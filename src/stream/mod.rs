@@ -1,6 +1,18 @@
-//! Runs on: Envoy worker thread.
+//! Runs on: Envoy worker threads.
 //!
-//! One stream: Envoy's hooks in, bytes out.
+//! Envoy's side of an exchange: Envoy's hooks in, bytes out.
+//!
+//! What is here may call Envoy, by what a hook lends it and for as long as the hook runs, and post to
+//! the mailboxes of `exchange`. It must not attach to Python or wait for anything: all connections of
+//! its worker would wait with it. It knows neither `app` nor `life`.
+//!
+//! - [`filter`], one stream: what Envoy tells of it, and what the application wants of it
+//! - [`streams`], the streams of one thread, its mailboxes, and the turns in which they meet
+//! - [`request`], Envoy's request copied out, and the limits and checks that refuse it
+//! - [`tls`], what Envoy says of a TLS connection
+//! - [`proxies`], whose word on the client is taken
+//! - [`ticker`], what tells streams that time has passed
+//! - [`clock`], the time as streams have it
 
 mod clock;
 mod filter;

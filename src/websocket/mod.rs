@@ -1,8 +1,8 @@
-//! Runs on: any thread; pure.
+//! Runs on: no thread of its own; pure.
 //!
 //! The WebSocket protocol as a server speaks it: RFC 6455 with RFC 7692, and RFC 8441 and 9220 as
 //! far as they change the handshake. Bytes go in and out; who carries them, when to ping and how
-//! long to wait is the caller's business.
+//! long to wait is the caller's business. It knows no other room, no clock and no socket.
 //!
 //! - [`handshake`], what a request says of WebSocket
 //! - [`negotiation`], the parameters of compression

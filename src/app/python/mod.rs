@@ -1,6 +1,14 @@
 //! Runs on: loop threads, of which the first is Python's main thread.
 //!
-//! What aiovoy adds to Python's own API: the interpreter's start, awaitables, tracebacks.
+//! What aiovoy adds to Python's own API.
+//!
+//! - [`interpreter`], its start and its end
+//! - [`main_thread`], the thread that Python takes for its main one
+//! - [`app`], the applications, imported
+//! - [`awaitable`], what `receive` and `send` return
+//! - [`slots`], how CPython resumes a coroutine
+//! - [`child`], the end of a forked child
+//! - [`traceback`], exceptions as text
 
 pub(crate) mod app;
 pub(crate) mod awaitable;
