@@ -22,6 +22,9 @@ __all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__
 
 __version__ = "0.1.0"
 
+inside_envoy = False
+"""Whether this is the interpreter that the bridge has started: set by `interpreter`, which no launcher imports."""
+
 _HOMES = {
     "AiovoyError": ".errors",
     "Config": ".config",

@@ -11,10 +11,8 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiovoy
 from aiovoy import child, signals
-
-inside_envoy = False
-"""Whether this is the interpreter that the bridge has started."""
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
@@ -29,8 +27,9 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
-    global inside_envoy, log
-    inside_envoy, log = True, log_
+    global log
+    log = log_
+    aiovoy.inside_envoy = True
     if libpython is not None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]

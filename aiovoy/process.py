@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import interpreter
+import aiovoy
+
 from .binary import envoy_binary
 from .bootstrap import bootstrap, write_secrets
 from .config import LOG_LEVELS, Config
@@ -26,7 +27,7 @@ from .relay import Relay
 from .renewal import Renewal
 from .uds import HeldUds
 
-_logger = logging.getLogger(__package__)
+_logger = logging.getLogger("aiovoy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class EnvoyProcess:
 
     def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
         """Starts Envoy; it inherits standard input, and also `stdout` and `stderr` unless those are given."""
-        if interpreter.inside_envoy:
+        if aiovoy.inside_envoy:
             # It would import the application, which would start the next one, and so on.
             raise StartupError(
                 "a server was started where the application runs, inside Envoy\n"

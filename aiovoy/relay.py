@@ -26,7 +26,7 @@ _PIECE = 64 * 1024
 
 _LINE_MILLISECONDS = 20
 
-_logger = logging.getLogger(__package__)
+_logger = logging.getLogger("aiovoy")
 
 
 class Relay:

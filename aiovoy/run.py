@@ -27,7 +27,7 @@ def run(config: Config) -> int:
     """
     fill_standard()
     talk = Talk()
-    logger = logging.getLogger(__package__)
+    logger = logging.getLogger("aiovoy")
     logger.addHandler(talk)
     try:
         return asyncio.run(_serve(config, talk))

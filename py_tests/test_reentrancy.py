@@ -16,7 +16,7 @@ from serving import Server
 from ws_apps import accept, disconnect, hear, say
 from ws_client import VANISHED, dial
 
-from aiovoy import interpreter
+import aiovoy
 
 pytestmark = unlike_uvicorn("it has no bridge")
 
@@ -52,7 +52,7 @@ def enter(loop: Any) -> None:
     loop.create_future, loop.add_reader = create_future, keep_reader
 
 
-if interpreter.inside_envoy:
+if aiovoy.inside_envoy:
     enter(asyncio.get_event_loop())
 
 
