@@ -5,9 +5,9 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
-LIBPYTHON := -c 'import sys; sys.tracebacklimit = 0; from aiovoy.environ import libpython_path; print(libpython_path().parent)'
-BRIDGE := $$($(BIN)/python -c 'from aiovoy.environ import bridge_path; print(bridge_path())')
-ENVOY := $$($(BIN)/python -c 'from aiovoy.binary import envoy_binary; print(envoy_binary())')
+LIBPYTHON := -c 'import sys; sys.tracebacklimit = 0; from aiovoy.launcher.environ import libpython_path; print(libpython_path().parent)'
+BRIDGE := $$($(BIN)/python -c 'from aiovoy.launcher.environ import bridge_path; print(bridge_path())')
+ENVOY := $$($(BIN)/python -c 'from aiovoy.launcher.binary import envoy_binary; print(envoy_binary())')
 
 # As pip's build calls it. So whoever comes second has nothing left to do, but only cargo shows its progress.
 CARGO_BUILD := cargo rustc --release --lib --crate-type cdylib

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Config
-    from .errors import AiovoyError, ConfigError, StartupError
-    from .server import Server
+    from .launcher.config import Config
+    from .launcher.errors import AiovoyError, ConfigError, StartupError
+    from .launcher.server import Server
 
 __all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__version__"]
 
@@ -26,11 +26,11 @@ inside_envoy = False
 """Whether this is the interpreter that the bridge has started: set by `interpreter`, which no launcher imports."""
 
 _HOMES = {
-    "AiovoyError": ".errors",
-    "Config": ".config",
-    "ConfigError": ".errors",
-    "Server": ".server",
-    "StartupError": ".errors",
+    "AiovoyError": ".launcher.errors",
+    "Config": ".launcher.config",
+    "ConfigError": ".launcher.errors",
+    "Server": ".launcher.server",
+    "StartupError": ".launcher.errors",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m aiovoy` is `aiovoy`."""
 
-from .cli import main
+from .launcher.cli import main
 
 if __name__ == "__main__":
     main(prog_name="python -m aiovoy")

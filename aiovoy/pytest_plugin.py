@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from .config import Config
-from .descriptors import Output
-from .process import EnvoyProcess
+from .launcher.config import Config
+from .launcher.descriptors import Output
+from .launcher.process import EnvoyProcess
 
 StartServer = Callable[..., EnvoyProcess]
 """`aiovoy_server(app, **settings)`: the arguments are those of `aiovoy.Server`."""

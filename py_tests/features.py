@@ -21,7 +21,7 @@ import aiovoy
 
 # Served as static files: small ones, an empty one, and one of several megabytes.
 STATIC = Path(aiovoy.__file__).parent
-SMALL, EMPTY = STATIC / "cli.py", STATIC / "py.typed"
+SMALL, EMPTY = STATIC / "allocators.py", STATIC / "py.typed"
 LARGE = next(STATIC.glob("bridge.*.so"))
 
 BODY = bytes(range(256)) * 4096 * 20
@@ -223,7 +223,7 @@ class Features:
         assert head.headers["last-modified"] == response.headers["last-modified"]
 
     async def test_no_static_file(self, client: httpx.AsyncClient) -> None:
-        for path in ["missing.py", "%2e%2e/pyproject.toml", "..%2fpyproject.toml", "templates"]:
+        for path in ["missing.py", "%2e%2e/pyproject.toml", "..%2fpyproject.toml", "launcher"]:
             assert (await client.get(f"/static/{path}")).status_code in (400, 404), path
 
     async def test_static_file_that_has_not_changed(self, client: httpx.AsyncClient) -> None:

@@ -17,8 +17,8 @@ from http1 import Http1Connection
 from serving import TESTS, Server
 
 import aiovoy
-from aiovoy.descriptors import Output
-from aiovoy.relay import LIMIT
+from aiovoy.launcher.descriptors import Output
+from aiovoy.launcher.relay import LIMIT
 
 pytestmark = unlike_uvicorn("it writes its log itself")
 

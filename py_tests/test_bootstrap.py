@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from aiovoy import Config, ConfigError, StartupError
-from aiovoy.binary import envoy_binary
-from aiovoy.bootstrap import bootstrap
-from aiovoy.environ import bridge_path, envoy_environ, libpython_path
-from aiovoy.port import HeldPort, authority, resolve
-from aiovoy.process import envoy_arguments
+from aiovoy.launcher.binary import envoy_binary
+from aiovoy.launcher.bootstrap import bootstrap
+from aiovoy.launcher.environ import bridge_path, envoy_environ, libpython_path
+from aiovoy.launcher.port import HeldPort, authority, resolve
+from aiovoy.launcher.process import envoy_arguments
 
 
 def make(app_: str = "main:app", *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:

@@ -28,7 +28,7 @@ from exchange import Connection
 from http1 import Http1Connection, Http10Connection
 from serving import Server, serve
 
-from aiovoy import child
+from aiovoy.embedded import child
 
 APP = f"{__name__}:app"
 LOOPS = ["uvloop", "asyncio"]

@@ -22,7 +22,7 @@ from certificates import Pair
 from click.testing import CliRunner
 
 from aiovoy import ConfigError, Server, StartupError, __version__
-from aiovoy.cli import main
+from aiovoy.launcher.cli import main
 from aiovoy.pytest_plugin import StartServer
 
 FAKE = Path(__file__).parent / "fake_envoy.py"
@@ -480,8 +480,8 @@ async def test_cancelled_stop_kills(fake: Fake) -> None:
 async def test_envoy_that_does_not_end_is_killed(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aiovoy.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown)
-    monkeypatch.setattr("aiovoy.process.SPARE_SECONDS", 0.1)
+    monkeypatch.setattr("aiovoy.launcher.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown)
+    monkeypatch.setattr("aiovoy.launcher.process.SPARE_SECONDS", 0.1)
     fake.behave("deaf")
     server = server_of(fake, timeout_graceful_shutdown=0.1)
     await server.start()

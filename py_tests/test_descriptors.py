@@ -15,7 +15,7 @@ from exchange import ResponseCut
 from http1 import Http1Connection
 from serving import AIOVOY, RECENT, TESTS, Server, command
 
-from aiovoy.bootstrap import OWN_DESCRIPTORS
+from aiovoy.launcher.bootstrap import OWN_DESCRIPTORS
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 

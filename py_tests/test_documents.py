@@ -13,9 +13,9 @@ from conftest import Connect, Serve, unlike_uvicorn
 from deadline import DEADLINE
 from serving import TESTS
 
-from aiovoy.bootstrap import bootstrap
-from aiovoy.cli import main
-from aiovoy.config import Config
+from aiovoy.launcher.bootstrap import bootstrap
+from aiovoy.launcher.cli import main
+from aiovoy.launcher.config import Config
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 

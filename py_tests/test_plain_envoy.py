@@ -18,8 +18,8 @@ from http2 import Http2Connection
 from plain_envoy import EXAMPLE, ROOT, PlainEnvoy, configuration, environment, envoy, listens, printed
 from serving import TESTS
 
-from aiovoy.binary import envoy_binary
-from aiovoy.environ import bridge_path
+from aiovoy.launcher.binary import envoy_binary
+from aiovoy.launcher.environ import bridge_path
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 

@@ -72,7 +72,7 @@ impl LoopThread {
         let ends = Python::attach(|py| {
             self.dispatcher.get().close();
             let end = py
-                .import(intern!(py, "aiovoy.event_loop"))?
+                .import(intern!(py, "aiovoy.embedded.event_loop"))?
                 .getattr(intern!(py, "end"))?;
             self.call_soon(py, (end, self.locals.event_loop(py)))
         });
@@ -88,7 +88,7 @@ impl LoopThread {
     pub(crate) fn handle_signals_again(&self) {
         let called = Python::attach(|py| {
             let again = py
-                .import(intern!(py, "aiovoy.signals"))?
+                .import(intern!(py, "aiovoy.embedded.signals"))?
                 .getattr(intern!(py, "handle_again"))?;
             self.call_soon(py, (again,))
         });
@@ -132,7 +132,7 @@ where
             }
         },
     )?;
-    let module = py.import(intern!(py, "aiovoy.event_loop"))?;
+    let module = py.import(intern!(py, "aiovoy.embedded.event_loop"))?;
     module
         .call_method1(intern!(py, "start_thread"), (name, main))
         .map(drop)
@@ -148,7 +148,7 @@ where
     let failed = start.failed.clone();
     let mut runs = false;
     let live = || -> PyResult<()> {
-        let module = py.import(intern!(py, "aiovoy.event_loop"))?;
+        let module = py.import(intern!(py, "aiovoy.embedded.event_loop"))?;
         let kind = start.process.config.event_loop.name();
         let event_loop = module.call_method1(intern!(py, "new_event_loop"), (kind,))?;
         let thread = match boot(&event_loop, start, alive) {
@@ -191,7 +191,7 @@ where
     let py = event_loop.py();
     let apps = (start.apps)(py)?;
     let owned = py
-        .import(intern!(py, "aiovoy.event_loop"))
+        .import(intern!(py, "aiovoy.embedded.event_loop"))
         .and_then(|module| module.call_method1(intern!(py, "own_thread"), (event_loop,)));
     owned.map_err(|error| traceback::format(py, &error))?;
     let dispatcher = Dispatcher::start(event_loop, start.worker, start.process, apps);

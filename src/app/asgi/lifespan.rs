@@ -1,6 +1,6 @@
 //! Runs on: tokio.
 //!
-//! Drives `aiovoy.lifespan` on each worker's loop.
+//! Drives `aiovoy.embedded.lifespan` on each worker's loop.
 
 use std::future::Future;
 
@@ -70,7 +70,7 @@ async fn start(
 ) -> Result<(Py<PyAny>, ScopeTemplate), String> {
     let begin = |py: Python<'_>| -> PyResult<_> {
         let class = py
-            .import(intern!(py, "aiovoy.lifespan"))?
+            .import(intern!(py, "aiovoy.embedded.lifespan"))?
             .getattr(intern!(py, "Lifespan"))?;
         let lifespan = class.call1((app, config.lifespan.name()))?;
         let started = on_loop(thread, &lifespan, "startup")?;
@@ -114,7 +114,7 @@ fn on_loop<'a>(
 
 /// The message of a `LifespanError`, which is complete; the traceback of anything else.
 fn describe(py: Python<'_>, error: &PyErr) -> String {
-    let module = py.import(intern!(py, "aiovoy.lifespan"));
+    let module = py.import(intern!(py, "aiovoy.embedded.lifespan"));
     let class = module.and_then(|module| module.getattr(intern!(py, "LifespanError")));
     match class {
         Ok(class) if error.value(py).is_instance(&class).unwrap_or(false) => {

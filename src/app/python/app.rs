@@ -22,7 +22,7 @@ pub(crate) fn load_all(
 
 fn load(py: Python<'_>, name: &str, factory: bool, app_dir: &str) -> Result<Py<PyAny>, String> {
     let load = || -> PyResult<Result<Py<PyAny>, String>> {
-        let importer = py.import(intern!(py, "aiovoy.importer"))?;
+        let importer = py.import(intern!(py, "aiovoy.embedded.importer"))?;
         let not_found = importer.getattr(intern!(py, "ImportFromStringError"))?;
         let app = importer.call_method1(intern!(py, "load_app"), (name, app_dir, factory));
         match app {

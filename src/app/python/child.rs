@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 pub(crate) fn leave(py: Python<'_>, came_back: PyResult<()>) -> ! {
     let error = came_back.err().map(|error| error.into_value(py));
     let left = py
-        .import(intern!(py, "aiovoy.child"))
+        .import(intern!(py, "aiovoy.embedded.child"))
         .and_then(|module| module.call_method1(intern!(py, "leave"), (error,)));
     // It does not come back.
     drop(left);

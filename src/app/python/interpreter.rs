@@ -189,7 +189,7 @@ fn loaded_libpython() -> Option<String> {
 }
 
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
-    let module = py.import(intern!(py, "aiovoy.interpreter"))?;
+    let module = py.import(intern!(py, "aiovoy.embedded.interpreter"))?;
     let log = PyCFunction::new_closure(py, None, None, log)?;
     module.call_method1(
         intern!(py, "prepare"),

@@ -9,7 +9,7 @@ import asyncio
 import traceback
 from typing import Any
 
-from aiovoy.importer import App
+from aiovoy.embedded.importer import App
 
 
 class LifespanError(Exception):

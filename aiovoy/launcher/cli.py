@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import __version__
+from .. import __version__
 from .binary import envoy_version
 from .bootstrap import bootstrap
 from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, WS, Config

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiovoy
-from aiovoy import child, signals
+from aiovoy.embedded import child, signals
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import __version__
+from .. import __version__
 from .binary import envoy_version
 from .config import LOG_LEVELS, Config
 from .descriptors import fill_standard

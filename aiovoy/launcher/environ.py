@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from .allocators import preloaded_allocators, preloads
+from ..allocators import preloaded_allocators, preloads
 from .binary import envoy_binary
 from .config import Config
 from .errors import StartupError
@@ -37,7 +37,7 @@ def envoy_environ(config: Config, control: Path) -> dict[str, str]:
 
 def bridge_path() -> Path:
     """Where the bridge is, built for the running interpreter or not."""
-    return Path(__file__).parent / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return Path(__file__).parents[1] / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def check_bridge() -> None:

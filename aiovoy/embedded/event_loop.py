@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy import child, interpreter, signals
+from aiovoy.embedded import child, interpreter, signals
 
 
 def start_thread(name: str, main: Callable[[], None]) -> None:

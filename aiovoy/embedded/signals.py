@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy import child
+from aiovoy.embedded import child
 
 SERVERS = frozenset({signal.SIGINT, signal.SIGTERM})
 """They stop the server, whatever the application says."""
