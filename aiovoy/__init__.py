@@ -5,9 +5,9 @@
     async with Server("main:app") as server:
         await server.wait()
 
-The command `aiovoy` does the same. `importer`, `lifespan`, `interpreter`, `event_loop`, `signals` and `child` are for
-the bridge and run inside Envoy; all the rest runs in the process that starts Envoy, and is imported when it is asked
-for.
+The command `aiovoy` does the same. `launcher` runs in the process that starts Envoy; `embedded` runs inside Envoy,
+where the bridge calls it. Neither imports the other, and this package imports nothing of either before it is asked for.
+What both need is here: `inside_envoy` and `allocators`. So is what users and tools name: `pytest_plugin`, the bridge.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ __all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__
 __version__ = "0.1.0"
 
 inside_envoy = False
-"""Whether this is the interpreter that the bridge has started: set by `interpreter`, which no launcher imports."""
+"""Whether this is the interpreter that the bridge has started: set by `embedded`, asked for by `launcher`."""
 
 _HOMES = {
     "AiovoyError": ".launcher.errors",
