@@ -57,7 +57,6 @@ def _become_ordinary() -> None:
         return
     forked = True
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for event_loop, pollers in _event_loops.values():
         # The kernel has one list of what each of these watches, for parent and child: what the child took off it, and
         # be it by freeing an object, the parent would hear no more of.
@@ -75,6 +74,8 @@ def _become_ordinary() -> None:
         for handle in getattr(own, "_ready", ()):
             handle.cancel()
         own.stop()
+    # Last: what it raises would keep the rest of this from being done. Until then SIGINT ends the child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave(error: BaseException | None) -> NoReturn:
