@@ -7,7 +7,8 @@
 
 The command `aiovoy` does the same. `launcher` runs in the process that starts Envoy; `embedded` runs inside Envoy,
 where the bridge calls it. Neither imports the other, and this package imports nothing of either before it is asked for.
-What both need is here: `inside_envoy` and `allocators`. So is what users and tools name: `pytest_plugin`, the bridge.
+What both need is here: `inside_envoy` and `allocators`. So is what users and tools name: `environ`, `pytest_plugin`,
+the bridge.
 """
 
 from importlib import import_module

@@ -14,8 +14,8 @@ from typing import Any
 from deadline import eventually
 from serving import AIOVOY, RECENT, TESTS, Server, ServerEnded, clean_environment, command
 
+from aiovoy.environ import libpython_path
 from aiovoy.launcher.binary import envoy_binary
-from aiovoy.launcher.environ import libpython_path
 
 ROOT = TESTS.parent
 EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
