@@ -41,7 +41,7 @@ test-python: build ## Run the tests in Python; ARGS goes to pytest
 	$(BIN)/pytest $(ARGS)
 
 conformance: build ## Run the tests that docs/conformance.md is made of, and write it; ARGS goes to pytest
-	$(BIN)/pytest $$(grep -l 'mark\.conforms' py_tests/test_*.py) $(ARGS)
+	$(BIN)/pytest $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort) $(ARGS)
 
 autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases such as 1.*
 	$(BIN)/python py_tests/autobahn.py $(ARGS)

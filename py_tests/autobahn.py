@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from folders import EXAMPLES
 from kosoku import FailureError, run_fuzzingclient
 from kosoku._kosoku import CaseResult
 from kosoku.cases import CASES
-from serving import TESTS, Server, serve
+from serving import Server, serve
 
 AT_A_TIME = 2
 
@@ -23,7 +24,7 @@ def main() -> int:
         if number.startswith(("12.", "13.")):
             case.onMessage = with_bytes(case.onMessage)  # type: ignore[attr-defined]
     # To these cases a ping is the end of all messages, and some take longer than the time between two pings.
-    with serve("echo:app", app_dir=TESTS.parent / "examples", ws_ping_interval=0, access_log=False) as server:
+    with serve("echo:app", app_dir=EXAMPLES, ws_ping_interval=0, access_log=False) as server:
         results = asyncio.run(run(server, sys.argv[1:]))
         print(server.log, end="")
     for result in results:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from folders import ROOT, TESTS
 
-PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
+PAGE = ROOT / "docs" / "conformance.md"
 
 PROTOCOLS: dict[str | None, str] = {
     "http/1.0": "HTTP/1.0",
@@ -179,9 +180,9 @@ def protocol_of(item: pytest.Item) -> str | None:
 
 @dataclass
 class Result:
-    """What came of a line's tests on one protocol, by their names."""
+    """What came of a line's tests on one protocol, by their files and names."""
 
-    tests: dict[str, bool] = field(default_factory=dict)
+    tests: dict[tuple[Path, str], bool] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if not self.tests:
@@ -196,7 +197,7 @@ class Conformance:
         self.config = config
         self.results: defaultdict[tuple[str, str | None], Result] = defaultdict(Result)
         self.marked: dict[str, list[tuple[str, str | None]]] = {}
-        self.names: dict[str, str] = {}
+        self.names: dict[str, tuple[Path, str]] = {}
         self.left: set[str] = set()
         self.whole = True
         self.missing: list[str] = []
@@ -208,9 +209,9 @@ class Conformance:
         for item in session.items:
             if keys := list(self.keys(item)):
                 self.marked[item.nodeid] = keys
-                self.names[item.nodeid] = f"{item.path.stem}.{getattr(item, 'originalname', item.name)}"
+                self.names[item.nodeid] = (item.path, getattr(item, "originalname", item.name))
         self.left = {item.nodeid for item in session.items}
-        files = {path for path in Path(__file__).parent.glob("test_*.py") if "mark.conforms(" in path.read_text()}
+        files = {path for path in TESTS.rglob("test_*.py") if "mark.conforms(" in path.read_text()}
         self.whole &= files <= {item.path for item in session.items} and not any(
             "::" in arg for arg in self.config.args
         )
@@ -273,14 +274,14 @@ class Conformance:
 
 def tests(results: Iterable[Result]) -> str:
     """The names of the tests, file by file; those that fail stand out."""
-    files: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+    files: defaultdict[Path, dict[str, bool]] = defaultdict(dict)
     for result in results:
-        for test, passed in result.tests.items():
-            file, _, name = test.partition(".")
+        for (file, name), passed in result.tests.items():
             files[file][name] = passed and files[file].get(name, True)
     return "; ".join(
-        f"[{file}](../py_tests/{file}.py): " + ", ".join(shown(name, passed) for name, passed in sorted(names.items()))
-        for file, names in sorted(files.items())
+        f"[{file.stem}](../{file.relative_to(ROOT)}): "
+        + ", ".join(shown(name, passed) for name, passed in sorted(names.items()))
+        for file, names in sorted(files.items(), key=lambda item: item[0].stem)
     )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -10,28 +10,10 @@ import pytest
 from certificates import Pair
 from conformance import Conformance, protocol_of
 from exchange import Connection
-from http1 import Http1Connection, Http10Connection
-from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import AIOVOY, RECENT, UNDER_TEST, UVICORN, Server, serve
+from protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
+from serving import AIOVOY, RECENT, UNDER_TEST, Serve, Server, serve
 from wire import Tls
-
-Serve = Callable[..., Server]
-Connect = Callable[..., Awaitable[Connection]]
-
-HTTP10, HTTP1, HTTP2, HTTP3 = "http/1.0", "http/1.1", "http/2", "http/3"
-
-CLIENTS: dict[str, type[Http1Connection] | type[Http2Connection]] = {
-    HTTP10: Http10Connection,
-    HTTP1: Http1Connection,
-    HTTP2: Http2Connection,
-}
-
-http3_too = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
-"""For tests of what is another thing on HTTP/3; the others run with HTTP/1.1 and 2."""
-
-every_protocol = pytest.mark.protocols(HTTP10, HTTP1, HTTP2, HTTP3)
-"""For tests that HTTP/1.0 matters to, too."""
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +39,6 @@ def serve_fixture(request: pytest.FixtureRequest) -> Iterator[Serve]:
     common = http3_options(request) if http3 else {}
     with contextlib.ExitStack() as servers:
         yield lambda app, **options: servers.enter_context(serve(app, **{**common, **options}))
-
-
-def http3_options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What a server needs to speak HTTP/3, on another port than HTTP in the clear."""
-    if UNDER_TEST == UVICORN:
-        return {}
-    return {**request.getfixturevalue("pair").options, "ssl_port": 0, "http3": True}
 
 
 @pytest.fixture
@@ -94,17 +69,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("protocol", protocols(metafunc.definition), indirect=True)
 
 
-def protocols(test: pytest.Item) -> list[str]:
-    """Those that the test is marked with; else HTTP/1.1 and 2, and 3 where a line of the specification is tested."""
-    if mark := test.get_closest_marker("protocols"):
-        chosen = list(mark.args)
-    elif test.get_closest_marker("conforms"):
-        chosen = [HTTP1, HTTP2, HTTP3]
-    else:
-        chosen = [HTTP1, HTTP2]
-    return [one for one in chosen if UNDER_TEST != UVICORN or one in (HTTP10, HTTP1)]
-
-
 @pytest.fixture
 async def client(server: Server, protocol: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that people use, for what needs cookies, forms and files; it speaks `protocol`."""
@@ -117,11 +81,6 @@ async def client(server: Server, protocol: str) -> AsyncIterator[httpx.AsyncClie
 def key() -> str:
     """A query string of the test's own, under which its application writes notes."""
     return uuid.uuid4().hex
-
-
-def unlike_uvicorn(reason: str) -> pytest.MarkDecorator:
-    """For tests of what the specification wants and uvicorn does not do."""
-    return pytest.mark.skipif(UNDER_TEST == UVICORN, reason=reason)
 
 
 def pytest_configure(config: pytest.Config) -> None:

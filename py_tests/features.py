@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
-from conftest import Connect, Serve
 from deadline import eventually
-from serving import Server
+from protocols import Connect
+from serving import Serve, Server
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import aiovoy

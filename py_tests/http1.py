@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+import socket
 from typing import Self
 
 from deadline import DEADLINE
@@ -176,3 +177,13 @@ def parsed(line: bytes) -> tuple[bytes, bytes]:
     """A header line as name and value."""
     name, value = line.split(b":", 1)
     return name, value.strip()
+
+
+def stalled(port: int, request: bytes) -> socket.socket:
+    """A client with little room for what it does not read."""
+    client = socket.socket()
+    client.settimeout(DEADLINE)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(request)
+    return client

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from deadline import eventually
-from serving import AIOVOY, RECENT, TESTS, Server, ServerEnded, clean_environment, command
+from folders import EXAMPLES, ROOT
+from serving import AIOVOY, RECENT, Server, ServerEnded, clean_environment, command
 
 from aiovoy.environ import libpython_path
 from aiovoy.launcher.binary import envoy_binary
 
-ROOT = TESTS.parent
-EXAMPLE = (ROOT / "examples" / "envoy.yaml").read_text()
+EXAMPLE = (EXAMPLES / "envoy.yaml").read_text()
 
 
 def environment() -> dict[str, str]:

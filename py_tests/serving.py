@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from deadline import DEADLINE, eventually
 from exchange import Response
+from folders import TESTS
 from http1 import Http1Connection
-
-TESTS = Path(__file__).parent
 
 # uvicorn is what frameworks are written for: where the ASGI specification leaves a thing open, its
 # answer is the one to give. The suite can run against it, and some tests compare the two.
@@ -34,6 +34,11 @@ CRASHES = re.compile(r"panicked at|Segmentation fault|assert failure|Fatal Pytho
 
 RECENT: list["Server"] = []
 """Servers of the running test, for the report of its failure."""
+
+
+def unlike_uvicorn(reason: str) -> pytest.MarkDecorator:
+    """For tests of what the specification wants and uvicorn does not do."""
+    return pytest.mark.skipif(UNDER_TEST == UVICORN, reason=reason)
 
 
 class Server:
@@ -254,3 +259,7 @@ def serve(app: str | Callable[..., Any], **options: Any) -> Iterator[Server]:
     with launch(app, **options) as server:
         server.wait_until_started()
         yield server
+
+
+Serve = Callable[..., Server]
+"""The fixture `serve`."""

@@ -9,10 +9,10 @@ import pytest
 import serving
 from apps import Receive, Scope, Send, answer
 from certificates import Pair
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from http1 import Http1Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
 
 every = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
+from folders import TESTS
 from http1 import Http1Connection
-from serving import TESTS, Server
+from serving import Serve, Server, unlike_uvicorn
 
 import aiovoy
 from aiovoy.launcher.descriptors import Output

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from apps import Receive, Scope, Send, answer
-from conftest import Serve
 from deadline import eventually
+from serving import Serve
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

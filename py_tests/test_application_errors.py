@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, Serve, every_protocol, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
 from http1 import Http1Connection
-from serving import UNDER_TEST, UVICORN, Server
+from protocols import Connect, every_protocol
+from serving import UNDER_TEST, UVICORN, Serve, Server, unlike_uvicorn
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, read
-from conftest import Serve, unlike_uvicorn
 from http1 import Http1Connection
+from serving import Serve, unlike_uvicorn
 
 import aiovoy
 

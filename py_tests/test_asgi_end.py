@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, unlike_uvicorn
-from serving import Server
+from protocols import Connect
+from serving import Server, unlike_uvicorn
 
 conforms = pytest.mark.conforms
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, every_protocol, unlike_uvicorn
 from exchange import ResponseCut
 from http1 import Http1Connection, Http1Exchange
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect, every_protocol
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has none of them")
 conforms = pytest.mark.conforms

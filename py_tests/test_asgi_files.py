@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, routes, start
-from conftest import HTTP1, HTTP2, Connect, every_protocol, unlike_uvicorn
 from deadline import eventually
 from exchange import Headers, ResponseCut
-from serving import Server
+from protocols import HTTP1, HTTP2, Connect, every_protocol
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has neither")
 conforms = pytest.mark.conforms

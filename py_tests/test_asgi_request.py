@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, shown, start
-from conftest import HTTP1, HTTP2, Connect, every_protocol, unlike_uvicorn
 from exchange import ResponseCut
 from http1 import Http1Connection, Http1Exchange
-from serving import Server
+from protocols import HTTP1, HTTP2, Connect, every_protocol
+from serving import Server, unlike_uvicorn
 
 MEGABYTE = 1024 * 1024
 

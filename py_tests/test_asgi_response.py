@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, routes, start
-from conftest import HTTP1, HTTP3, Connect, every_protocol, unlike_uvicorn
 from http1 import Http1Connection
-from serving import Server
+from protocols import HTTP1, HTTP3, Connect, every_protocol
+from serving import Server, unlike_uvicorn
 
 MEGABYTE = 1024 * 1024
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, routes, shown
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, every_protocol, unlike_uvicorn
 from exchange import Connection, ResponseCut
 from http1 import Http1Connection, Http1Exchange
-from serving import UNDER_TEST, UVICORN, Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect, every_protocol
+from serving import UNDER_TEST, UVICORN, Serve, Server, unlike_uvicorn
 from wire import Tls
 
 conforms = pytest.mark.conforms

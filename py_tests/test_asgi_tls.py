@@ -9,11 +9,11 @@ import pytest
 import trustme
 from apps import Receive, Scope, Send, answer, routes, shown
 from certificates import Pair, authority, authority_file
-from conftest import HTTP1, HTTP2, Connect, http3_options, unlike_uvicorn
 from cryptography import x509
 from exchange import Connection, ResponseCut
 from http3 import Http3Connection
-from serving import Server, serve
+from protocols import HTTP1, HTTP2, Connect, http3_options
+from serving import Server, serve, unlike_uvicorn
 from wire import Tls, Wire
 
 pytestmark = unlike_uvicorn("it does not have it")

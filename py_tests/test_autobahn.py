@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import unlike_uvicorn
-from serving import TESTS
+from folders import TESTS
+from serving import unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 

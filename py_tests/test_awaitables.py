@@ -9,8 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect
 from deadline import eventually
+from protocols import Connect
 from serving import Server, serve
 
 # Long enough to never end a test that works; what waits this long waits for good.

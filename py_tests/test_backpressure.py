@@ -6,12 +6,12 @@ import hashlib
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, routes, start
-from conftest import HTTP1, HTTP2, HTTP3, Connect, unlike_uvicorn
 from deadline import settled
 from exchange import Exchange
 from http1 import Http1Connection
 from http2 import Http2Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Server, unlike_uvicorn
 
 MEGABYTE = 1024 * 1024
 PIECE = 64 * 1024

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import ROOT
 from serving import serve
 
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
+sys.path.append(str(ROOT / "bench"))
 
 
 def bench(module: str) -> Any:

@@ -10,11 +10,10 @@ import pytest
 import trustme
 from apps import Receive, Scope, Send, answer, routes
 from certificates import Pair, authority_file
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
-from serving import Server
-from test_tls import CLIENTS, Client, serial
+from serving import Serve, Server, unlike_uvicorn
+from tls_clients import CLIENTS, Client, serial
 from wire import Tls
 
 pytestmark = unlike_uvicorn("this is about aiovoy")

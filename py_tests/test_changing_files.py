@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes, start
-from conftest import HTTP1, HTTP2, HTTP3, Connect, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Headers, ResponseCut
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect, http3_too
+from serving import Server, unlike_uvicorn
 from starlette.responses import FileResponse
 
 pytestmark = [unlike_uvicorn("it has neither pathsend nor zerocopysend"), http3_too]

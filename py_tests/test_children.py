@@ -22,11 +22,11 @@ import psutil
 import pytest
 import uvloop
 from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
-from conftest import Connect, Serve, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection
 from http1 import Http1Connection, Http10Connection
-from serving import Server, serve
+from protocols import Connect, http3_too
+from serving import Serve, Server, serve, unlike_uvicorn
 
 from aiovoy.embedded import child
 

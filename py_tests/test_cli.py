@@ -20,12 +20,13 @@ import pytest
 import uvloop
 from certificates import Pair
 from click.testing import CliRunner
+from folders import TESTS
 
 from aiovoy import ConfigError, Server, StartupError, __version__
 from aiovoy.launcher.cli import main
 from aiovoy.pytest_plugin import StartServer
 
-FAKE = Path(__file__).parent / "fake_envoy.py"
+FAKE = TESTS / "fake_envoy.py"
 DEADLINE = 20.0
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, notes_of, read, routes, start
-from conftest import HTTP1, HTTP2, HTTP3, Connect, unlike_uvicorn
 from http1 import Http1Connection, Http1Exchange
 from http2 import Http2Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Server, unlike_uvicorn
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:

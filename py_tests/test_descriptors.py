@@ -10,10 +10,10 @@ import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, routes
 from certificates import Pair
-from conftest import unlike_uvicorn
 from exchange import ResponseCut
+from folders import TESTS
 from http1 import Http1Connection
-from serving import AIOVOY, RECENT, TESTS, Server, command
+from serving import AIOVOY, RECENT, Server, command, unlike_uvicorn
 
 from aiovoy.launcher.bootstrap import OWN_DESCRIPTORS
 

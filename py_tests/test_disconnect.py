@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from conftest import Connect, http3_too, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection, Exchange, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
-from serving import UNDER_TEST, UVICORN, Server
+from protocols import Connect, http3_too
+from serving import UNDER_TEST, UVICORN, Server, unlike_uvicorn
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 

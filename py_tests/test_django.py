@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import httpx
 import pytest
-from conftest import Connect
 from deadline import eventually
 from django import forms
 from django.conf import settings
@@ -36,6 +35,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.gzip import gzip_page
 from django.views.static import serve as static_file
 from features import LARGE, STATIC, Features, digest, done, left, pieces, released
+from protocols import Connect
 from serving import Server, serve
 
 TEMPLATES = {

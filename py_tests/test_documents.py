@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import Connect, Serve, unlike_uvicorn
 from deadline import DEADLINE
-from serving import TESTS
+from folders import ROOT
+from protocols import Connect
+from serving import Serve, unlike_uvicorn
 
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.cli import main
@@ -19,7 +20,6 @@ from aiovoy.launcher.config import Config
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
-ROOT = TESTS.parent
 DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -13,16 +13,15 @@ import httpx
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
-from conftest import unlike_uvicorn
 from deadline import DEADLINE, eventually
 from http1 import Http1Connection
 from http2 import Http2Connection
+from serving import unlike_uvicorn
 
 import aiovoy
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
-HERE = Path(__file__).parent
 MAIN = """
 import os, sys
 

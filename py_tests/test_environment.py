@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 import serving
 from apps import Receive, Scope, Send, answer, routes
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
+from folders import TESTS
 from http1 import Http1Connection
-from serving import TESTS, UNDER_TEST, UVICORN, Server, clean_environment, serve
+from serving import UNDER_TEST, UVICORN, Serve, Server, clean_environment, serve, unlike_uvicorn
 
 
 def facts() -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _umask() -> int:
 
 def plain_python(env: dict[str, str] | None = None) -> dict[str, Any]:
     """The facts as a plain `python` tells them."""
-    code = "import json, test_environment; print(json.dumps(test_environment.facts()))"
+    code = f"import json; from {__name__} import facts; print(json.dumps(facts()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=TESTS,

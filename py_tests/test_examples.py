@@ -5,13 +5,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from conftest import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from deadline import eventually
 from exchange import Connection
-from serving import TESTS, UNDER_TEST, UVICORN, Server, serve
+from folders import EXAMPLES
+from protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
+from serving import UNDER_TEST, UVICORN, Server, serve
 from ws_client import dial
-
-EXAMPLES = TESTS.parent / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,10 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import pytest
-from conftest import Connect
 from deadline import eventually
 from exchange import Connection, Headers, Response, ResponseCut
 from fastapi import (
@@ -37,8 +35,10 @@ from fastapi.responses import (
 )
 from fastapi.responses import Response as PlainResponse
 from features import LARGE, STATIC, Features, Stamp, digest, done, left, pieces, released
+from folders import TESTS
 from http1 import Http1Connection
 from jinja2 import DictLoader, Environment
+from protocols import Connect
 from pydantic import BaseModel, Field
 from serving import UVICORN, Server, serve
 from starlette.applications import Starlette
@@ -366,7 +366,7 @@ sub = Starlette(
     routes=[
         Route("/", sub_root, methods=["GET", "POST"]),
         Route("/param/{name}/{number:int}", websocket_less),
-        Mount("/static", StaticFiles(directory=Path(__file__).parent, html=False)),
+        Mount("/static", StaticFiles(directory=TESTS, html=False)),
     ],
     middleware=[Middleware(SubApplication)],
 )

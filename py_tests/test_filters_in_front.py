@@ -11,10 +11,11 @@ from typing import Any, Self
 import pytest
 from apps import Receive, Scope, Send, answer, read, routes
 from certificates import Pair
-from conftest import Connect, http3_too, unlike_uvicorn
 from deadline import DEADLINE
 from exchange import Connection, Response
 from plain_envoy import PlainEnvoy, printed
+from protocols import Connect, http3_too
+from serving import unlike_uvicorn
 from ws_client import TEXT, answered, begin, frame
 
 pytestmark = unlike_uvicorn("this is about Envoy")

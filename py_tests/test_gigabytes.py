@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, routes, start
 from certificates import Pair, authority_file
-from conftest import unlike_uvicorn
 from deadline import DEADLINE, settled
 from plain_envoy import PlainEnvoy, free_ports
-from serving import Server, serve
+from serving import Server, serve, unlike_uvicorn
 
 pytestmark = [
     unlike_uvicorn("uvicorn has neither HTTP/2 nor HTTP/3"),

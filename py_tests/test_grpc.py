@@ -11,7 +11,6 @@ import httpx
 import pytest
 from apps import Receive, Scope, Send, lifespan
 from certificates import Pair, authority
-from conftest import Serve, unlike_uvicorn
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
@@ -19,7 +18,7 @@ from connectrpc.request import RequestContext
 from connectrpc.server import ConnectASGIApplication, Endpoint
 from deadline import DEADLINE, eventually
 from protobuf.wkt.google.protobuf.wrappers_pb import BytesValue, StringValue
-from serving import Server
+from serving import Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("uvicorn has no HTTP/2")
 

@@ -6,7 +6,6 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from conftest import unlike_uvicorn
 from deadline import DEADLINE
 from hostile import (
     CALLED,
@@ -30,7 +29,7 @@ from hostile import (
 )
 from hostile import app as app
 from hpack import Decoder
-from serving import Server, serve
+from serving import Server, serve, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it speaks no HTTP/2")
 

@@ -13,7 +13,6 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode
 from certificates import Pair, authority
-from conftest import unlike_uvicorn
 from deadline import DEADLINE, eventually
 from hostile import (
     CLOSED,
@@ -33,7 +32,7 @@ from hostile import (
 )
 from hostile import app as app
 from pylsqpack import Decoder
-from serving import Server, serve
+from serving import Server, serve, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it speaks no HTTP/3")
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from certificates import Pair
-from conftest import unlike_uvicorn
 from deadline import DEADLINE
 from exchange import ResponseCut
 from hostile import (
@@ -32,7 +31,7 @@ from hostile import (
 )
 from hostile import app as app
 from http1 import Http1Connection, Http1Exchange
-from serving import Server, serve
+from serving import Server, serve, unlike_uvicorn
 from wire import Tls
 
 pytestmark = unlike_uvicorn("it has refusals of its own")

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, Serve
 from exchange import ResponseCut
-from serving import Server
+from protocols import Connect
+from serving import Serve, Server
 
 IDLE = 0.4
 """Seconds. Tests of what must not happen wait for several times as long."""

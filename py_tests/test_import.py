@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Serve, unlike_uvicorn
-from serving import launch, serve
+from serving import Serve, launch, serve, unlike_uvicorn
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 

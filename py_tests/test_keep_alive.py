@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, read, routes, start
-from conftest import Connect, http3_options, http3_too, unlike_uvicorn
 from http1 import Http1Connection, Http1Exchange
-from serving import Server, serve
+from protocols import Connect, http3_options, http3_too
+from serving import Server, serve, unlike_uvicorn
 
 # What takes this long has outlived the time-out of the server, which is one second.
 LONG = 2.5

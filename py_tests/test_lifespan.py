@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, file_exists
-from conftest import Connect, Serve, unlike_uvicorn
 from deadline import DEADLINE, eventually
-from serving import AIOVOY, UNDER_TEST, UVICORN, Server, launch, serve
+from protocols import Connect
+from serving import AIOVOY, UNDER_TEST, UVICORN, Serve, Server, launch, serve, unlike_uvicorn
 
 
 def say(*words: Any) -> None:

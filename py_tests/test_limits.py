@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 
 from apps import Message, Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from conftest import Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from exchange import Exchange, Response, ResponseCut
 from http1 import Http1Connection
-from serving import Server
+from protocols import Connect
+from serving import Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has no limit of bodies, and counts connections")
 

@@ -9,13 +9,13 @@ import pytest
 import serving
 from apps import Receive, Scope, Send, answer, body, note, routes, start
 from certificates import Pair
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from exchange import Connection, ResponseCut
-from http1 import Http1Connection
+from http1 import Http1Connection, stalled
 from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
 from streams import StreamExchange
 from wire import Tls
 
@@ -199,16 +199,6 @@ LARGE = 3_000_000
 """More than the kernel keeps for a client that does not read."""
 
 
-def stalled(server: Server, request: bytes) -> socket.socket:
-    """A client with little room for what it does not read."""
-    client = socket.socket()
-    client.settimeout(DEADLINE)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect(("127.0.0.1", server.port))
-    client.sendall(request)
-    return client
-
-
 def is_gone(client: socket.socket) -> bool:
     """Whether the server's end of the connection is."""
     port = client.getsockname()[1]
@@ -217,7 +207,7 @@ def is_gone(client: socket.socket) -> bool:
 
 async def test_connection_of_a_response_that_is_not_taken_is_cut(strict: Server, key: str) -> None:
     with stalled(
-        strict, f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode()
+        strict.port, f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode()
     ) as client:
         await strict.noted(key, "ended")
         await eventually(lambda: is_gone(client))
@@ -228,7 +218,7 @@ async def test_end_of_a_response_waits_for_a_client_that_pauses(serve: Serve, ke
     """The connection is over for the server then, but for what the client has not taken."""
     server = serve(APP, timeout_keep_alive=0.1)
     request = f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\n\r\n"
-    with stalled(server, request.encode()) as client:
+    with stalled(server.port, request.encode()) as client:
         await server.noted(key, "ended")
         await asyncio.sleep(2)  # longer than the keep-alive time-out, and than Envoy's own grace of a second
         answered = b"".join(iter(lambda: client.recv(65536), b""))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, file_exists, gate, lifespan, note, notes
-from conftest import Connect, Serve, unlike_uvicorn
 from deadline import eventually
+from protocols import Connect
+from serving import Serve, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its loop is its main program")
 

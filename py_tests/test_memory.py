@@ -1,9 +1,9 @@
 """Memory that Envoy has used goes back to the system."""
 
 from apps import Receive, Scope, Send, answer, body, note, routes, start
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
-from test_limits_envoy import stalled
+from http1 import stalled
+from serving import Serve, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about Envoy's allocator")
 
@@ -28,7 +28,7 @@ async def test_memory_of_a_burst_is_given_back(serve: Serve, key: str) -> None:
     server = serve(f"{__name__}:app")
     assert (await server.get("/hello")).status == 200
     before = server.memory()
-    clients = [stalled(server, f"GET /large?{key} HTTP/1.1\r\nhost: a\r\n\r\n".encode()) for _ in range(100)]
+    clients = [stalled(server.port, f"GET /large?{key} HTTP/1.1\r\nhost: a\r\n\r\n".encode()) for _ in range(100)]
 
     async def all_ended() -> bool:
         return len(await server.notes(key)) == len(clients)

@@ -9,17 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, body, lifespan, read, start
-from conftest import Connect, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection, ResponseCut
+from folders import TESTS
 from http1 import Http1Connection
-from serving import Server
+from protocols import Connect
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it lets much of this pass, and ends at some")
 
@@ -81,7 +81,7 @@ LAST: Message = {"type": "http.response.body", "body": b"last"}
 EMPTY: Message = {"type": "http.response.body"}
 TRAILERS: Message = {"type": "http.response.trailers", "headers": []}
 HINT: Message = {"type": "http.response.early_hint", "links": [b"</a>; rel=preload"]}
-FILE = Path(__file__).with_name("deadline.py")
+FILE = TESTS / "deadline.py"
 PATH: Message = {"type": "http.response.pathsend", "path": str(FILE)}
 ZERO: Message = {"type": "http.response.zerocopysend"}
 

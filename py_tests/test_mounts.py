@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer
-from conftest import Connect, Serve, unlike_uvicorn
-from serving import launch
+from protocols import Connect
+from serving import Serve, launch, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it serves one application")
 

@@ -6,7 +6,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
-from conftest import unlike_uvicorn
+from serving import unlike_uvicorn
 
 import aiovoy
 

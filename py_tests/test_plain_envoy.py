@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from apps import Receive, Scope, Send, answer, file_exists, gate, note, read, routes
-from conftest import Connect, unlike_uvicorn
 from deadline import DEADLINE, eventually
+from folders import ROOT, TESTS
 from http1 import Http1Connection
 from http2 import Http2Connection
-from plain_envoy import EXAMPLE, ROOT, PlainEnvoy, configuration, environment, envoy, listens, printed
-from serving import TESTS
+from plain_envoy import EXAMPLE, PlainEnvoy, configuration, environment, envoy, listens, printed
+from protocols import Connect
+from serving import unlike_uvicorn
 
 from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.environ import bridge_path
@@ -51,12 +52,24 @@ async def test_example_is_valid(tmp_path: Path) -> None:
     assert "OK" in done.stdout
 
 
+MAIN = """
+import json, os, sys
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    seen = [sys.prefix, sys.path[0], os.getcwd()]
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
+"""
+
+
 async def test_environment_is_the_active_one(tmp_path: Path) -> None:
-    changes = {"app: hello:app": f"app: {__name__}:app", "app_dir: examples": f"app_dir: {TESTS}"}
+    (tmp_path / "main.py").write_text(MAIN)
+    changes = {"app: hello:app": "app: main:app", "app_dir: examples": f"app_dir: {tmp_path}"}
     with envoy(tmp_path, changes) as server:
         await server.accepts()
-        seen = (await server.get("/interpreter")).json()
-        assert seen == [sys.prefix, str(TESTS), str(ROOT)]
+        seen = (await server.get("/")).json()
+        assert seen == [sys.prefix, str(tmp_path), str(ROOT)]
 
 
 async def gated(scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,11 +78,7 @@ async def gated(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"answered")
 
 
-async def interpreter(scope: Scope, receive: Receive, send: Send) -> None:
-    await answer(send, [sys.prefix, sys.path[0], os.getcwd()])
-
-
-app = routes(gated, interpreter)
+app = routes(gated)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

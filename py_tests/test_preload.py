@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 from apps import Receive, Scope, Send, answer, routes
-from conftest import Serve, unlike_uvicorn
 from plain_envoy import environment, envoy
+from serving import Serve, unlike_uvicorn
 
 from aiovoy.allocators import allocators_among
 

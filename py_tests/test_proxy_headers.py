@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer
-from conftest import Connect, Serve, unlike_uvicorn
 from exchange import Headers
 from http1 import Http1Connection
+from protocols import Connect
+from serving import Serve, unlike_uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 pytestmark = unlike_uvicorn("it is asked itself what it would do")

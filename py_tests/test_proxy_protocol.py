@@ -12,9 +12,8 @@ import pytest
 import serving
 from apps import Receive, Scope, Send, answer
 from certificates import Pair, client_context
-from conftest import unlike_uvicorn
 from deadline import DEADLINE
-from serving import Server
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it does not speak it")
 

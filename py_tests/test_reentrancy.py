@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from apps import Receive, Scope, Send, answer, body, gate, note, read, routes, start
-from conftest import Connect, http3_too, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from exchange import Headers
 from http2 import Http2Connection
-from serving import Server
+from protocols import Connect, http3_too
+from serving import Server, unlike_uvicorn
 from ws_apps import accept, disconnect, hear, say
 from ws_client import VANISHED, dial
 

@@ -9,11 +9,11 @@ import pytest
 import serving
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from certificates import Pair
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
 from http1 import Http1Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its log does not say")
 

@@ -2,11 +2,11 @@
 
 import pytest
 from apps import Receive, Scope, Send, answer, note, read, routes
-from conftest import Connect, unlike_uvicorn
 from exchange import ResponseCut
 from http1 import Http1Connection, Http1Exchange
 from http2 import Http2Connection
-from serving import Server
+from protocols import Connect
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has its own parsers")
 

@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, routes, start
-from conftest import Connect, unlike_uvicorn
 from exchange import ResponseCut
-from serving import Server
+from protocols import Connect
+from serving import Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its log does not say")
 

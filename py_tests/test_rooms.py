@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from serving import TESTS
+from folders import ROOT
 
-SOURCES = TESTS.parent / "src"
+SOURCES = ROOT / "src"
 
 GROUNDS = {"websocket", "config"}
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from apps import Receive, Scope, Send, answer, body, note, routes, start
-from conftest import Connect, unlike_uvicorn
 from exchange import ResponseCut
+from folders import TESTS
 from plain_envoy import envoy
-from serving import TESTS
+from protocols import Connect
+from serving import unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about Envoy")
 

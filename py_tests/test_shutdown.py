@@ -17,13 +17,24 @@ from typing import Any
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from conftest import Connect, Serve, http3_too, unlike_uvicorn
 from deadline import DEADLINE, eventually
 from exchange import Connection, Exchange, ResponseCut
 from http1 import Http1Connection
 from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import AIOVOY, BANNER, UNDER_TEST, UVICORN, Server, clean_environment, command, serve
+from protocols import Connect, http3_too
+from serving import (
+    AIOVOY,
+    BANNER,
+    UNDER_TEST,
+    UVICORN,
+    Serve,
+    Server,
+    clean_environment,
+    command,
+    serve,
+    unlike_uvicorn,
+)
 
 MEGABYTE = 1024 * 1024
 

@@ -10,9 +10,8 @@ from typing import Any
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer, note, routes
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
-from serving import Server, serve
+from serving import Serve, Server, serve, unlike_uvicorn
 
 LOOPS = ["uvloop", "asyncio"]
 APP = f"{__name__}:app"

@@ -16,9 +16,9 @@ import httpx
 import psutil
 import pytest
 from apps import Receive, Scope, Send, answer
-from conftest import unlike_uvicorn
 from deadline import DEADLINE, eventually
-from serving import clean_environment, command
+from folders import TESTS
+from serving import clean_environment, command, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy's launcher")
 
@@ -176,7 +176,7 @@ SCRIPT = """if True:
             raise ValueError("no talk")
 
     async def main():
-        async with aiovoy.Server("test_standard_streams:app", port=0, app_dir=sys.argv[2]):
+        async with aiovoy.Server(sys.argv[2], port=0, app_dir=sys.argv[3]):
             pass
 
     if sys.argv[1] == "closed":
@@ -191,6 +191,6 @@ SCRIPT = """if True:
 @pytest.mark.parametrize("what", ["none", "broken", "closed"])
 def test_standard_error_of_a_script(folder: Path, what: str) -> None:
     env = {**clean_environment(), "GOODBYE": str(folder / "goodbye")}
-    words = [sys.executable, "-c", SCRIPT, what, str(Path(__file__).parent)]
+    words = [sys.executable, "-c", SCRIPT, what, f"{__name__}:app", str(TESTS)]
     assert subprocess.run(words, env=env, check=False, timeout=DEADLINE).returncode == 0
     assert (folder / "goodbye").exists()

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unlike_uvicorn
-from serving import launch
+from serving import launch, unlike_uvicorn
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ import serving
 import trustme
 from apps import Receive, Scope, Send, answer, routes
 from certificates import Pair, authority_file
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from deadline import eventually
-from exchange import Connection, ResponseCut
+from exchange import ResponseCut
 from http1 import Http1Connection
-from http2 import Http2Connection
 from http3 import Http3Connection
 from plain_envoy import printed
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
+from tls_clients import CLIENTS, serial
 from wire import Tls
 
 from aiovoy import Config, ConfigError
@@ -42,23 +42,6 @@ async def seen(scope: Scope, receive: Receive, send: Send) -> None:
 app = routes(seen)
 
 APP = f"{__name__}:app"
-
-Client = type[Http1Connection | Http2Connection | Http3Connection]
-CLIENTS: list[Client] = [Http1Connection, Http2Connection, Http3Connection]
-
-
-def serial(connection: Connection) -> int:
-    """Which certificate the server showed."""
-    if isinstance(connection, Http3Connection):
-        certificate = connection.endpoint.quic.tls._peer_certificate
-        assert certificate is not None
-        return certificate.serial_number
-    assert isinstance(connection, Http1Connection | Http2Connection)
-    assert connection.wire.tls is not None
-    encoded = connection.wire.tls.getpeercert(binary_form=True)
-    assert encoded is not None
-    return x509.load_der_x509_certificate(encoded).serial_number
-
 
 # --- Ports and protocols ---
 

@@ -11,9 +11,8 @@ import httpx
 import pytest
 from apps import Receive, Scope, Send, answer
 from certificates import Pair, client_context
-from conftest import Serve, unlike_uvicorn
 from deadline import eventually
-from serving import launch
+from serving import Serve, launch, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it leaves its file behind")
 
@@ -106,7 +105,7 @@ async def test_path_that_is_too_long_is_named() -> None:
 
 
 def test_relative_path_is_below_the_working_directory(serve: Serve, path: Path) -> None:
-    serve(app, uds=path.name, cwd=path.parent, app_dir=Path(__file__).parent, lifespan="off")
+    serve(app, uds=path.name, cwd=path.parent, lifespan="off")
     ask(path)
 
 

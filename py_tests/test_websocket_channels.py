@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from certificates import Pair
-from conftest import HTTP1, HTTP2, HTTP3, Connect
+from protocols import HTTP1, HTTP2, HTTP3, Connect
 from serving import Server, serve
 from ws_client import Refused, complaints, dial
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from ws_apps import accept, echo, say

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, lifespan
-from conftest import HTTP1, HTTP2, HTTP3, Connect, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Server, unlike_uvicorn
 from ws_apps import CONNECT, accept, hear, say
 from ws_client import CLOSE, TEXT, Refused, dial
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from apps import Receive, Scope, Send, file_exists, gate, note, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect
 from deadline import settled
 from exchange import Exchange
+from protocols import HTTP1, HTTP2, HTTP3, Connect
 from serving import Server
 from ws_apps import accept, disconnect, say
 from ws_client import (

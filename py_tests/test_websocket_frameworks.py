@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import pytest
 from apps import note, notes
-from conftest import HTTP1, HTTP2, HTTP3, Connect
 from deadline import eventually
 from fastapi import Cookie, Depends, FastAPI, Header, Query, WebSocketException, status
 from fastapi import WebSocket as FastWebSocket
+from protocols import HTTP1, HTTP2, HTTP3, Connect
 from serving import Server
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, requires

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 from apps import Receive, Scope, Send, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve
 from deadline import eventually
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server
 from ws_apps import accept, echo, listen, say
 from ws_client import (
     BINARY,

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from apps import Message, Receive, Scope, Send, answer, file_exists, gate, note, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from exchange import Connection, Exchange, Response, ResponseCut
 from http1 import Http1Connection, Http1Exchange
 from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
 from wire import Tls
 from ws_apps import CONNECT, accept, close, disconnect, echo, say
 from ws_client import ACCEPT, KEY, TEXT, Refused, answered, begin, complaints, dial, fields, frame

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from apps import Receive, Scope, Send, note, routes
 from certificates import Pair
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server
 from serving import serve as start_server
 from websockets.asyncio.client import connect as websockets_connect
 from ws_apps import accept, disconnect, echo, hear, say

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, file_exists, gate, note, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import Serve, Server, unlike_uvicorn
 from ws_apps import CONNECT, accept, close, disconnect, echo, hear, listen, say
 from ws_client import CLOSE, NO_STATUS, VANISHED, begin, close_frame, complaints, dial
 

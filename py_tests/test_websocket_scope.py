@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, answer, routes, shown
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve
 from exchange import Connection, Headers
-from serving import UNDER_TEST, UVICORN, Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import UNDER_TEST, UVICORN, Serve, Server
 from wire import Tls
 from ws_apps import accept, say
 from ws_client import dial

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from apps import Receive, Scope, Send, file_exists, gate, note, routes
-from conftest import HTTP1, HTTP2, HTTP3, Connect, Serve, unlike_uvicorn
 from deadline import eventually
 from exchange import ResponseCut
 from http1 import Http1Connection
-from serving import GOOD_ENDS, Server
+from protocols import HTTP1, HTTP2, HTTP3, Connect
+from serving import GOOD_ENDS, Serve, Server, unlike_uvicorn
 from ws_apps import CONNECT, accept, disconnect, echo, say
 from ws_client import CLOSE, Refused, WebSocket, answered, begin, close_frame, dial
 

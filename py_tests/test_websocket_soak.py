@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 from apps import Receive, Scope, Send, answer, lifespan
-from conftest import HTTP1, HTTP2, HTTP3, Serve
 from deadline import eventually
 from exchange import Connection, ResponseCut
 from h2.exceptions import ProtocolError
 from http1 import Http1Connection
 from http2 import Http2Connection
 from http3 import Http3Connection
-from serving import Server
+from protocols import HTTP1, HTTP2, HTTP3
+from serving import Serve, Server
 from wire import Tls
 from ws_apps import accept, close
 from ws_client import BINARY, CONTINUATION, PING, TEXT, Refused, WebSocket, begin, close_frame, complaints, dial, frame

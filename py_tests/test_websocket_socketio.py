@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import socketio
-from conftest import HTTP1
 from deadline import eventually
+from protocols import HTTP1
 from serving import Server
 
 pytestmark = pytest.mark.protocols(HTTP1)  # which its client speaks
