@@ -44,7 +44,7 @@ conformance: build ## Run the tests that docs/conformance.md is made of, and wri
 	$(BIN)/pytest $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort) $(ARGS)
 
 autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases such as 1.*
-	$(BIN)/python py_tests/autobahn.py $(ARGS)
+	$(BIN)/python -m py_tests.harness.autobahn $(ARGS)
 
 lint: $(INSTALLED) ## Check formatting, lints and types
 	cargo fmt --all --check

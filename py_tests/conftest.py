@@ -7,13 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
-from certificates import Pair
-from conformance import Conformance, protocol_of
-from exchange import Connection
-from http3 import Http3Connection
-from protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
-from serving import AIOVOY, RECENT, UNDER_TEST, Serve, Server, serve
-from wire import Tls
+
+from py_tests.harness.certificates import Pair
+from py_tests.harness.conformance import Conformance, protocol_of
+from py_tests.harness.exchange import Connection
+from py_tests.harness.http3 import Http3Connection
+from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
+from py_tests.harness.serving import AIOVOY, RECENT, UNDER_TEST, Serve, Server, serve
+from py_tests.harness.wire import Tls
 
 
 @pytest.fixture(scope="session")

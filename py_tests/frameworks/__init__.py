@@ -1,0 +1,1 @@
+"""Applications as their frameworks' users write them, for HTTP, WebSockets and gRPC."""

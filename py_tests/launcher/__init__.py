@@ -1,0 +1,1 @@
+"""The launcher, before and around Envoy: command line, settings, bootstrap, `Server` in Python code."""

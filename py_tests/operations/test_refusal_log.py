@@ -1,0 +1,182 @@
+"""What the log says, from level `info` on, of requests that do not get to the application."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from py_tests.harness import serving
+from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
+from py_tests.harness.certificates import Pair
+from py_tests.harness.deadline import eventually
+from py_tests.harness.exchange import ResponseCut
+from py_tests.harness.http1 import Http1Connection
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+
+pytestmark = unlike_uvicorn("its log does not say")
+
+every = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await read(receive)
+    await answer(send, status=404)
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    note(scope, "called")
+    await file_exists(gate(scope))
+    await answer(send)
+
+
+async def begun(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send, 500)
+    await body(send, b"begun", more=True)
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+app = routes(hello, gated, begun)
+
+APP = f"{__name__}:app"
+
+LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\] \[info\] refused with (.*)")
+
+
+@pytest.fixture(scope="module")
+def strict(pair: Pair) -> Iterator[Server]:
+    limits = {"limit_request_body": 4, "timeout_request_headers": 1, "limit_concurrency": 1}
+    with serving.serve(APP, ssl_port=0, http3=True, **pair.options, **limits) as server:
+        yield server
+
+
+def lines(server: Server) -> list[str]:
+    """What the log has said since the test began, and that is refusals only."""
+    written = [line for line in server.fresh_log.splitlines() if line and "running on" not in line]
+    found = [LINE.fullmatch(line) for line in written]
+    assert all(found), written
+    return [line[1] for line in found if line]
+
+
+async def only_line(server: Server) -> str:
+    """The one about the test's request."""
+    await eventually(lambda: len(lines(server)) > 0)
+    # If it is told twice, the second time is before another request's.
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.write(b"GET /last HTTP/1.1\r\n\r\n")
+        await connection.until(b"\r\n")
+    await eventually(lambda: any("/last" in line for line in lines(server)))
+    line, last = lines(server)
+    assert last == "400 (missing_host_header): GET /last, from 127.0.0.1"
+    return line.removesuffix(", from 127.0.0.1")
+
+
+HOST = " HTTP/1.1|host: a|"
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        ("GET /a?secret HTTP/1.1||", "400 (missing_host_header): GET /a"),
+        ("GET /a HTTP/1.1|host: a|host: b||", "400 (aiovoy_bad_host): GET /a"),
+        (f"GET /a{HOST}content-length: x||", "400 (http1.codec_error): no head"),
+        (f"POST /a{HOST}transfer-encoding: gzip||", "501 (http1.invalid_transfer_encoding): no head"),
+        (f"POST /begun{HOST}transfer-encoding: chunked||x|", "400 (http1.codec_error): POST /begun"),
+        (f"OPTIONS *{HOST}|", "404 (absolute_path_rejected): OPTIONS *"),
+        (f"CONNECT a:1{HOST}|", "501 (aiovoy_connect): CONNECT"),
+        (f"GET /\x80\x1b{HOST}|", "400 (http1.invalid_characters): no head"),
+        (f'GET /"{HOST}{"x: 1|" * 200}|', r"431 (aiovoy_limit_request_header_count): GET /\x22"),
+        (f"GET /a{HOST}{'x: 1|' * 2000}|", "431 (http1.too_many_headers): no head"),
+        (f"GET /a{HOST}", "408 (request_header_timeout): no head"),
+        (
+            f"POST /a{HOST}x-request-id: 1\\\xff|content-length: 5||",
+            r"413 (aiovoy_limit_request_body): POST /a (request 1\x5C\xFF)",
+        ),
+        (f"GET /{'a' * 1000}{HOST}x: {'1' * 70_000}||", f"431 (aiovoy_limit_request_header_bytes): GET /{'a' * 495}"),
+        (
+            f"GET /a{HOST}upgrade: websocket|connection: upgrade|sec-websocket-version: 12||",
+            "426 (expected `sec-websocket-version: 13`): GET /a",
+        ),
+    ],
+)
+async def test_requests_of_http1(strict: Server, request_: str, line: str) -> None:
+    async with await Http1Connection.open(strict.port) as connection:
+        await connection.write(request_.replace("|", "\r\n").encode("latin-1"))
+        await connection.until(b"\r\n")
+    assert await only_line(strict) == line
+
+
+@pytest.mark.protocols(HTTP2, HTTP3)
+@pytest.mark.parametrize(
+    ("headers", "line"),
+    [
+        ([(b"content-length", b"5")], "413 (aiovoy_limit_request_body): POST /hello"),
+        ([(b"x", b"1")] * 200, "431 (aiovoy_limit_request_header_count): POST /hello"),
+        ([(b"x", b"1")] * 2000, "a reset (http{0}.too_many_headers): no head"),
+        ([(b"x y", b"1")], "a reset (http{0}.invalid{1}header{1}field): no head"),
+    ],
+    ids=["length", "fields", "many fields", "name"],
+)
+async def test_requests_of_other_protocols(
+    strict: Server, connect: Connect, headers: list[tuple[bytes, bytes]], line: str
+) -> None:
+    connection = await connect(strict)
+    with contextlib.suppress(ResponseCut):
+        await (await connection.start("POST", "/hello", headers=headers, upload=True)).response()
+    told = await only_line(strict)
+    version = connection.protocol[-1]
+    assert told == line.format(version, "." if version == "2" else "_")
+
+
+@every
+async def test_bodies(strict: Server, connect: Connect) -> None:
+    """Also where a response has begun, that of an application which says that it fails."""
+    connection = await connect(strict)
+    exchange = await connection.start("POST", "/begun", upload=True)
+    assert await exchange.head() == 500
+    await exchange.send(b"12345")
+    with contextlib.suppress(ResponseCut):
+        await exchange.rest()
+    assert await only_line(strict) == "a reset (aiovoy_limit_request_body): POST /begun"
+
+
+@every
+async def test_requests_that_are_too_many(strict: Server, connect: Connect, key: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate"
+    exchange = await (await connect(strict)).start("GET", f"/gated?{key}", headers=[(b"x-gate", str(path).encode())])
+
+    async def refused() -> bool:
+        return (await (await connect(strict)).get("/hello")).status == 503
+
+    await eventually(refused)
+    path.touch()
+    assert (await exchange.response()).status == 200
+    assert await only_line(strict) == "503 (aiovoy_limit_concurrency): GET /hello"
+
+
+@every
+async def test_nothing_is_said_of_what_is_served(strict: Server, connect: Connect) -> None:
+    """Nor of clients that leave, whatever they were answered."""
+    connection = await connect(strict)
+    assert (await connection.get("/hello")).status == 404
+    exchange = await connection.start("POST", "/begun", upload=True)
+    assert await exchange.head() == 500
+    await exchange.leave()
+    async with await Http1Connection.open(strict.port) as half:
+        await half.write(b"GET /left HTTP/1.1\r\n")
+    async with await Http1Connection.open(strict.port) as last:
+        await last.write(b"GET /last HTTP/1.1\r\n\r\n")
+        await last.until(b"\r\n")
+    await eventually(lambda: any("/last" in line for line in lines(strict)))
+    assert len(lines(strict)) == 1
+
+
+async def test_client_is_that_of_the_scope(serve: Serve) -> None:
+    server = serve(APP, limit_request_body=4)
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.post("/hello", b"12345", headers=[(b"x-forwarded-for", b'203.0.113.7, a"b')])
+    await eventually(lambda: len(lines(server)) > 0)
+    assert lines(server) == [r"413 (aiovoy_limit_request_body): POST /hello, from a\x22b"]

@@ -1,0 +1,3 @@
+"""The process that an application finds itself in: interpreter, environment, libraries, children, descriptors,
+standard streams, memory.
+"""

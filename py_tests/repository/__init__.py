@@ -1,0 +1,1 @@
+"""What else the repository has: documents, examples, the benchmark."""

@@ -1,0 +1,1 @@
+"""WebSockets: handshake, messages, frames, compression, pings, errors, and the end of a server that has some."""

@@ -1,0 +1,155 @@
+"""Pings of the server, clients that do not answer, and clients that do not close."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from websockets.asyncio.client import connect as websockets_connect
+
+from py_tests.harness.apps import Receive, Scope, Send, note, routes
+from py_tests.harness.certificates import Pair
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.serving import Serve, Server
+from py_tests.harness.serving import serve as start_server
+from py_tests.harness.ws_apps import accept, disconnect, echo, hear, say
+from py_tests.harness.ws_client import PING, PONG, TEXT, Frame, close_frame, complaints, dial, frame
+
+pytestmark = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+
+INTERVAL = 0.2
+TIMEOUT = 0.4
+"""Seconds. Tests of what must not happen wait for several times as long."""
+
+
+@pytest.fixture(scope="module")
+def server(pair: Pair) -> Iterator[Server]:
+    """Its other limits are short, too."""
+    limits = {"timeout_idle": INTERVAL, "timeout_keep_alive": 1}
+    pings = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": TIMEOUT}
+    with start_server(f"{__name__}:app", ssl_port=0, http3=True, **pair.options, **limits, **pings) as server:
+        yield server
+
+
+async def test_idle_websocket_lives_while_pings_are_answered(server: Server, connect: Connect, key: str) -> None:
+    socket = await dial(await connect(server), f"/echo?{key}")
+    for _ in range(10):  # longer than all the server's limits
+        ping = await socket.frame()
+        assert ping.opcode is PING
+        await socket.write(frame(PONG, ping.payload))
+    await socket.send("still here")
+    assert await socket.receive() == "still here"
+    assert await server.notes(key) == []
+    await socket.close()
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_client_of_others_answers_pings(server: Server, protocol: str) -> None:
+    async with websockets_connect(f"ws://127.0.0.1:{server.port}/echo", ping_interval=None, proxy=None) as socket:
+        await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+        await socket.send("still here")
+        assert await socket.recv() == "still here"
+
+
+async def test_client_that_does_not_answer_is_let_go(server: Server, connect: Connect, key: str) -> None:
+    socket = await dial(await connect(server), f"/echo?{key}")
+    assert await socket.frame() == Frame(PING, b"")
+    code, reason = await socket.closed()
+    assert code == 1011
+    assert reason
+    await socket.ended()
+    assert await server.noted(key, disconnect(1011, reason)) == [disconnect(1011, reason)]
+    assert complaints(server) == []
+
+
+async def test_messages_are_no_answer_to_a_ping(server: Server, connect: Connect, key: str) -> None:
+    """Though they show that the client lives: as in other servers."""
+    socket = await dial(await connect(server), f"/echo?{key}")
+
+    async def talk() -> None:
+        while True:
+            await socket.send("hello")
+            await asyncio.sleep(INTERVAL / 4)
+
+    talking = asyncio.create_task(talk())
+    told = await server.noted(key, disconnect(1011, "keepalive ping timeout"))
+    talking.cancel()
+    assert len(told) == 1
+
+
+async def slow_to_receive(scope: Scope, receive: Receive, send: Send) -> None:
+    """Does not receive for a time, while the client fills all queues; then it tells how many messages came."""
+    await accept(receive, send)
+    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    number = 0
+    while (message := await receive())["type"] == "websocket.receive":
+        number += 1
+    note(scope, [number, message["code"]])
+
+
+async def test_client_is_not_blamed_for_a_slow_application(server: Server, connect: Connect, key: str) -> None:
+    """Its pongs lie behind messages that the application has not received."""
+    socket = await dial(await connect(server), f"/slow_to_receive?{key}")
+    number = 60
+
+    async def talk() -> None:
+        for _ in range(number):
+            await socket.send(b"x" * 32768)
+
+    async def answer() -> None:
+        while (got := await socket.frame()).opcode is PING:
+            await socket.write(frame(PONG, got.payload))
+
+    talking, answering = asyncio.create_task(talk()), asyncio.create_task(answer())
+    await talking
+    await socket.write(close_frame(1000))
+    await answering
+    await server.noted(key, [number, 1000])
+
+
+async def test_pings_can_be_turned_off(serve: Serve, connect: Connect, key: str) -> None:
+    server = serve(f"{__name__}:app", ws_ping_interval=0, ws_ping_timeout=TIMEOUT, timeout_idle=INTERVAL)
+    socket = await dial(await connect(server), f"/echo?{key}")
+    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    await socket.send("still here")
+    assert await socket.frame() == Frame(TEXT, "still here")  # and no ping
+
+
+async def test_answers_can_be_awaited_for_ever(serve: Serve, connect: Connect, key: str) -> None:
+    server = serve(f"{__name__}:app", ws_ping_interval=INTERVAL, ws_ping_timeout=0)
+    socket = await dial(await connect(server), f"/echo?{key}")
+    assert await socket.frame() == Frame(PING, b"")
+    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    await socket.send("still here")
+    assert await socket.receive() == "still here"
+
+
+async def closes(scope: Scope, receive: Receive, send: Send) -> None:
+    await accept(receive, send)
+    await send({"type": "websocket.close", "code": 3000})
+    note(scope, await receive())
+
+
+@pytest.mark.protocols(HTTP2)  # one, since it takes ten seconds
+async def test_client_that_does_not_answer_a_close_frame_is_let_go(server: Server, connect: Connect, key: str) -> None:
+    """The application does not wait for that."""
+    socket = await dial(await connect(server), f"/closes?{key}")
+    assert await socket.closed() == (3000, "")
+    await server.noted(key, disconnect(3000))
+    await socket.ended()
+    assert complaints(server) == []
+
+
+async def waits_long(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accepts late, and waits for a message."""
+    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    await accept(receive, send)
+    await say(send, await hear(receive))
+
+
+async def test_handshake_may_take_its_time(server: Server, connect: Connect) -> None:
+    socket = await dial(await connect(server), "/waits_long")
+    await socket.send("at last")
+    assert await socket.receive() == "at last"
+
+
+app = routes(closes, echo, slow_to_receive, waits_long)
