@@ -1,13 +1,13 @@
 """The launcher: what runs in the process that starts Envoy, the command `aiovoy` or any program with a `Server`.
 
 It runs on the thread that calls it; `run` and `server` are for an event loop there. What has to go on meanwhile is on
-daemon threads: those of `process`, `control`, `relay`, `renewal` and `talk`. Nothing of a request comes by but its
+daemon threads: those of `process`, `control`, `relay`, `renewal` and `stderr`. Nothing of a request comes by but its
 lines in the logs.
 
 It may touch files, sockets and the Envoy it has started, which it meets in a folder of files and by a socket. It
 must not import `aiovoy.embedded`, nor the application, of which it finds out the name at most. The process may be
 somebody else's: signals, the handlers of loggers and the exit code are for `cli` and `run` alone. While a server runs,
-only the threads of `relay` and `talk` write to standard streams, and nothing waits for them without a limit.
+only the threads of `relay` and `stderr` write to standard streams, and nothing waits for them without a limit.
 
 - `cli`: the command line
 - `run`: a server in the foreground, with its signals and its exit code
@@ -25,6 +25,6 @@ only the threads of `relay` and `talk` write to standard streams, and nothing wa
 - `control`: the channel to the bridge
 - `relay`: logs on their way from Envoy to a standard stream
 - `renewal`: certificates that change while the server runs
-- `talk`: what the launcher says on standard error
+- `stderr`: what the launcher says on standard error
 - `errors`: what can go wrong before requests are served
 """

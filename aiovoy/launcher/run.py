@@ -16,7 +16,7 @@ from .descriptors import fill_standard
 from .errors import StartupError
 from .process import Ready, exit_text
 from .server import Server
-from .talk import Talk
+from .stderr import Talk
 
 
 def run(config: Config) -> int:

@@ -10,7 +10,7 @@
 //! - [`event_loop`], the thread of one loop, from its start to its end
 //! - [`dispatch`], what comes from the inbox: new calls, and news for those that run
 //! - [`asgi`], what an application is called with, what it sends, its lifespan
-//! - [`response`], the order of a response: what may be sent next, and what it comes to
+//! - [`response_order`], the order of a response: what may be sent next, and what it comes to
 //! - [`checked_fields`], the checks of its header fields
 //! - [`outcome`], what the end of a call means
 //! - [`disconnect`], a client that has gone, as applications hear of it
@@ -23,4 +23,4 @@ mod dispatch;
 pub(crate) mod event_loop;
 mod outcome;
 pub(crate) mod python;
-mod response;
+mod response_order;

@@ -17,7 +17,7 @@ use crate::app::disconnect::ClientDisconnected;
 use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::{Outcome, Progress};
 use crate::app::python::awaitable::{Awaitable, Source};
-use crate::app::response::{Client, Message, Response, Step, Violation};
+use crate::app::response_order::{Client, Message, Response, Step, Violation};
 use crate::exchange::file::{FileRead, FileReader};
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,

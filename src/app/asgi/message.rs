@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::app::checked_fields::CheckedFields;
-use crate::app::response::{FileMessage, Head, Message};
+use crate::app::response_order::{FileMessage, Head, Message};
 use crate::exchange::ResponseHead;
 use crate::exchange::file::FileReader;
 

@@ -17,7 +17,7 @@ use crate::app::disconnect::{ClientDisconnected, is_disconnect, let_go};
 use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::{Outcome, log_exception};
 use crate::app::python::awaitable::{Awaitable, Source};
-use crate::app::response::Step as Response;
+use crate::app::response_order::Step as Response;
 use crate::exchange::{
     ExchangeId, Failure, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP, WebSocketOffer,
 };

@@ -11,7 +11,7 @@
 //!     └───── http.response.start ──▶ Denying ── last body ──┘
 //! ```
 
-use crate::app::response::{self as http, Response};
+use crate::app::response_order::{self as http, Response};
 use crate::exchange::{Fields, Payload};
 
 /// What an application sends in a `websocket` scope.
