@@ -222,7 +222,7 @@ impl PlayedLoop {
     #[track_caller]
     pub(crate) fn take(&mut self) -> Vec<String> {
         self.waker.clear();
-        let messages = self.worker.take_inbox().into_iter();
+        let messages = self.worker.inbox.take().into_iter();
         messages.map(|message| self.note(message)).collect()
     }
 
@@ -366,7 +366,7 @@ impl PlayedLoop {
 
     /// Whether something lies in the outbox.
     pub(crate) fn has_posted(&self) -> bool {
-        self.worker.outbox_has_messages()
+        self.worker.outbox.has_messages()
     }
 
     /// The application's calls return, all that have been made.
@@ -379,7 +379,7 @@ impl PlayedLoop {
     /// Ends, with nothing in its inbox.
     #[track_caller]
     pub(crate) fn close(&self) {
-        let left = self.worker.close_inbox();
+        let left = self.worker.inbox.close();
         assert!(left.is_empty(), "the test takes first");
     }
 

@@ -13,8 +13,10 @@
 //! - [`table`], the names of exchanges, and what a thread keeps by them
 //! - [`mailbox`], the queue between threads
 //! - [`wake`], what wakes the reader of a mailbox
-//! - [`worker`], the two mailboxes of a worker
-//! - [`process`], all workers, and the count of what is in flight
+//! - [`inbox`] and [`outbox`], the mailboxes towards the application and towards the client
+//! - [`worker`], the two of a worker
+//! - [`process`], all workers
+//! - [`in_flight`], the count of what is in flight
 //! - [`mod@file`], files that responses are made of
 //! - [`escape`], what peers have sent, for logs
 
@@ -22,8 +24,11 @@ pub(crate) mod escape;
 mod fields;
 pub(crate) mod file;
 mod head;
+mod in_flight;
+mod inbox;
 mod mailbox;
 mod message;
+mod outbox;
 mod process;
 mod table;
 mod wake;

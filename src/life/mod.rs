@@ -6,14 +6,18 @@
 //! attach to Python while Envoy's main thread has nothing else to do, which is at the start and at the
 //! end; in between that thread must not wait.
 //!
-//! - [`server`], start-up, readiness, drain and end, in this order
+//! - [`server`], start-up, readiness, serving and end, in this order
+//! - [`drain`], what is in flight ends
 //! - [`stop`], the request to stop, from whichever side, and who waits for its completion
 //! - [`control`], the channel to the launcher
 //! - [`admin`], what Envoy's admin interface is asked for
+//! - [`gauges`], what Envoy counts, as far as it is waited for
 //! - [`runtime`], tokio
 
 mod admin;
 mod control;
+mod drain;
+mod gauges;
 mod runtime;
 mod server;
 mod stop;

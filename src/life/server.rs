@@ -22,16 +22,16 @@ use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::control::{Command, Control, Event};
+use super::gauges::{GAUGE_INTERVAL, Gauges};
 use super::stop::{END_GRACE, Signal, Stop, abort, give_up, watch_envoy};
 use super::{admin, runtime};
 use crate::app::asgi::lifespan::Lifespans;
@@ -39,20 +39,12 @@ use crate::app::event_loop::{self, LoopStart, LoopThread};
 use crate::app::python::app;
 use crate::app::python::main_thread::MainThread;
 use crate::config::Config;
-use crate::exchange::{Inbound, Process, Worker};
+use crate::exchange::{Process, Worker};
 
 /// Exit code when the application's lifespan fails, as uvicorn's.
 const LIFESPAN_FAILED: i32 = 3;
 /// Exit code when an event loop fails.
 const FAILED: i32 = 1;
-
-/// How often Envoy's gauges are read while something is waited for that only they tell.
-const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
-/// How long connections without a request are left open at the end of a drain, for the request
-/// that may be on its way.
-const IDLE_GRACE: Duration = Duration::from_millis(100);
-/// How long cancelled application calls get to end.
-const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// Events of the bootstrap scheduler.
 const STARTED: u64 = 1;
@@ -65,22 +57,12 @@ pub(crate) struct Server {
 }
 
 /// What the main thread and the supervision share.
-struct Shared {
-    process: Arc<Process>,
+pub(super) struct Shared {
+    pub(super) process: Arc<Process>,
     control: Control,
     scheduler: BootstrapScheduler,
     stop: Arc<Stop>,
     gauge_readers: Mutex<Vec<oneshot::Sender<Gauges>>>,
-}
-
-/// Envoy's gauges that the server waits for.
-#[derive(Debug, Clone, Copy, Default)]
-struct Gauges {
-    /// The workers accept connections.
-    workers_started: bool,
-    connections: u64,
-    /// Response bytes that clients have not taken yet.
-    buffered: u64,
 }
 
 impl Server {
@@ -292,59 +274,6 @@ impl Shared {
         });
     }
 
-    /// Lets what is in flight end, within the time that the configuration gives it.
-    async fn drain(&self) {
-        let in_flight = &self.process.in_flight;
-        let deadline = Instant::now() + self.process.config.timeout_graceful_shutdown;
-        in_flight.drain();
-        self.tell_loops(|| Inbound::CloseWebSockets);
-        if let Some(address) = &self.process.config.admin {
-            let stopped = self.unless_destroyed(admin::stop_listening(address));
-            if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
-                log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
-            }
-        }
-        if timeout_at(deadline, self.quiet()).await.is_ok() {
-            return;
-        }
-        let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
-        if in_flight.count() == 0 {
-            log::error!("clients have not taken their responses after {seconds} s: cut off");
-            return;
-        }
-        log::error!("requests still run after {seconds} s: cancelled");
-        self.tell_loops(|| Inbound::CancelAll);
-        let _ = timeout(CANCEL_GRACE, in_flight.drained()).await;
-    }
-
-    fn tell_loops(&self, message: impl Fn() -> Inbound) {
-        for worker in self.process.workers() {
-            // A loop that has ended has nothing to be told.
-            let _ = worker.inbox.post_all(&mut vec![message()]);
-        }
-    }
-
-    /// Waits until nothing is in flight, all responses are with their clients, and no connection
-    /// has brought another request.
-    async fn quiet(&self) {
-        let in_flight = &self.process.in_flight;
-        loop {
-            in_flight.drained().await;
-            let idle_since = Instant::now();
-            loop {
-                let gauges = self.gauges().await;
-                if in_flight.count() > 0 {
-                    break;
-                }
-                let idle = gauges.connections == 0 || idle_since.elapsed() >= IDLE_GRACE;
-                if idle && gauges.buffered == 0 {
-                    return;
-                }
-                tokio::time::sleep(GAUGE_INTERVAL).await;
-            }
-        }
-    }
-
     async fn shutdown_lifespans(&self, loops: &[LoopThread], lifespans: &[Lifespans]) {
         let shutdowns = loops
             .iter()
@@ -371,7 +300,7 @@ impl Shared {
 
     /// Envoy's gauges, read on its main thread once its main loop runs; nothing is left of them
     /// when Envoy ends.
-    async fn gauges(&self) -> Gauges {
+    pub(super) async fn gauges(&self) -> Gauges {
         let (sender, gauges) = oneshot::channel();
         self.gauge_readers.lock().push(sender);
         self.scheduler.commit(READ_GAUGES);
@@ -381,30 +310,11 @@ impl Shared {
 
     /// What `future` gives; `None` once Envoy's main thread waits for our end, and does nothing
     /// else any more.
-    async fn unless_destroyed<F: Future>(&self, future: F) -> Option<F::Output> {
+    pub(super) async fn unless_destroyed<F: Future>(&self, future: F) -> Option<F::Output> {
         tokio::select! {
             output = future => Some(output),
             () = self.stop.envoy_ends() => None,
         }
-    }
-}
-
-impl Gauges {
-    fn read(envoy: &EnvoyBootstrap<'_>) -> Self {
-        let mut gauges = Self::default();
-        envoy.for_each_gauge(|name, value| {
-            if name == "listener_manager.workers_started" {
-                gauges.workers_started = value == 1;
-            } else if name.starts_with("http.") && !name.starts_with("http.admin.") {
-                // Those of every connection manager, whatever its `stat_prefix`.
-                if name.ends_with(".downstream_cx_active") {
-                    gauges.connections += value;
-                } else if name.ends_with(".downstream_cx_tx_bytes_buffered") {
-                    gauges.buffered += value;
-                }
-            }
-        });
-        gauges
     }
 }
 

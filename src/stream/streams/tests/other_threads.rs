@@ -183,7 +183,8 @@ fn a_post_around_the_last_streams_end_does_not_block_the_next() {
         envoy.run_events();
         assert!(next.response().heads.is_empty());
         let id = worker
-            .take_inbox()
+            .inbox
+            .take()
             .iter()
             .find_map(|message| match message {
                 Inbound::Start(id, _) => Some(*id),

@@ -1,0 +1,73 @@
+//! Runs on: tokio.
+//!
+//! The drain: what is in flight ends, within the time that the configuration gives it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::admin;
+use super::gauges::GAUGE_INTERVAL;
+use super::server::Shared;
+use crate::exchange::Inbound;
+
+/// How long connections without a request are left open at the end of a drain, for the request
+/// that may be on its way.
+const IDLE_GRACE: Duration = Duration::from_millis(100);
+/// How long cancelled application calls get to end.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Lets what is in flight end, within the time that the configuration gives it.
+    pub(super) async fn drain(&self) {
+        let in_flight = &self.process.in_flight;
+        let deadline = Instant::now() + self.process.config.timeout_graceful_shutdown;
+        in_flight.drain();
+        self.tell_loops(|| Inbound::CloseWebSockets);
+        if let Some(address) = &self.process.config.admin {
+            let stopped = self.unless_destroyed(admin::stop_listening(address));
+            if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
+                log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
+            }
+        }
+        if timeout_at(deadline, self.quiet()).await.is_ok() {
+            return;
+        }
+        let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
+        if in_flight.count() == 0 {
+            log::error!("clients have not taken their responses after {seconds} s: cut off");
+            return;
+        }
+        log::error!("requests still run after {seconds} s: cancelled");
+        self.tell_loops(|| Inbound::CancelAll);
+        let _ = timeout(CANCEL_GRACE, in_flight.drained()).await;
+    }
+
+    fn tell_loops(&self, message: impl Fn() -> Inbound) {
+        for worker in self.process.workers() {
+            // A loop that has ended has nothing to be told.
+            let _ = worker.inbox.post_all(&mut vec![message()]);
+        }
+    }
+
+    /// Waits until nothing is in flight, all responses are with their clients, and no connection
+    /// has brought another request.
+    async fn quiet(&self) {
+        let in_flight = &self.process.in_flight;
+        loop {
+            in_flight.drained().await;
+            let idle_since = Instant::now();
+            loop {
+                let gauges = self.gauges().await;
+                if in_flight.count() > 0 {
+                    break;
+                }
+                let idle = gauges.connections == 0 || idle_since.elapsed() >= IDLE_GRACE;
+                if idle && gauges.buffered == 0 {
+                    return;
+                }
+                tokio::time::sleep(GAUGE_INTERVAL).await;
+            }
+        }
+    }
+}
