@@ -23,13 +23,13 @@ use crate::exchange::{
 use end::HeldEnd;
 use websocket::WebSocket;
 
-pub(crate) use refused::Quota;
+pub(crate) use refusal_log::Quota;
 pub(crate) use websocket::Settings;
 
 mod access_log;
 mod answer;
 mod end;
-mod refused;
+mod refusal_log;
 mod websocket;
 
 /// One filter chain's configuration: it has none of its own, since the application and its

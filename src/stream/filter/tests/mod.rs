@@ -3,7 +3,7 @@ mod end;
 mod held_back;
 mod held_end;
 mod limits;
-mod refused;
+mod refusal_log;
 mod request_body;
 mod response;
 mod websocket;
