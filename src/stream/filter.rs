@@ -14,7 +14,8 @@ use envoy::{
 use smallvec::SmallVec;
 
 use super::clock::Instant;
-use super::request::{self, Refusal};
+use super::refusal::Refusal;
+use super::request;
 use super::streams::Streams;
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,

@@ -8,7 +8,9 @@
 //!
 //! - [`filter`], one stream: what Envoy tells of it, and what the application wants of it
 //! - [`streams`], the streams of one thread, its mailboxes, and the turns in which they meet
-//! - [`request`], Envoy's request copied out, and the limits and checks that refuse it
+//! - [`request`], Envoy's request copied out, and the checks that refuse it
+//! - [`rules`], what the configuration says of requests, such as limits
+//! - [`refusal`], the answers to those that do not get to the application
 //! - [`tls`], what Envoy says of a TLS connection
 //! - [`proxies`], whose word on the client is taken
 //! - [`ticker`], what tells streams that time has passed
@@ -17,7 +19,9 @@
 mod clock;
 mod filter;
 mod proxies;
+mod refusal;
 mod request;
+mod rules;
 mod streams;
 mod ticker;
 mod tls;

@@ -28,7 +28,7 @@ use envoy::{EnvoyFilter, Scheduler};
 
 use super::clock::Instant;
 use super::filter::{Filter, Quota, Settings};
-use super::request::Rules;
+use super::rules::Rules;
 use super::ticker::Ticker;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Table, Waker, Worker};
 

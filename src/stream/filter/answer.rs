@@ -6,7 +6,7 @@ use envoy::{DataStatus, EnvoyFilter, Header, ResetReason};
 
 use super::{Filter, ResponseBody, headers, status_digits};
 use crate::exchange::{Failure, Fields, HttpVersion, Inbound};
-use crate::stream::request::Refusal;
+use crate::stream::refusal::Refusal;
 
 impl Filter {
     /// Answers a request that is not let in.
