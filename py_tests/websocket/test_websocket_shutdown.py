@@ -22,8 +22,9 @@ pytestmark = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 
 
 def tell(*words: Any) -> None:
-    """Writes to the server's log."""
-    print(*words, file=sys.stderr, flush=True)
+    """Writes a line to the server's log, in one piece: the launcher writes there, too."""
+    sys.stderr.write(" ".join(map(str, words)) + "\n")
+    sys.stderr.flush()
 
 
 @pytest.fixture
