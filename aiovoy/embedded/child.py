@@ -56,6 +56,15 @@ def _become_ordinary() -> None:
     if forked:  # a child of a child
         return
     forked = True
+    try:
+        _lose_the_servers()
+    finally:
+        # Last: what it raises would keep the rest from being done. Until then SIGINT ends the child.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _lose_the_servers() -> None:
+    """Takes the event loop from this process, and the hold on signals."""
     signal.set_wakeup_fd(-1)
     for event_loop, pollers in _event_loops.values():
         # The kernel has one list of what each of these watches, for parent and child: what the child took off it, and
@@ -74,8 +83,6 @@ def _become_ordinary() -> None:
         for handle in getattr(own, "_ready", ()):
             handle.cancel()
         own.stop()
-    # Last: what it raises would keep the rest of this from being done. Until then SIGINT ends the child.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave(error: BaseException | None) -> NoReturn:

@@ -441,6 +441,30 @@ async def test_requests_go_on_while_children_are_forked(serve: Serve, connect: C
     assert [response.json() for response in answers if response] == [[0] * 20] * 4
 
 
+# SIGINT is left as the bridge leaves it in a child.
+INTERRUPTED = """
+import os, signal
+from types import SimpleNamespace
+from aiovoy.embedded import child
+
+class Handled(dict):
+    def items(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().items()
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+child.know_loop(SimpleNamespace(handled_signals=Handled()), set())
+child._become_ordinary()
+"""
+
+
+@unlike_uvicorn("this is about aiovoy")
+def test_interrupt_of_a_child_that_begins_ends_it() -> None:
+    """Rather than leave it half the server's: what a handler raises in a hook of `fork` is ignored by Python."""
+    child = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True)
+    assert (child.returncode, child.stderr) == (-signal.SIGINT, b"")
+
+
 @unlike_uvicorn("its children have its handlers")
 async def test_interrupt_of_the_group_lets_requests_finish(serve: Serve, key: str, tmp_path: Path) -> None:
     """As by Ctrl-C: everybody in the group gets it, children too."""
