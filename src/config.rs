@@ -1,7 +1,8 @@
 //! Runs on: no thread of its own; pure.
 //!
 //! The settings of the server, as they stand in the `extension_config` of the bootstrap
-//! extension. Every default is here and nowhere else. What a room makes of them is the room's.
+//! extension. Every default is here and nowhere else. What a room makes of them is the room's:
+//! this knows none.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -79,9 +79,8 @@ fn start_in(process: &Arc<Process>) -> (EnvoyThread, PlayedLoop) {
 }
 
 /// What tells streams that time has passed.
-#[derive(PartialEq)]
 enum Ticks {
-    /// The worker's clock, so often as the settings say.
+    /// The streams' clock, so often as the settings say.
     Real,
     /// [`PlayedLoop::advance`] alone. A tick that comes by itself, since the machine is slow, would be
     /// one event more than a test counts.

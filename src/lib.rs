@@ -14,14 +14,14 @@
 //! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
 //!
 //! ```text
-//!                  life
-//!        ┌──────────┼──────────┐
-//!        ▼          ▼          ▼
-//!     stream ──▶ exchange ◀── app
-//!        │          │          │
-//!        └──────────┼──────────┘
-//!                   ▼
-//!          websocket   config
+//!            this file
+//!       ┌────────┴────────┐
+//!       ▼                 ▼
+//!    stream              life ──────▶ app
+//!       │ │               │            │
+//!       │ └─────────▶ exchange ◀───────┘
+//!       ▼
+//!   websocket         config, which all but `websocket` know
 //! ```
 //!
 //! # Threads

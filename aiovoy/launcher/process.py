@@ -232,7 +232,7 @@ SPARE_SECONDS = 4.0
 
 
 def graceful_seconds(config: Config) -> float:
-    """The longest that the bridge takes to end, by its own clocks: see `src/life/server.rs`."""
+    """The longest that the bridge takes to end, by its own clocks: see `src/life/stop.rs` and `drain.rs`."""
     requests = 30 if config.timeout_graceful_shutdown is None else config.timeout_graceful_shutdown
     cancelled, lifespan, loops, python = 1, max(requests, 10), 10, 10
     return requests + cancelled + lifespan + loops + python

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -69,9 +68,10 @@ struct Running {
 }
 
 impl Dispatcher {
-    /// The dispatcher of `event_loop`, which it begins to serve at once.
+    /// The dispatcher of `event_loop`, which it begins to serve at once: posts wake the loop by `waker`.
     pub(crate) fn start(
         event_loop: &Bound<'_, PyAny>,
+        waker: LoopWaker,
         worker: Arc<Worker>,
         process: Arc<Process>,
         apps: Vec<Py<PyAny>>,
@@ -81,13 +81,9 @@ impl Dispatcher {
         slots::install::<Call>(py)?;
         slots::install::<Done>(py)?;
         let timeout_idle = process.config.timeout_idle;
-        let waker = LoopWaker::new().map_err(|error| {
-            PyOSError::new_err(format!("no eventfd for an event loop: {error}"))
-        })?;
-        let waker = Arc::new(waker);
         let dispatcher = Self {
             worker,
-            waker,
+            waker: Arc::new(waker),
             process,
             apps,
             create_task: task_maker(event_loop)?.unbind(),

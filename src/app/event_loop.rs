@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::dispatch::Dispatcher;
 use super::python::traceback;
-use crate::exchange::{Process, Worker};
+use crate::exchange::{LoopWaker, Process, Worker};
 
 /// A loop thread, seen from others.
 pub(crate) struct LoopThread {
@@ -189,12 +189,13 @@ where
     A: FnOnce(Python<'_>) -> Result<Vec<Py<PyAny>>, String>,
 {
     let py = event_loop.py();
+    let waker = LoopWaker::new().map_err(|error| format!("no eventfd for a worker: {error}"))?;
     let apps = (start.apps)(py)?;
     let owned = py
         .import(intern!(py, "aiovoy.embedded.event_loop"))
         .and_then(|module| module.call_method1(intern!(py, "own_thread"), (event_loop,)));
     owned.map_err(|error| traceback::format(py, &error))?;
-    let dispatcher = Dispatcher::start(event_loop, start.worker, start.process, apps);
+    let dispatcher = Dispatcher::start(event_loop, waker, start.worker, start.process, apps);
     let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
     let locals = TaskLocals::new(event_loop.clone());
     let locals = locals

@@ -7,6 +7,9 @@
 //! process that it lives in, for forks and exits, and not as streams; it knows neither `stream` nor
 //! `life`.
 //!
+//! Two things here begin on other threads: Python's main thread is started by Envoy's, and the
+//! lifespan is driven by tokio.
+//!
 //! - [`event_loop`], the thread of one loop, from its start to its end
 //! - [`dispatch`], what comes from the inbox: new calls, and news for those that run
 //! - [`asgi`], what an application is called with, what it sends, its lifespan

@@ -271,7 +271,7 @@ pub(crate) struct WebSocketOffer {
     pub least_cost: usize,
 }
 
-/// The head of a final response, checked: see `asgi::message`.
+/// The head of a final response, checked: see `app::checked_fields`.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
     /// 200 to 999.

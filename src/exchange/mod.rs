@@ -3,8 +3,8 @@
 //! What the two sides of an exchange share, and all that they know of each other: `stream` and `app`
 //! meet here alone.
 //!
-//! What is here never blocks but for a lock that is held for a few instructions, calls neither Envoy
-//! nor Python, and knows no other room but `config`.
+//! What is here calls neither Envoy nor Python, and never blocks but for a lock that is held for a few
+//! instructions, or where it says so: [`mod@file`] reads. It knows no other room but `config`.
 //!
 //! - [`message`], one request and its response, as the sides speak of it; windows, and what counts in
 //!   them

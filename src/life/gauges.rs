@@ -1,6 +1,6 @@
 //! Runs on: Envoy's main thread.
 //!
-//! Envoy's gauges that the server waits for.
+//! What Envoy counts, as far as the server waits for it.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use envoy::EnvoyBootstrap;
 
 /// How often Envoy's gauges are read while something is waited for that only they tell.
 pub(super) const GAUGE_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Envoy's gauges that the server waits for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Gauges {

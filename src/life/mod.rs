@@ -2,9 +2,9 @@
 //!
 //! The life of the process: start, drain, end. No request passes through here.
 //!
-//! What is here knows all other rooms, and nothing knows it but the module's entry in `lib.rs`. It may
-//! attach to Python while Envoy's main thread has nothing else to do, which is at the start and at the
-//! end; in between that thread must not wait.
+//! What is here knows `app` and `exchange`; nothing knows it but the module's entry in `lib.rs`. It may
+//! attach to Python, but Envoy's main thread at the start and at the end alone: in between it must not
+//! wait for anything.
 //!
 //! - [`server`], start-up, readiness, serving and end, in this order
 //! - [`drain`], what is in flight ends

@@ -1,7 +1,7 @@
 //! Runs on: loop thread.
 //!
 //! One `websocket` exchange as the application sees it: its `receive` and its `send`. Frames,
-//! pings and the closing handshake are Envoy's side's business: `filter::websocket`.
+//! pings and the closing handshake are Envoy's side's business: `stream::filter::websocket`.
 
 mod message;
 mod state;
