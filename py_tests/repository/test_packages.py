@@ -1,6 +1,7 @@
-"""`aiovoy.launcher` and `aiovoy.embedded` run in different processes, and neither imports the other."""
+"""`aiovoy.launcher` and `aiovoy.embedded` run in different processes: neither imports the other."""
 
 import ast
+import re
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
@@ -8,32 +9,83 @@ from pathlib import Path
 import pytest
 
 import aiovoy
+from py_tests.harness.folders import ROOT
 from py_tests.harness.serving import unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
 TOP = Path(aiovoy.__file__).parent
 
+# What each may import of aiovoy besides itself. All else at the top has the launcher behind it.
+MAY_IMPORT = {
+    "launcher": {"aiovoy", "aiovoy.__version__", "aiovoy.allocators"},
+    "embedded": {"aiovoy", "aiovoy.allocators"},
+}
 
-def imports(path: Path) -> Iterator[str]:
-    """The full names of all that a module imports, wherever in it."""
-    package = ".".join(path.relative_to(TOP.parent).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text())):
+# What each may have of the top by the name of the package alone.
+MAY_READ = {"inside_envoy", "allocators"}
+
+
+def imports(text: str, package: str) -> Iterator[str]:
+    """The full names of what is imported of aiovoy, wherever in the text of a module of `package`."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = resolve_name("." * node.level + (node.module or ""), package)
-            for alias in node.names:
-                # The public names are of the launcher.
-                home = aiovoy._HOMES.get(alias.name, "") if module == "aiovoy" else ""
-                yield f"{module}{home}.{alias.name}"
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "aiovoy":
+            names = [] if node.attr in MAY_READ else [f"aiovoy.{node.attr}"]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"aiovoy(\.\w+)+", str(node.value)):
+            names = [str(node.value)]  # of `import_module` and the like
+        else:
+            names = []
+        yield from (name for name in names if f"{name}.".startswith("aiovoy."))
 
 
-@pytest.mark.parametrize(("package", "other"), [("launcher", "embedded"), ("embedded", "launcher")])
-def test_neither_package_imports_the_other(package: str, other: str) -> None:
-    found = {str(path.relative_to(TOP)): set(imports(path)) for path in sorted((TOP / package).rglob("*.py"))}
-    assert f"{package}/__init__.py" in found
-    wrong = [
-        (file, name) for file, names in found.items() for name in names if f"{name}.".startswith(f"aiovoy.{other}.")
-    ]
-    assert wrong == []
+def forbidden(text: str, package: str) -> set[str]:
+    own = f"aiovoy.{package}."
+    allowed = MAY_IMPORT[package]
+    return {
+        name
+        for name in imports(text, f"aiovoy.{package}")
+        if not f"{name}.".startswith(own)
+        and name not in allowed
+        and name.rpartition(".")[0] not in allowed - {"aiovoy"}
+    }
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package_imports_only_what_it_may(package: str) -> None:
+    files = sorted((TOP / package).rglob("*.py"))
+    assert TOP / package / "__init__.py" in files
+    assert {path.name: found for path in files if (found := forbidden(path.read_text(), package))} == {}
+
+
+def test_bridge_imports_only_what_is_embedded() -> None:
+    named = {
+        name for path in (ROOT / "src").rglob("*.rs") for name in re.findall(r'"(aiovoy\.\w+)\.', path.read_text())
+    }
+    assert named == {"aiovoy.embedded"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from aiovoy import launcher",
+        "from aiovoy import *",
+        "from aiovoy import Config",
+        "from aiovoy import pytest_plugin",
+        "from aiovoy.environ import libpython_path",
+        "from .. import launcher",
+        "from ..launcher.port import HeldPort",
+        "from ..environ import libpython_path",
+        "import aiovoy.launcher.port",
+        "import aiovoy.launcher as other",
+        "def f():\n    from ..launcher import port",
+        "import aiovoy\naiovoy.Server",
+        "import_module('aiovoy.launcher.port')",
+    ],
+)
+def test_forbidden_import_is_seen(text: str) -> None:
+    assert forbidden(text, "embedded")
