@@ -178,7 +178,7 @@ def test_fixed_limits_are_those_of_the_configuration() -> None:
     assert "max_concurrent_streams: 100\n" in text
     assert "request_headers_timeout: 30s\n" in text
     document = DOCUMENTS["docs/architecture.md"]
-    source = (ROOT / "src" / "exchange" / "message.rs").read_text()
+    source = (ROOT / "src" / "exchange" / "window.rs").read_text()
     for name, kib in [("REQUEST_WINDOW", 256), ("RESPONSE_WINDOW", 256), ("WINDOW_STEP", 64)]:
         assert f"{name}: usize = {kib} * 1024;" in source
         assert re.search(rf"\| {kib} KiB.*`{name}`", document)

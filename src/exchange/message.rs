@@ -9,36 +9,10 @@ use super::fields::Fields;
 use super::file::FileRead;
 use super::head::RequestHead;
 use super::table::ExchangeId;
-
-/// Bytes of request body that may lie unread on the loop's side of one exchange, give or take
-/// one piece as Envoy read it. What comes beyond stays in Envoy, whose own buffer limit then
-/// stops the client.
-pub(crate) const REQUEST_WINDOW: usize = 256 * 1024;
-
-/// Bytes of response body that may be posted and not yet taken by Envoy before `send` waits.
-/// One message may go beyond it: the application has those bytes in memory anyway.
-pub(crate) const RESPONSE_WINDOW: usize = 256 * 1024;
-
-/// What a message between the two sides counts for at least in either window: an allocation and
-/// its place in the mailbox cost memory however little is in it.
-pub(crate) const LEAST_COST: usize = 64;
-
-/// What a piece of a request body counts for in [`REQUEST_WINDOW`] until the loop has it.
-pub(crate) fn piece_cost(length: usize) -> usize {
-    length.max(LEAST_COST)
-}
-
-/// What an interim head counts for in [`RESPONSE_WINDOW`].
-pub(crate) fn interim_cost(fields: &Fields) -> usize {
-    LEAST_COST + fields.size()
-}
-
-/// Window updates in both directions are sent in steps of this many bytes, so that a small
-/// body costs none. Smaller than either window, or the last step would never be sent.
-pub(crate) const WINDOW_STEP: usize = 64 * 1024;
+use super::window::LEAST_COST;
 
 /// From the Envoy worker to the loop. Bounded by Envoy's limit on concurrent streams and, for
-/// bodies, by [`REQUEST_WINDOW`].
+/// bodies, by [`REQUEST_WINDOW`](super::REQUEST_WINDOW).
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A request has arrived.
@@ -91,7 +65,7 @@ impl Inbound {
     }
 }
 
-/// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`] an exchange.
+/// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`](super::RESPONSE_WINDOW) an exchange.
 #[derive(Debug)]
 pub(crate) enum Outbound {
     /// The head of the response with the first of its body.
@@ -183,13 +157,13 @@ impl Payload {
         }
     }
 
-    /// What it counts for in [`REQUEST_WINDOW`]: its bytes, but not so little that the window
+    /// What it counts for in [`REQUEST_WINDOW`](super::REQUEST_WINDOW): its bytes, but not so little that the window
     /// would hold more messages than the queue may have.
     pub(crate) fn request_cost(&self, least: usize) -> usize {
         self.len().max(least)
     }
 
-    /// What it counts for in [`RESPONSE_WINDOW`].
+    /// What it counts for in [`RESPONSE_WINDOW`](super::RESPONSE_WINDOW).
     pub(crate) fn response_cost(&self) -> usize {
         self.len().max(LEAST_COST)
     }

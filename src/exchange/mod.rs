@@ -6,8 +6,8 @@
 //! What is here calls neither Envoy nor Python, and never blocks but for a lock that is held for a few
 //! instructions, or where it says so: [`mod@file`] reads. It knows no other room but `config`.
 //!
-//! - [`message`], one request and its response, as the sides speak of it; windows, and what counts in
-//!   them
+//! - [`message`], one request and its response, as the sides speak of it
+//! - [`window`], how much of a body may wait where, and what counts in it
 //! - [`head`], the head of a request
 //! - [`fields`], header fields
 //! - [`table`], the names of exchanges, and what a thread keeps by them
@@ -32,6 +32,7 @@ mod outbox;
 mod process;
 mod table;
 mod wake;
+mod window;
 mod worker;
 
 pub(crate) use fields::Fields;
@@ -39,10 +40,12 @@ pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Tls, decode, port, split_target,
 };
 pub(crate) use message::{
-    Failure, Inbound, LEAST_COST, Outbound, Payload, REQUEST_WINDOW, RESPONSE_WINDOW, Request,
-    ResponseHead, WINDOW_STEP, WebSocketOffer, interim_cost, piece_cost,
+    Failure, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,
 };
 pub(crate) use process::Process;
 pub(crate) use table::{ExchangeId, Table};
 pub(crate) use wake::{LoopWaker, Waker};
+pub(crate) use window::{
+    LEAST_COST, REQUEST_WINDOW, RESPONSE_WINDOW, WINDOW_STEP, interim_cost, piece_cost,
+};
 pub(crate) use worker::Worker;
