@@ -44,8 +44,6 @@ pub(crate) struct Dispatcher {
     /// Every exchange whose application call has not returned.
     running: Mutex<FxHashMap<ExchangeId, Running>>,
     queue: Mutex<Queue>,
-    /// How long the application waits for a client; zero is for ever.
-    timeout_idle: Duration,
     /// A timer for [`sweep`](Self::sweep) runs.
     watching: AtomicBool,
     /// The server stops: WebSockets that come now are closed, too.
@@ -80,7 +78,6 @@ impl Dispatcher {
         slots::install::<Awaitable>(py)?;
         slots::install::<Call>(py)?;
         slots::install::<Done>(py)?;
-        let timeout_idle = process.config.timeout_idle;
         let dispatcher = Self {
             worker,
             waker: Arc::new(waker),
@@ -93,7 +90,6 @@ impl Dispatcher {
             scopes: OnceLock::new(),
             running: Mutex::default(),
             queue: Mutex::default(),
-            timeout_idle,
             watching: AtomicBool::default(),
             closes_websockets: AtomicBool::default(),
         };
@@ -145,13 +141,18 @@ impl Dispatcher {
         });
     }
 
+    /// How long the application waits for a client; zero is for ever.
+    fn timeout_idle(&self) -> Duration {
+        self.process.config.timeout_idle
+    }
+
     /// Sees to it that an exchange which waits for its client does not wait for ever.
     pub(crate) fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        if this.timeout_idle.is_zero() || this.watching.swap(true, Ordering::Relaxed) {
+        if this.timeout_idle().is_zero() || this.watching.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let again = (this.timeout_idle / 4).as_secs_f64();
+        let again = (this.timeout_idle() / 4).as_secs_f64();
         let sweep = slf.getattr(intern!(py, "sweep"))?;
         this.call_later.call1(py, (again, sweep)).map(drop)
     }
@@ -336,11 +337,11 @@ impl Dispatcher {
     fn sweep(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         this.watching.store(false, Ordering::Relaxed);
-        let now = Instant::now();
+        let (now, limit) = (Instant::now(), this.timeout_idle());
         let running = this.running.lock();
         let waiting: Vec<_> = running
             .iter()
-            .map(|(id, running)| (*id, running.cycle.waits(now, this.timeout_idle), running))
+            .map(|(id, running)| (*id, running.cycle.waits(now, limit), running))
             .filter(|(_, waits, _)| *waits != Waits::No)
             .map(|(id, waits, running)| (id, waits, running.cycle.clone_ref(py)))
             .collect();
