@@ -11,22 +11,14 @@ use crate::stream::refusal::Refusal;
 impl Filter {
     /// Answers a request that is not let in.
     pub(super) fn turn_away(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
-        self.log_refusal(
-            envoy,
-            Some(refusal.status.into()),
-            refusal.details.as_bytes(),
-        );
+        self.log_answer(envoy, refusal);
         self.answer(envoy, refusal.status, refusal.text, refusal.details);
     }
 
     /// Answers a request of HTTP/1 and closes its connection at once. A connection that is only
     /// drained would serve what has come behind the request.
     pub(super) fn answer_and_close(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
-        self.log_refusal(
-            envoy,
-            Some(refusal.status.into()),
-            refusal.details.as_bytes(),
-        );
+        self.log_answer(envoy, refusal);
         self.end_response();
         // For `connection: close`.
         envoy.send_go_away_and_close(true);
@@ -35,6 +27,13 @@ impl Filter {
         // With that the client has all of it, but for Envoy there is something left to reset.
         envoy.send_response_headers(&[Header::new(b":status", &status), length], false);
         envoy.reset_stream(ResetReason::LocalReset, refusal.details);
+    }
+
+    fn log_answer(&self, envoy: &EnvoyFilter<'_>, refusal: Refusal) {
+        let Refusal {
+            status, details, ..
+        } = refusal;
+        self.log_refusal(envoy, Some(status.into()), details.as_bytes());
     }
 
     /// Ends an exchange whose request has more body than it may.
