@@ -212,6 +212,16 @@ callbacks! {
         unsafe { give(values.nth(index).map(|(_, value)| value.as_slice()), value) }
     }
 
+    "envoy_dynamic_module_callback_http_set_header"
+    fn http_set_header(
+        filter: *mut HttpFilter,
+        kind: HttpHeaderType,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool {
+        world().stream(filter).set_header(kind, text(key).to_lowercase(), bytes(value))
+    }
+
     "envoy_dynamic_module_callback_http_get_body_size"
     fn http_get_body_size(filter: *mut HttpFilter, kind: HttpBodyType) -> usize {
         world().stream(filter).body(kind, |chunks| chunks.iter().map(Vec::len).sum())

@@ -230,6 +230,13 @@ impl Stream {
         self.state.go_away.get()
     }
 
+    /// The values of request header `name`, as the filters that follow see it.
+    pub fn request_header(&self, name: &str) -> Vec<Vec<u8>> {
+        let headers = self.state.request_headers().iter();
+        let values = headers.filter(|(known, _)| known == name.as_bytes());
+        values.map(|(_, value)| value.clone()).collect()
+    }
+
     /// What the module has set as dynamic metadata.
     pub fn dynamic_metadata(&self, namespace: &str, key: &str) -> Option<String> {
         let metadata = self.state.metadata.borrow();

@@ -22,6 +22,9 @@ pub(super) struct StreamState {
     pub(super) filter: Cell<*const Filter>,
     phase: Cell<Phase>,
     request: Request,
+    /// The headers after each change by the module; the last are those that count. What was lent of
+    /// the others stays where it is.
+    changed: RefCell<Vec<Rc<Fields>>>,
     pub(super) request_trailers: OnceCell<Fields>,
     /// Pieces of the body that the client has sent and Envoy has not read.
     pub(super) sent: RefCell<VecDeque<(Vec<u8>, bool)>>,
@@ -58,6 +61,7 @@ impl StreamState {
             filter: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Open),
             request,
+            changed: RefCell::default(),
             request_trailers: OnceCell::new(),
             sent: RefCell::default(),
             received: RefCell::default(),
@@ -110,11 +114,39 @@ impl StreamState {
     pub(super) fn headers(&self, kind: sys::HttpHeaderType) -> &[(Vec<u8>, Vec<u8>)] {
         match kind {
             _ if self.is_torn_down() => &[],
-            sys::HttpHeaderType::RequestHeader => &self.request.headers,
+            sys::HttpHeaderType::RequestHeader => self.request_headers(),
             sys::HttpHeaderType::RequestTrailer => {
                 self.request_trailers.get().map_or(&[], Vec::as_slice)
             }
         }
+    }
+
+    pub(super) fn request_headers(&self) -> &Fields {
+        let last = self.changed.borrow().last().map(Rc::as_ptr);
+        // SAFETY: `changed` only grows, so what it refers to lives as long as this stream.
+        last.map_or(&self.request.headers, |last| unsafe { &*last })
+    }
+
+    pub(super) fn set_header(
+        &self,
+        kind: sys::HttpHeaderType,
+        name: String,
+        value: Vec<u8>,
+    ) -> bool {
+        self.assert_changeable();
+        if !self.is_open() || !matches!(kind, sys::HttpHeaderType::RequestHeader) {
+            return false;
+        }
+        let mut headers = self.request_headers().clone();
+        let name = name.into_bytes();
+        let at = headers.iter().position(|(known, _)| *known == name);
+        headers.retain(|(known, _)| *known != name);
+        if !value.is_empty() {
+            let at = at.unwrap_or(headers.len()).min(headers.len());
+            headers.insert(at, (name, value));
+        }
+        self.changed.borrow_mut().push(Rc::new(headers));
+        true
     }
 
     pub(super) fn attribute(&self, id: u32) -> Option<Attribute> {

@@ -43,6 +43,17 @@ impl EnvoyFilter<'_> {
         found.then(|| unsafe { value.as_bytes() })
     }
 
+    /// Gives request header `name` this one value, in place of all that it has; an empty one takes it
+    /// away. The filters that follow see it so.
+    ///
+    /// Envoy checks nothing: `name` must be a token, and `value` have no CR, LF or NUL.
+    pub fn set_request_header(&mut self, name: &str, value: &[u8]) {
+        let kind = HttpHeaderType::RequestHeader;
+        // SAFETY: the filter is live while it is lent, and Envoy copies `name` and `value`. No bytes
+        // of the header map are held, since `self` is borrowed as `&mut`.
+        unsafe { sys::http_set_header(self.raw(), kind, name.into(), value.into()) };
+    }
+
     fn headers(&self, kind: HttpHeaderType) -> Headers<'_> {
         let mut entries = SmallVec::<[EnvoyHttpHeader; INLINE]>::new();
         // SAFETY: the filter is live while it is lent.

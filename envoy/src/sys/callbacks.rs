@@ -129,6 +129,15 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> bool;
 
+    /// Replaces all values of `key`. An empty `value` takes the header away.
+    #[link_name = "envoy_dynamic_module_callback_http_set_header"]
+    pub(crate) fn http_set_header(
+        filter: *mut HttpFilter,
+        kind: HttpHeaderType,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool;
+
     #[link_name = "envoy_dynamic_module_callback_http_get_body_size"]
     pub(crate) fn http_get_body_size(filter: *mut HttpFilter, kind: HttpBodyType) -> usize;
 

@@ -49,6 +49,32 @@ fn headers_are_read_in_order_with_repeats() {
 }
 
 #[test]
+fn headers_are_set_for_the_filters_that_follow() {
+    let (_envoy, config) = scripted(Script {
+        request_headers: Box::new(|envoy, _| {
+            envoy.set_request_header("x-ours", b"1");
+            assert_eq!(envoy.request_header("x-ours"), Some(&b"1"[..]));
+            envoy.set_request_header("X-Twice", b"c");
+            envoy.set_request_header("cookie", b"");
+            envoy.set_request_header("x-absent", b"");
+            assert_eq!(envoy.request_header("cookie"), None);
+            assert_eq!(envoy.request_headers().len(), 6);
+            HeadersStatus::Continue
+        }),
+        ..Script::default()
+    });
+    let request = Request::get("/")
+        .header("cookie", "a=1")
+        .header("x-twice", "a")
+        .header("x-twice", "b");
+    let stream = config.stream(request);
+    stream.request_headers(true);
+    assert_eq!(stream.request_header("x-ours"), [b"1"]);
+    assert_eq!(stream.request_header("x-twice"), [b"c"]);
+    assert!(stream.request_header("cookie").is_empty());
+}
+
+#[test]
 fn many_headers_are_read_too() {
     let (_envoy, config) = scripted(Script {
         request_headers: Box::new(|envoy, _| {
