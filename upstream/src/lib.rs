@@ -1,0 +1,7 @@
+//! aiovoy as an upstream: the application stands behind a router, and not in the filter chain that
+//! the client's connection has.
+//!
+//! - [`router`], the router of the same Envoy, by an internal listener
+#![deny(unsafe_code)]
+
+pub mod router;
