@@ -51,7 +51,7 @@ use envoy::{
 use config::Config;
 use exchange::Process;
 use life::Server;
-use stream::FilterConfig;
+use stream::{FilterConfig, Place};
 
 /// The module. Both its extensions, the HTTP filter and the bootstrap extension, are of one
 /// process and meet here.
@@ -69,14 +69,17 @@ impl Module for Bridge {
     fn new_http_filter_config(
         &self,
         _: &mut EnvoyFilterConfig<'_>,
-        _: &str,
+        name: &str,
         config: &[u8],
     ) -> Result<Box<dyn HttpFilterConfig>, String> {
         if !config.is_empty() && config != b"{}" {
             return Err("the aiovoy HTTP filter has no settings of its own: they are the bootstrap extension's".into());
         }
         match self.process.get() {
-            Some(process) => Ok(Box::new(FilterConfig::new(process.clone()))),
+            Some(process) => Ok(Box::new(FilterConfig::new(
+                process.clone(),
+                Place::named(name),
+            ))),
             None if envoy::is_validation_mode() => Ok(Box::new(Validated)),
             None => Err(
                 "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\

@@ -45,6 +45,11 @@ impl InFlight {
         arrived.is_ok()
     }
 
+    /// A stream has begun that is no call of the application, or not yet.
+    pub(crate) fn begin_stream(&self) {
+        self.by_envoy.0.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Its stream is complete.
     pub(crate) fn complete_stream(&self) {
         self.by_envoy.0.fetch_sub(1, Ordering::SeqCst);

@@ -12,6 +12,7 @@ use envoy::{
     HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
 };
 use smallvec::SmallVec;
+use upstream::router::{Front, Gate, HandedOver};
 
 use super::clock::Instant;
 use super::refusal::Refusal;
@@ -19,8 +20,9 @@ use super::request;
 use super::streams::Streams;
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,
-    ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
+    RequestHead, ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
 };
+use crate::websocket::handshake::Handshake;
 use end::HeldEnd;
 use websocket::WebSocket;
 
@@ -37,22 +39,48 @@ mod websocket;
 /// event loops are one per process.
 pub(crate) struct FilterConfig {
     process: Arc<Process>,
+    place: Place,
+}
+
+/// Where a filter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the client's filter chain, as its last filter.
+    Direct,
+    /// In the client's filter chain, in front of the router.
+    Front,
+    /// Behind the router, as the last filter of an internal listener's chain.
+    Behind,
+}
+
+impl Place {
+    /// The place that a configuration means by the filter's name.
+    pub(crate) fn named(name: &str) -> Self {
+        match name {
+            "aiovoy_front" => Self::Front,
+            "aiovoy_behind" => Self::Behind,
+            _ => Self::Direct,
+        }
+    }
 }
 
 impl FilterConfig {
-    pub(crate) fn new(process: Arc<Process>) -> Self {
-        Self { process }
+    pub(crate) fn new(process: Arc<Process>, place: Place) -> Self {
+        Self { process, place }
     }
 }
 
 impl HttpFilterConfig for FilterConfig {
     fn new_filter(&self, envoy: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
         let streams = Streams::of_thread(&self.process, envoy.worker_index());
-        let envoy = envoy.filter_ref();
-        Some(streams.clone().add(|id| {
+        let handover = streams.handover.clone();
+        let (place, envoy) = (self.place, envoy.filter_ref());
+        let filter = streams.clone().add(|id| {
             Rc::new(Filter {
                 id,
+                place,
                 streams,
+                connection: OnceCell::new(),
                 envoy,
                 waiting: RefCell::default(),
                 posted: Cell::default(),
@@ -63,15 +91,29 @@ impl HttpFilterConfig for FilterConfig {
                 response: Cell::default(),
                 websocket: OnceCell::new(),
             })
-        }))
+        });
+        Some(match place {
+            Place::Front => Rc::new(Front::new(filter, handover)),
+            Place::Direct | Place::Behind => filter,
+        })
     }
+}
+
+/// A request that is let in.
+pub(crate) struct Admitted {
+    head: RequestHead,
+    /// If it asks for a WebSocket.
+    handshake: Option<Handshake>,
 }
 
 /// One stream.
 pub(crate) struct Filter {
     id: ExchangeId,
+    place: Place,
     streams: Rc<Streams>,
     envoy: FilterRef,
+    /// Behind the router, the stream of the client's connection.
+    connection: OnceCell<FilterRef>,
     /// The request until it is given to the loop: its body may still grow.
     waiting: RefCell<Option<Box<Request>>>,
     /// The request was let in, so the exchange counts.
@@ -129,67 +171,13 @@ impl HttpFilter for Filter {
         envoy: &mut EnvoyFilter<'_>,
         end_of_stream: bool,
     ) -> HeadersStatus {
-        if self.streams.is_closing(|| connection_id(envoy)) {
-            // RFC 9112, section 9.6: no more of them is processed.
-            self.end_response();
-            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
-            return HeadersStatus::StopIteration;
-        }
-        let rules = &self.streams.rules;
-        let (head, refusal) = request::read_head(envoy, rules, end_of_stream);
-        self.tell_access_log(envoy, &head);
-        self.version.set(head.version);
-        self.request.set(RequestBody {
-            length: head.length,
-            waits: head.expects_continue || head.websocket,
-            ended: end_of_stream,
-            end_posted: end_of_stream,
-            ..RequestBody::default()
-        });
-        if head.version <= HttpVersion::Http11 && head.server.port.is_some() {
-            self.streams.believe_probe(|| is_reset(envoy));
-        }
-        if let Some(refusal) = refusal {
-            if refusal.closes() && head.version <= HttpVersion::Http11 {
-                self.answer_and_close(envoy, refusal);
-            } else {
-                self.turn_away(envoy, refusal);
-            }
-            return HeadersStatus::StopIteration;
-        }
-        let handshake = match websocket::read_handshake(&head).transpose() {
-            Ok(handshake) => handshake,
-            Err(refusal) => {
-                self.refuse_handshake(envoy, &refusal);
-                return HeadersStatus::StopIteration;
-            }
+        let admitted = match self.place {
+            Place::Direct | Place::Front => self.admit(envoy, end_of_stream),
+            Place::Behind => self.take_over(envoy, end_of_stream),
         };
-        if handshake.is_some() && self.streams.process.in_flight.draining() {
-            self.close_connection(envoy);
-            self.turn_away(envoy, Refusal::STOPPING);
-            return HeadersStatus::StopIteration;
+        if let Some(admitted) = admitted {
+            self.begin(envoy, admitted, end_of_stream);
         }
-        if !self
-            .streams
-            .process
-            .in_flight
-            .arrive(rules.limit_concurrency)
-        {
-            self.turn_away(envoy, Refusal::BUSY);
-            return HeadersStatus::StopIteration;
-        }
-        if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
-            self.tls.set(head.tls.is_some());
-        }
-        self.posted.set(true);
-        let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
-        *self.waiting.borrow_mut() = Some(Box::new(Request {
-            head,
-            body: Vec::new(),
-            complete: end_of_stream,
-            websocket,
-        }));
-        self.streams.post_request(envoy, self.id);
         HeadersStatus::StopIteration
     }
 
@@ -281,12 +269,14 @@ impl HttpFilter for Filter {
     /// or that it has itself answered or reset the stream.
     fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
         let cut = !self.response.get().ended;
-        if cut {
+        // Behind the router neither is ours to tell.
+        let tells = cut && self.place != Place::Behind;
+        if tells {
             self.log_end(envoy);
         }
         if !self.posted.replace(false) {
             // It was refused; or Envoy or a filter before ours ended it before we saw it.
-            if cut && !self.streams.rules.access_log.is_empty() {
+            if tells && !self.streams.rules.access_log.is_empty() {
                 let (head, _) = request::read_head(envoy, &self.streams.rules, true);
                 self.tell_access_log(envoy, &head);
             }
@@ -310,7 +300,112 @@ impl HttpFilter for Filter {
     }
 }
 
+impl Gate for Filter {
+    type Head = Admitted;
+
+    fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
+        if self.streams.is_closing(|| connection_id(envoy)) {
+            // RFC 9112, section 9.6: no more of them is processed.
+            self.end_response();
+            envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
+            return None;
+        }
+        let (head, refusal) = request::read_head(envoy, &self.streams.rules, end_of_stream);
+        self.tell_access_log(envoy, &head);
+        self.know(&head, end_of_stream);
+        if head.version <= HttpVersion::Http11 && head.server.port.is_some() {
+            self.streams.believe_probe(|| is_reset(envoy));
+        }
+        if let Some(refusal) = refusal {
+            if refusal.closes() && head.version <= HttpVersion::Http11 {
+                self.answer_and_close(envoy, refusal);
+            } else {
+                self.turn_away(envoy, refusal);
+            }
+            return None;
+        }
+        let handshake = match websocket::read_handshake(&head).transpose() {
+            Ok(handshake) => handshake,
+            Err(refusal) => {
+                self.refuse_handshake(envoy, &refusal);
+                return None;
+            }
+        };
+        if handshake.is_some() && self.streams.process.in_flight.draining() {
+            self.close_connection(envoy);
+            self.turn_away(envoy, Refusal::STOPPING);
+            return None;
+        }
+        if self.place == Place::Front {
+            self.streams.process.in_flight.begin_stream();
+        }
+        Some(Admitted { head, handshake })
+    }
+
+    fn passed(&self, envoy: &EnvoyFilter<'_>) {
+        self.streams.remove(envoy, self.id, []);
+        self.streams.process.in_flight.complete_stream();
+    }
+}
+
 impl Filter {
+    /// What was read in front of the router; or nothing, and then the request is refused.
+    fn take_over(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
+        let handed = self.streams.handover.take(envoy);
+        let admitted = handed.and_then(|HandedOver { front, head }| {
+            let again = || {
+                let read = |front: &EnvoyFilter<'_>| {
+                    request::read_head(front, &self.streams.rules, end_of_stream)
+                };
+                let (head, _) = front.read(envoy, read)?;
+                let handshake = websocket::read_handshake(&head).transpose().ok()?;
+                Some(Admitted { head, handshake })
+            };
+            let admitted = head.or_else(again);
+            // A stream has one request.
+            let _ = self.connection.set(front.clone());
+            admitted
+        });
+        match &admitted {
+            Some(Admitted { head, .. }) => self.know(head, end_of_stream),
+            None => self.turn_away(envoy, Refusal::NOT_HANDED_OVER),
+        }
+        admitted
+    }
+
+    /// Keeps what of the head bears on the rest of the stream.
+    fn know(&self, head: &RequestHead, end_of_stream: bool) {
+        self.version.set(head.version);
+        self.request.set(RequestBody {
+            length: head.length,
+            waits: head.expects_continue || head.websocket,
+            ended: end_of_stream,
+            end_posted: end_of_stream,
+            ..RequestBody::default()
+        });
+    }
+
+    /// Gives the request to the application, unless it has enough to do.
+    fn begin(&self, envoy: &mut EnvoyFilter<'_>, admitted: Admitted, complete: bool) {
+        let (Admitted { head, handshake }, rules) = (admitted, &self.streams.rules);
+        let in_flight = &self.streams.process.in_flight;
+        if !in_flight.arrive(rules.limit_concurrency) {
+            return self.turn_away(envoy, Refusal::BUSY);
+        }
+        if rules.alt_svc.is_some() && head.version < HttpVersion::Http3 {
+            self.tls.set(head.tls.is_some());
+        }
+        self.posted.set(true);
+        let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
+        *self.waiting.borrow_mut() = Some(Box::new(Request {
+            head,
+            body: Vec::new(),
+            complete,
+            websocket,
+        }));
+        self.streams.post_request(envoy, self.id);
+    }
+
     /// A new scheduler for this stream; `None` if it is over.
     pub(crate) fn scheduler(&self, current: &EnvoyFilter<'_>) -> Option<(ExchangeId, Scheduler)> {
         self.envoy
@@ -412,8 +507,9 @@ impl Filter {
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
         self.envoy.with(current, |envoy| {
-            let may_be_reset =
-                self.version.get() <= HttpVersion::Http11 && self.streams.believes_probe();
+            let may_be_reset = self.place != Place::Behind
+                && self.version.get() <= HttpVersion::Http11
+                && self.streams.believes_probe();
             if may_be_reset && is_reset(envoy) {
                 return envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_reset");
             }
@@ -426,11 +522,18 @@ impl Filter {
 
     /// Has the client use another connection for its next request.
     fn close_connection(&self, envoy: &mut EnvoyFilter<'_>) {
-        envoy.send_go_away_and_close(true);
-        if self.version.get() <= HttpVersion::Http11
-            && let Some(id) = connection_id(envoy)
-        {
-            self.streams.closes(id);
+        let close = |connection: &mut EnvoyFilter<'_>| {
+            connection.send_go_away_and_close(true);
+            if self.version.get() <= HttpVersion::Http11
+                && let Some(id) = connection_id(connection)
+            {
+                self.streams.closes(id);
+            }
+        };
+        match self.connection.get() {
+            // If it is over, so is its connection.
+            Some(front) => drop(front.with(envoy, close)),
+            None => close(envoy),
         }
     }
 

@@ -26,7 +26,7 @@ mod streams;
 mod ticker;
 mod tls;
 
-pub(crate) use filter::FilterConfig;
+pub(crate) use filter::{FilterConfig, Place};
 
 #[cfg(test)]
 pub(crate) use clock::advance;

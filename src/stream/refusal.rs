@@ -41,6 +41,12 @@ impl Refusal {
         text: "Not Found",
         details: "aiovoy_no_mount",
     };
+    /// Behind the router there is nothing but what was handed over in front of it.
+    pub(crate) const NOT_HANDED_OVER: Self = Self {
+        status: 502,
+        text: "Bad Gateway",
+        details: "aiovoy_not_handed_over",
+    };
     /// An origin server has no tunnel to offer.
     pub(crate) const CONNECT: Self = Self {
         status: 501,

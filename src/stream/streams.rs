@@ -25,9 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy::{EnvoyFilter, Scheduler};
+use upstream::router::Handover;
 
 use super::clock::Instant;
-use super::filter::{Filter, Quota, Settings};
+use super::filter::{Admitted, Filter, Quota, Settings};
 use super::rules::Rules;
 use super::ticker::Ticker;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Table, Waker, Worker};
@@ -64,6 +65,8 @@ pub(crate) struct Streams {
     believes_probe: Cell<bool>,
     /// The lines that the log takes of what is refused.
     pub(crate) refusals: Quota,
+    /// The requests that go through the router.
+    pub(crate) handover: Rc<Handover<Admitted>>,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.
@@ -112,6 +115,7 @@ impl Streams {
             closing: RefCell::default(),
             believes_probe: Cell::default(),
             refusals: Quota::default(),
+            handover: Rc::default(),
             resumed: RefCell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),

@@ -18,7 +18,7 @@ use super::requested;
 use crate::envoy_thread::{self, EnvoyThread, PlayedLoop};
 use crate::exchange::Process;
 use crate::exchange::{Failure, Inbound, Outbound};
-use crate::stream::filter::FilterConfig;
+use crate::stream::filter::{FilterConfig, Place};
 
 #[test]
 fn workers_have_streams_of_their_own() {
@@ -72,7 +72,10 @@ impl Module for Interposed {
         _: &[u8],
     ) -> Result<Box<dyn HttpFilterConfig>, String> {
         let process = PROCESS.take().expect("the test has one");
-        Ok(Box::new(InterposedConfig(FilterConfig::new(process))))
+        Ok(Box::new(InterposedConfig(FilterConfig::new(
+            process,
+            Place::Direct,
+        ))))
     }
 
     fn new_bootstrap_extension(
