@@ -43,7 +43,14 @@ def bootstrap(
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, ssl_port, admin, python)),
         listeners="".join(_listeners(config, host, port, ssl_port, secrets, access_log)),
+        clusters=_fill("router_cluster.yaml", stream_window=_quote(STREAM_WINDOW)) if _routed(config) else "",
+        extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
+
+
+def _routed(config: Config) -> bool:
+    """Whether requests go through Envoy's router."""
+    return config.response_path == "router"
 
 
 def write_secrets(config: Config, folder: Path) -> dict[Path, Certificate | Authorities]:
@@ -116,8 +123,9 @@ def _listeners(
 ) -> list[str]:
     log = _access_log(config, access_log)
     place = _tcp(config, host, port) if config.uds is None else _pipe(config, config.uds)
+    behind = [_behind(config)] if _routed(config) else []
     if not config.certificates:
-        return [_listener(config, log, "aiovoy", place)]
+        return [_listener(config, log, "aiovoy", place), *behind]
     tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets))
     if config.ssl_port is None:
         listeners = [_listener(config, log, "aiovoy", place, tls)]
@@ -128,7 +136,13 @@ def _listeners(
         place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), **_streams(config, 24 * 2**20))
         quic = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
         listeners.append(_listener(config, log, "aiovoy_quic", place, quic, udp=True))
-    return listeners
+    return listeners + behind
+
+
+def _behind(config: Config) -> str:
+    """The internal listener behind the router. Its limits are above those in front of it, which have been kept."""
+    count = _quote(min(config.limit_request_header_count + 2 * FIELDS_ABOVE, 2**32 - 1))
+    return _fill("router_behind.yaml", header_count=count, stream_window=_quote(STREAM_WINDOW))
 
 
 def _tcp(config: Config, host: str, port: int | None) -> str:
@@ -164,6 +178,7 @@ def _listener(
         client_certificate=_template("client_certificate.yaml") if transport_socket and config.authorities else "",
         request_id=_template("request_id.yaml") if config.request_id else "generate_request_id: false",
         access_log=access_log,
+        routing=_template(f"{config.response_path}_routing.yaml"),
     )
     return _fill(
         "listener.yaml",

@@ -13,7 +13,7 @@ import click
 from .. import __version__
 from .binary import envoy_version
 from .bootstrap import bootstrap
-from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, WS, Config
+from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, RESPONSE_PATHS, WS, Config
 from .descriptors import write_all
 from .environ import bridge_path
 from .errors import AiovoyError, ConfigError
@@ -181,6 +181,13 @@ def _forget_output() -> None:
 )
 @_option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
+@_option(
+    "--response-path",
+    type=click.Choice(RESPONSE_PATHS),
+    default=Config.response_path,
+    show_default=True,
+    help="Answer in Envoy's filter chain, or behind its router.",
+)
 @_option("--loop", type=click.Choice(LOOPS), show_default="uvloop", help="Event loop.")
 @_option("--lifespan", type=click.Choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
 @_option(

@@ -21,6 +21,7 @@ Lifespan = Literal["auto", "on", "off"]
 Ws = Literal["auto", "none"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 CertReqs = Literal["none", "optional", "required"]
+ResponsePath = Literal["direct", "router"]
 StrPath = str | os.PathLike[str]
 
 LOOPS: tuple[Loop, ...] = get_args(Loop)
@@ -28,6 +29,7 @@ WS: tuple[Ws, ...] = get_args(Ws)
 LIFESPANS: tuple[Lifespan, ...] = get_args(Lifespan)
 LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 """Least talkative first."""
+RESPONSE_PATHS: tuple[ResponsePath, ...] = get_args(ResponsePath)
 CERT_REQS: tuple[CertReqs, ...] = get_args(CertReqs)
 """Each at the index that is its number in the module `ssl`."""
 
@@ -82,6 +84,9 @@ class Config:
 
     lifespan: Lifespan | None = None
     """Whether lifespan events are sent; by default `auto`: if the application understands them."""
+
+    response_path: ResponsePath = "direct"
+    """Whether the application answers in Envoy's filter chain, or behind Envoy's router, as an upstream."""
 
     ws: Ws = "auto"
     """Whether WebSockets are served; without, a handshake is a request like others."""
@@ -205,6 +210,7 @@ class Config:
     def __post_init__(self) -> None:
         self._check_apps()
         _check_choice("loop", self.loop, LOOPS)
+        _check_choice("response_path", self.response_path, RESPONSE_PATHS)
         _check_choice("ws", self.ws, WS)
         _check_choice("lifespan", self.lifespan, LIFESPANS)
         _check_choice("log_level", self.log_level, LOG_LEVELS)

@@ -26,6 +26,9 @@ AIOVOY, UVICORN = "aiovoy", "uvicorn"
 UNDER_TEST = os.environ.get("AIOVOY_TEST_SERVER", AIOVOY)
 
 # Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
+# The tests of the application's side run on either of aiovoy's two response paths.
+RESPONSE_PATH = os.environ.get("AIOVOY_TEST_RESPONSE_PATH", "direct")
+
 GOOD_ENDS = {AIOVOY: {0}, UVICORN: {0, -signal.SIGTERM, -signal.SIGINT}}
 
 BANNER = re.compile(r"running on (?:unix:\S+|(https?)://\S+:(\d+)) (?:and https://\S+:(\d+) )?", re.IGNORECASE)
@@ -218,6 +221,8 @@ def import_string(app: str | Callable[..., Any]) -> str:
 def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, **options: Any) -> list[str]:
     """The command line: `port=8000` becomes `--port 8000`, True `--name`, False `--no-name`, and a list repeats it."""
     words = [sys.executable, "-m", kind, import_string(app)]
+    if kind == AIOVOY:
+        options = {"response_path": RESPONSE_PATH, **options}
     for name, value in {"port": 0, "app_dir": ROOT, **options}.items():
         option = "--" + name.replace("_", "-")
         if value is True:
