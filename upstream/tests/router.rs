@@ -240,3 +240,14 @@ fn body_of_what_is_let_in_goes_on() {
     assert_eq!(front.request_body(b"a", true), DataStatus::Continue);
     assert!(REFUSED.take().is_empty());
 }
+
+#[test]
+fn what_http_2_has_no_form_for_stays_in_front() {
+    let path = Path::new();
+    let request = Request::post("/a").authority("");
+    let front = path.front.stream(request);
+    front.request_headers(false);
+    assert_eq!(front.request_header(":authority"), [b"-"]);
+    front.request_trailers(&[("host", "x"), ("x-sum", "1"), ("content-length", "7")]);
+    assert_eq!(front.request_trailer_names(), ["x-sum"]);
+}

@@ -87,8 +87,9 @@ impl Stream {
     /// The trailers of the request are there.
     #[track_caller]
     pub fn request_trailers(&self, trailers: &[(&str, &str)]) -> TrailersStatus {
-        let set = self.state.request_trailers.set(fields(trailers));
-        assert!(set.is_ok(), "the request has trailers already");
+        let had = self.state.request_trailers.get();
+        assert!(had.is_empty(), "the request has trailers already");
+        self.state.request_trailers.replace(fields(trailers));
         let status = self.decode(|envoy, filter| {
             // SAFETY: `filter` is not destroyed as the stream is open.
             unsafe { hooks::envoy_dynamic_module_on_http_filter_request_trailers(envoy, filter) }
@@ -235,6 +236,13 @@ impl Stream {
         let headers = self.state.request_headers().iter();
         let values = headers.filter(|(known, _)| known == name.as_bytes());
         values.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The names of the request's trailers, as the filters that follow see them.
+    pub fn request_trailer_names(&self) -> Vec<String> {
+        let trailers = self.state.request_trailers.get().iter();
+        let names = trailers.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        names.collect()
     }
 
     /// What the module has set as dynamic metadata.

@@ -1,6 +1,6 @@
 //! Envoy's side of a stream: what the callbacks do, and what happens to it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ptr;
 use std::rc::Rc;
@@ -22,10 +22,8 @@ pub(super) struct StreamState {
     pub(super) filter: Cell<*const Filter>,
     phase: Cell<Phase>,
     request: Request,
-    /// The headers after each change by the module; the last are those that count. What was lent of
-    /// the others stays where it is.
-    changed: RefCell<Vec<Rc<Fields>>>,
-    pub(super) request_trailers: OnceCell<Fields>,
+    request_headers: Changing,
+    pub(super) request_trailers: Changing,
     /// Pieces of the body that the client has sent and Envoy has not read.
     pub(super) sent: RefCell<VecDeque<(Vec<u8>, bool)>>,
     pub(super) received: RefCell<Vec<Vec<u8>>>,
@@ -60,9 +58,9 @@ impl StreamState {
             config: Rc::clone(config),
             filter: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Open),
+            request_headers: Changing::new(request.headers.clone()),
             request,
-            changed: RefCell::default(),
-            request_trailers: OnceCell::new(),
+            request_trailers: Changing::default(),
             sent: RefCell::default(),
             received: RefCell::default(),
             buffered: RefCell::default(),
@@ -115,16 +113,12 @@ impl StreamState {
         match kind {
             _ if self.is_torn_down() => &[],
             sys::HttpHeaderType::RequestHeader => self.request_headers(),
-            sys::HttpHeaderType::RequestTrailer => {
-                self.request_trailers.get().map_or(&[], Vec::as_slice)
-            }
+            sys::HttpHeaderType::RequestTrailer => self.request_trailers.get(),
         }
     }
 
-    pub(super) fn request_headers(&self) -> &Fields {
-        let last = self.changed.borrow().last().map(Rc::as_ptr);
-        // SAFETY: `changed` only grows, so what it refers to lives as long as this stream.
-        last.map_or(&self.request.headers, |last| unsafe { &*last })
+    pub(super) fn request_headers(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        self.request_headers.get()
     }
 
     pub(super) fn set_header(
@@ -134,18 +128,12 @@ impl StreamState {
         value: Vec<u8>,
     ) -> bool {
         self.assert_changeable();
-        if !self.is_open() || !matches!(kind, sys::HttpHeaderType::RequestHeader) {
-            return false;
-        }
-        let mut headers = self.request_headers().clone();
-        let name = name.into_bytes();
-        let at = headers.iter().position(|(known, _)| *known == name);
-        headers.retain(|(known, _)| *known != name);
-        if !value.is_empty() {
-            let at = at.unwrap_or(headers.len()).min(headers.len());
-            headers.insert(at, (name, value));
-        }
-        self.changed.borrow_mut().push(Rc::new(headers));
+        let fields = match kind {
+            _ if !self.is_open() => return false,
+            sys::HttpHeaderType::RequestHeader => &self.request_headers,
+            sys::HttpHeaderType::RequestTrailer => &self.request_trailers,
+        };
+        fields.set(name.into_bytes(), value);
         true
     }
 
@@ -547,3 +535,35 @@ pub(super) fn destroy_complete(world: &World) {
 }
 
 const DEFAULT_BUFFER_LIMIT: u64 = 1 << 20;
+
+/// A header map that the module changes. What was lent of it before stays where it is.
+#[derive(Default)]
+pub(super) struct Changing(RefCell<Vec<Rc<Fields>>>);
+
+impl Changing {
+    fn new(fields: Fields) -> Self {
+        Self(RefCell::new(vec![Rc::new(fields)]))
+    }
+
+    pub(super) fn get(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        let last = self.0.borrow().last().map(Rc::as_ptr);
+        // SAFETY: `self` only grows, so what it refers to lives as long.
+        last.map_or(&[], |last| unsafe { &*last })
+    }
+
+    /// The map is `fields` from now on.
+    pub(super) fn replace(&self, fields: Fields) {
+        self.0.borrow_mut().push(Rc::new(fields));
+    }
+
+    /// As Envoy: all values of `name` go, and `value`, if there is one, comes in place of the first.
+    fn set(&self, name: Vec<u8>, value: Vec<u8>) {
+        let mut fields = self.get().to_vec();
+        let at = fields.iter().position(|(known, _)| *known == name);
+        fields.retain(|(known, _)| *known != name);
+        if !value.is_empty() {
+            fields.insert(at.unwrap_or(fields.len()), (name, value));
+        }
+        self.replace(fields);
+    }
+}

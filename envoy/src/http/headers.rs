@@ -48,7 +48,15 @@ impl EnvoyFilter<'_> {
     ///
     /// Envoy checks nothing: `name` must be a token, and `value` have no CR, LF or NUL.
     pub fn set_request_header(&mut self, name: &str, value: &[u8]) {
-        let kind = HttpHeaderType::RequestHeader;
+        self.set_header(HttpHeaderType::RequestHeader, name, value);
+    }
+
+    /// Takes request trailer `name` away.
+    pub fn remove_request_trailer(&mut self, name: &str) {
+        self.set_header(HttpHeaderType::RequestTrailer, name, b"");
+    }
+
+    fn set_header(&mut self, kind: HttpHeaderType, name: &str, value: &[u8]) {
         // SAFETY: the filter is live while it is lent, and Envoy copies `name` and `value`. No bytes
         // of the header map are held, since `self` is borrowed as `&mut`.
         unsafe { sys::http_set_header(self.raw(), kind, name.into(), value.into()) };

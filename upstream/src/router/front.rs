@@ -20,6 +20,19 @@ pub trait Gate: HttpFilter {
     fn passed(&self, envoy: &EnvoyFilter<'_>);
 }
 
+/// Trailers that HTTP/2 behind the router would refuse, with all of the request, since they mean
+/// something in a head (RFC 9110, section 6.5.1). To the application no trailer means anything.
+const NO_TRAILERS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// One stream in front of the router.
 pub struct Front<G: Gate> {
     gate: Rc<G>,
@@ -52,6 +65,10 @@ impl<G: Gate> HttpFilter for Front<G> {
         let Some(head) = self.gate.admit(envoy, end_of_stream) else {
             return HeadersStatus::StopIteration;
         };
+        if envoy.request_header(":authority") == Some(b"") {
+            // HTTP/2 has no empty one. What the client has sent was read.
+            envoy.set_request_header(":authority", b"-");
+        }
         self.number.set(Some(self.handover.hand_over(envoy, head)));
         HeadersStatus::Continue
     }
@@ -65,7 +82,12 @@ impl<G: Gate> HttpFilter for Front<G> {
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
         match self.is_in() {
-            true => TrailersStatus::Continue,
+            true => {
+                NO_TRAILERS
+                    .iter()
+                    .for_each(|name| envoy.remove_request_trailer(name));
+                TrailersStatus::Continue
+            }
             false => self.gate.on_request_trailers(envoy),
         }
     }
