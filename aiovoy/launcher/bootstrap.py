@@ -43,7 +43,7 @@ def bootstrap(
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, ssl_port, admin, python)),
         listeners="".join(_listeners(config, host, port, ssl_port, secrets, access_log)),
-        clusters=_fill("router_cluster.yaml", stream_window=_quote(STREAM_WINDOW)) if _routed(config) else "",
+        clusters=_template("router_cluster.yaml") if _routed(config) else "",
         extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
 
@@ -142,7 +142,7 @@ def _listeners(
 def _behind(config: Config) -> str:
     """The internal listener behind the router. Its limits are above those in front of it, which have been kept."""
     count = _quote(min(config.limit_request_header_count + 2 * FIELDS_ABOVE, 2**32 - 1))
-    return _fill("router_behind.yaml", header_count=count, stream_window=_quote(STREAM_WINDOW))
+    return _fill("router_behind.yaml", header_count=count)
 
 
 def _tcp(config: Config, host: str, port: int | None) -> str:
