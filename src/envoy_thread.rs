@@ -391,7 +391,8 @@ impl PlayedLoop {
             | Inbound::Room(id, _)
             | Inbound::Message(id, _)
             | Inbound::Closed { id, .. }
-            | Inbound::Disconnect(id) => id,
+            | Inbound::Disconnect(id)
+            | Inbound::GivenUp(id) => id,
             Inbound::File(..) | Inbound::CloseWebSockets => {
                 unreachable!("does not come from Envoy's side")
             }
@@ -420,6 +421,10 @@ impl PlayedLoop {
                 assert!(!exchange.closed, "closed twice");
                 exchange.closed = true;
                 format!("{number}: closed {code} {reason:?}")
+            }
+            Inbound::GivenUp(_) => {
+                exchange.disconnected = true;
+                format!("{number}: given up")
             }
             _ => {
                 exchange.disconnected = true;

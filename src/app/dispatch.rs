@@ -12,19 +12,19 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use rustc_hash::FxHashMap;
 
 use super::asgi::call::Call;
 use super::asgi::cycle::Cycle;
 use super::asgi::http::Waits;
 use super::asgi::scope::ScopeTemplate;
+use super::calls::{Calls, LEAVES_WITHIN};
 use super::outcome::Outcome;
 use super::python::awaitable::{Awaitable, Done};
 use super::python::slots;
 use super::python::traceback;
 use crate::exchange::file::FileReader;
 use crate::exchange::{
-    ExchangeId, Failure, Inbound, LoopWaker, Outbound, Process, Request, Worker,
+    ExchangeId, Failure, Inbound, LoopWaker, Outbound, Process, Request, Waker, Worker,
 };
 
 /// The loop's side of a worker.
@@ -41,8 +41,7 @@ pub(crate) struct Dispatcher {
     done: Py<Done>,
     /// For each application. Set when all have started, which is before the first request.
     scopes: OnceLock<Vec<ScopeTemplate>>,
-    /// Every exchange whose application call has not returned.
-    running: Mutex<FxHashMap<ExchangeId, Running>>,
+    calls: Mutex<Calls<Running, Call>>,
     queue: Mutex<Queue>,
     /// A timer for [`sweep`](Self::sweep) runs.
     watching: AtomicBool,
@@ -58,6 +57,7 @@ struct Queue {
     batch: Vec<Inbound>,
 }
 
+/// An exchange whose application call has not returned.
 struct Running {
     cycle: Cycle,
     /// The task that runs the application, once there is one; asyncio itself refers to tasks only
@@ -88,7 +88,7 @@ impl Dispatcher {
             call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
             scopes: OnceLock::new(),
-            running: Mutex::default(),
+            calls: Mutex::default(),
             queue: Mutex::default(),
             watching: AtomicBool::default(),
             closes_websockets: AtomicBool::default(),
@@ -160,9 +160,15 @@ impl Dispatcher {
     /// The application call of `id` has ended.
     pub(crate) fn forget(&self, id: ExchangeId) {
         // Dropped outside the lock. It breaks the circle of task, coroutine, `receive` and cycle.
-        let running = self.running.lock().remove(&id);
+        let (running, has_next) = {
+            let mut calls = self.calls.lock();
+            (calls.remove(id), calls.has_next())
+        };
         if running.is_some() {
             self.process.in_flight.return_call();
+        }
+        if has_next {
+            self.waker.wake();
         }
     }
 
@@ -179,8 +185,8 @@ impl Dispatcher {
             self.give_up(&message);
         }
         // Dropped outside the lock.
-        let running = std::mem::take(&mut *self.running.lock());
-        running.keys().for_each(|id| self.give_up_call(*id));
+        let calls = std::mem::take(&mut *self.calls.lock());
+        calls.iter().for_each(|(id, _)| self.give_up_call(id));
     }
 
     fn give_up(&self, message: &Inbound) {
@@ -211,12 +217,13 @@ impl Dispatcher {
         let (py, this) = (slf.py(), slf.get());
         let id = match message {
             Inbound::Start(id, request) => return Self::start_exchange(slf, id, request),
-            Inbound::CancelAll => return this.cancel_all(py),
+            Inbound::CancelAll => return Self::cancel_all(slf),
+            Inbound::GivenUp(id) => return Self::leave(slf, id),
             Inbound::CloseWebSockets => return this.close_websockets(py),
             _ => message.id(),
         };
         // An exchange whose application has returned wants to know nothing more.
-        let cycle = id.and_then(|id| Some(this.running.lock().get(&id)?.cycle.clone_ref(py)));
+        let cycle = id.and_then(|id| Some(this.calls.lock().get(id)?.cycle.clone_ref(py)));
         cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
     }
 
@@ -234,14 +241,6 @@ impl Dispatcher {
             None => template.build(py, &request.head)?,
         };
         let cycle = Cycle::new(id, slf, request)?;
-        let running = Running {
-            cycle: cycle.clone_ref(py),
-            task: None,
-        };
-        this.running.lock().insert(id, running);
-        if this.closes_websockets.load(Ordering::Relaxed) {
-            cycle.feed(py, Inbound::CloseWebSockets)?;
-        }
         let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
         let send = cycle.bind(py).getattr(intern!(py, "send"))?;
         let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
@@ -250,23 +249,72 @@ impl Dispatcher {
             this.apps[mount].clone_ref(py),
             arguments,
         );
-        let task = this.create_task.bind(py).call1((call,));
-        match task {
-            Ok(task) => {
-                // An eager task may have ended already.
-                if let Some(running) = this.running.lock().get_mut(&id) {
-                    running.task = Some(task.unbind());
-                }
-            }
-            Err(error) => cycle.end(py, &Outcome::Raised(error)),
+        let running = Running {
+            cycle: cycle.clone_ref(py),
+            task: None,
+        };
+        let call = this.calls.lock().add(id, running, call);
+        if this.closes_websockets.load(Ordering::Relaxed) {
+            cycle.feed(py, Inbound::CloseWebSockets)?;
+        }
+        if let Some(call) = call {
+            this.begin(py, id, call);
         }
         Ok(())
     }
 
+    /// Makes the task of a call.
+    fn begin(&self, py: Python<'_>, id: ExchangeId, call: Call) {
+        match self.create_task.bind(py).call1((call,)) {
+            Ok(task) => {
+                // An eager task may have ended already.
+                if let Some(running) = self.calls.lock().get_mut(id) {
+                    running.task = Some(task.unbind());
+                }
+            }
+            Err(error) => {
+                let cycle = self
+                    .calls
+                    .lock()
+                    .get(id)
+                    .map(|running| running.cycle.clone_ref(py));
+                if let Some(cycle) = cycle {
+                    cycle.end(py, &Outcome::Raised(error));
+                }
+            }
+        }
+    }
+
+    /// Ends a call that Envoy has given up. If it listens, it is told, and has some time for itself; else
+    /// it is cancelled at once.
+    fn leave(slf: &Bound<'_, Self>, id: ExchangeId) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.calls.lock().waits(id) {
+            this.forget(id);
+            return Ok(());
+        }
+        let leaving = {
+            let mut calls = this.calls.lock();
+            let leaving = calls.leave(id);
+            leaving.map(|running| running.clone_ref(py))
+        };
+        let Some(Running { cycle, task }) = leaving else {
+            return Ok(());
+        };
+        let listens = cycle.listens();
+        cycle.feed(py, Inbound::GivenUp(id))?;
+        if !listens {
+            cancel(py, task)?;
+        }
+        let overdue = slf.getattr(intern!(py, "cancel_overdue"))?;
+        let seconds = LEAVES_WITHIN.as_secs_f64();
+        this.call_later.call1(py, (seconds, overdue)).map(drop)
+    }
+
     /// All exchanges whose application call has not returned.
     fn cycles(&self, py: Python<'_>) -> Vec<Cycle> {
-        let running = self.running.lock();
-        let cycles = running.values().map(|running| running.cycle.clone_ref(py));
+        let calls = self.calls.lock();
+        let cycles = calls.iter().map(|(_, running)| running.cycle.clone_ref(py));
         cycles.collect()
     }
 
@@ -277,16 +325,46 @@ impl Dispatcher {
         told.fold(Ok(()), PyResult::and)
     }
 
-    fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
+    fn cancel_all(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        // Those that wait, too, are cancelled as calls.
+        while let Some((id, call)) = this.take_waiting() {
+            this.begin(py, id, call);
+        }
         let tasks: Vec<_> = {
-            let running = self.running.lock();
-            let tasks = running.values().filter_map(|running| running.task.as_ref());
-            tasks.map(|task| task.clone_ref(py)).collect()
+            let calls = this.calls.lock();
+            let tasks = calls.iter().map(|(_, running)| running.task.as_ref());
+            tasks
+                .map(|task| task.map(|task| task.clone_ref(py)))
+                .collect()
         };
-        let tasks = tasks.iter();
-        let told = tasks.map(|task| task.call_method0(py, intern!(py, "cancel")).map(drop));
+        let told = tasks.into_iter().map(|task| cancel(py, task));
         told.fold(Ok(()), PyResult::and)
     }
+
+    fn take_waiting(&self) -> Option<(ExchangeId, Call)> {
+        self.calls.lock().begin_next()
+    }
+
+    fn take_next(&self) -> Option<(ExchangeId, Call)> {
+        self.calls.lock().next()
+    }
+}
+
+impl Running {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            cycle: self.cycle.clone_ref(py),
+            task: self.task.as_ref().map(|task| task.clone_ref(py)),
+        }
+    }
+}
+
+/// Cancels the task of a call, if it has one yet: in its first step an eager one has none.
+fn cancel(py: Python<'_>, task: Option<Py<PyAny>>) -> PyResult<()> {
+    task.map_or(Ok(()), |task| {
+        task.call_method0(py, intern!(py, "cancel")).map(drop)
+    })
 }
 
 /// What makes a task of a coroutine. From Python 3.12 on it runs the first step at once, which
@@ -312,7 +390,13 @@ impl Dispatcher {
         this.take_inbox();
         // One at a time: Python code that runs below may come back here, as in a loop that is run
         // inside itself, and then goes on with the queue. So no message overtakes another.
-        while let Some(message) = this.next_message() {
+        loop {
+            while let Some((id, call)) = this.take_next() {
+                this.begin(py, id, call);
+            }
+            let Some(message) = this.next_message() else {
+                break;
+            };
             let id = match &message {
                 Inbound::Start(id, _) => Some(*id),
                 _ => None,
@@ -324,7 +408,7 @@ impl Dispatcher {
                     traceback::format(py, &error)
                 );
                 if let Some(id) = id {
-                    let running = this.running.lock().remove(&id);
+                    let running = this.calls.lock().remove(id);
                     drop(running);
                     this.give_up_call(id);
                 }
@@ -338,14 +422,14 @@ impl Dispatcher {
         let (py, this) = (slf.py(), slf.get());
         this.watching.store(false, Ordering::Relaxed);
         let (now, limit) = (Instant::now(), this.timeout_idle());
-        let running = this.running.lock();
-        let waiting: Vec<_> = running
+        let calls = this.calls.lock();
+        let waiting: Vec<_> = calls
             .iter()
-            .map(|(id, running)| (*id, running.cycle.waits(now, limit), running))
+            .map(|(id, running)| (id, running.cycle.waits(now, limit), running))
             .filter(|(_, waits, _)| *waits != Waits::No)
             .map(|(id, waits, running)| (id, waits, running.cycle.clone_ref(py)))
             .collect();
-        drop(running);
+        drop(calls);
         let told = waiting.into_iter().map(|(id, waits, cycle)| {
             if waits == Waits::Yes {
                 return Self::watch(slf);
@@ -354,6 +438,22 @@ impl Dispatcher {
             cycle.feed(py, Inbound::Disconnect(id))
         });
         // Of several errors one is enough to say.
+        told.fold(Ok(()), PyResult::and)
+    }
+
+    /// Cancels what Envoy has given up and what has still not left, and waits for it no more.
+    fn cancel_overdue(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let (overdue, has_next) = {
+            let mut calls = this.calls.lock();
+            let overdue = calls.overdue(Instant::now());
+            let overdue: Vec<_> = overdue.map(|running| running.clone_ref(py)).collect();
+            (overdue, calls.has_next())
+        };
+        if has_next {
+            this.waker.wake();
+        }
+        let told = overdue.into_iter().map(|running| cancel(py, running.task));
         told.fold(Ok(()), PyResult::and)
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! - [`event_loop`], the thread of one loop, from its start to its end
 //! - [`dispatch`], what comes from the inbox: new calls, and news for those that run
+//! - [`calls`], which calls there are, and which have to wait
 //! - [`asgi`], what an application is called with, what it sends, its lifespan
 //! - [`response_order`], the order of a response: what may be sent next, and what it comes to
 //! - [`checked_fields`], the checks of its header fields
@@ -20,6 +21,7 @@
 //! - [`python`], the interpreter's start and end, awaitables, tracebacks
 
 pub(crate) mod asgi;
+mod calls;
 mod checked_fields;
 mod disconnect;
 mod dispatch;

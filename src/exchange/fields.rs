@@ -47,6 +47,15 @@ impl Fields {
         self.count += 1;
     }
 
+    /// The same with another value of this name.
+    pub(crate) fn replaced(&self, name: &[u8], value: &[u8]) -> Self {
+        let mut replaced = Self::with_capacity(self.count, self.bytes.len() + value.len());
+        for (other, old) in self.iter() {
+            replaced.push(other, if other == name { value } else { old });
+        }
+        replaced
+    }
+
     /// All but those of this name.
     pub(crate) fn without(&self, name: &[u8]) -> Self {
         let mut others = Self::with_capacity(self.count, self.bytes.len());

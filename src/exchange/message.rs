@@ -41,6 +41,9 @@ pub(crate) enum Inbound {
     },
     /// The stream has ended before its response was complete.
     Disconnect(ExchangeId),
+    /// Envoy has given the exchange up, before its response was complete: nobody will read what the
+    /// application still answers.
+    GivenUp(ExchangeId),
     /// A piece of a file that the response is to have has been read, by tokio.
     File(ExchangeId, Box<FileRead>),
     /// Close all WebSockets: the server stops.
@@ -59,6 +62,7 @@ impl Inbound {
             | Self::Message(id, _)
             | Self::Closed { id, .. }
             | Self::Disconnect(id)
+            | Self::GivenUp(id)
             | Self::File(id, _) => Some(*id),
             Self::CloseWebSockets | Self::CancelAll => None,
         }

@@ -12,7 +12,7 @@ use envoy::{
     HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
 };
 use smallvec::SmallVec;
-use upstream::router::{Front, Gate, HandedOver};
+use upstream::router::{Front, Gate, Lost, UnderWay};
 
 use super::clock::Instant;
 use super::refusal::Refusal;
@@ -80,7 +80,7 @@ impl HttpFilterConfig for FilterConfig {
                 id,
                 place,
                 streams,
-                connection: OnceCell::new(),
+                under_way: OnceCell::new(),
                 envoy,
                 waiting: RefCell::default(),
                 posted: Cell::default(),
@@ -100,7 +100,7 @@ impl HttpFilterConfig for FilterConfig {
 }
 
 /// A request that is let in.
-pub(crate) struct Admitted {
+struct Admitted {
     head: RequestHead,
     /// If it asks for a WebSocket.
     handshake: Option<Handshake>,
@@ -112,8 +112,8 @@ pub(crate) struct Filter {
     place: Place,
     streams: Rc<Streams>,
     envoy: FilterRef,
-    /// Behind the router, the stream of the client's connection.
-    connection: OnceCell<FilterRef>,
+    /// Behind the router, what was handed over in front of it.
+    under_way: OnceCell<Rc<UnderWay>>,
     /// The request until it is given to the loop: its body may still grow.
     waiting: RefCell<Option<Box<Request>>>,
     /// The request was let in, so the exchange counts.
@@ -172,8 +172,8 @@ impl HttpFilter for Filter {
         end_of_stream: bool,
     ) -> HeadersStatus {
         let admitted = match self.place {
-            Place::Direct | Place::Front => self.admit(envoy, end_of_stream),
             Place::Behind => self.take_over(envoy, end_of_stream),
+            Place::Direct | Place::Front => self.let_in(envoy, end_of_stream),
         };
         if let Some(admitted) = admitted {
             self.begin(envoy, admitted, end_of_stream);
@@ -288,7 +288,10 @@ impl HttpFilter for Filter {
         let request = request.map(|request| Inbound::Start(self.id, request));
         let socket = self.websocket.get().filter(|_| cut);
         let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
-        let disconnect = cut.then_some(Inbound::Disconnect(self.id));
+        let disconnect = cut.then(|| match self.is_given_up(envoy) {
+            true => Inbound::GivenUp(self.id),
+            false => Inbound::Disconnect(self.id),
+        });
         // It may be sending right now: nothing more is reported.
         self.end_response();
         self.streams.remove(
@@ -301,9 +304,32 @@ impl HttpFilter for Filter {
 }
 
 impl Gate for Filter {
-    type Head = Admitted;
+    fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> bool {
+        if self.let_in(envoy, end_of_stream).is_none() {
+            return false;
+        }
+        let in_flight = &self.streams.process.in_flight;
+        in_flight.begin_stream();
+        if in_flight.draining() {
+            self.close_connection(envoy);
+            // A route can have what comes now go to another cluster.
+            envoy.set_dynamic_metadata("aiovoy", "draining", "true");
+            envoy.clear_route_cache();
+        }
+        true
+    }
 
-    fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
+    fn passed(&self, envoy: &EnvoyFilter<'_>) -> bool {
+        self.log_end(envoy);
+        self.streams.remove(envoy, self.id, []);
+        self.streams.process.in_flight.complete_stream();
+        is_timed_out(envoy)
+    }
+}
+
+impl Filter {
+    /// Reads the request of a client. `None` if it is not let in: then it has been answered.
+    fn let_in(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
         if self.streams.is_closing(|| connection_id(envoy)) {
             // RFC 9112, section 9.6: no more of them is processed.
             self.end_response();
@@ -336,41 +362,47 @@ impl Gate for Filter {
             self.turn_away(envoy, Refusal::STOPPING);
             return None;
         }
-        if self.place == Place::Front {
-            self.streams.process.in_flight.begin_stream();
-        }
         Some(Admitted { head, handshake })
     }
 
-    fn passed(&self, envoy: &EnvoyFilter<'_>) {
-        self.streams.remove(envoy, self.id, []);
-        self.streams.process.in_flight.complete_stream();
-    }
-}
-
-impl Filter {
-    /// What was read in front of the router; or nothing, and then the request is refused.
+    /// Reads a request behind the router, as that has sent it on, which was let in before it. `None` if
+    /// there is none.
     fn take_over(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
-        let handed = self.streams.handover.take(envoy);
-        let admitted = handed.and_then(|HandedOver { front, head }| {
-            let again = || {
-                let read = |front: &EnvoyFilter<'_>| {
-                    request::read_head(front, &self.streams.rules, end_of_stream)
-                };
-                let (head, _) = front.read(envoy, read)?;
-                let handshake = websocket::read_handshake(&head).transpose().ok()?;
-                Some(Admitted { head, handshake })
-            };
-            let admitted = head.or_else(again);
-            // A stream has one request.
-            let _ = self.connection.set(front.clone());
-            admitted
-        });
-        match &admitted {
-            Some(Admitted { head, .. }) => self.know(head, end_of_stream),
-            None => self.turn_away(envoy, Refusal::NOT_HANDED_OVER),
+        let under_way = match self.streams.handover.take(envoy) {
+            Ok(under_way) => self.under_way.get_or_init(|| under_way),
+            Err(Lost::Unknown) => {
+                self.turn_away(envoy, Refusal::NOT_HANDED_OVER);
+                return None;
+            }
+            Err(Lost::Over) => {
+                self.end_response();
+                envoy.reset_stream(ResetReason::LocalReset, "aiovoy_client_gone");
+                return None;
+            }
+        };
+        let read =
+            |front: &EnvoyFilter<'_>| request::read_head(front, &self.streams.rules, end_of_stream);
+        let read = under_way.front().read(envoy, read);
+        let (mut head, refusal) = read.expect("what is under way has its first stream");
+        if under_way.authority_is_empty() {
+            head.fields = head.fields.replaced(b"host", b"");
         }
-        admitted
+        self.know(&head, end_of_stream);
+        if refusal == Some(Refusal::NOT_FOUND) {
+            // A route has rewritten its path.
+            self.turn_away(envoy, Refusal::NOT_FOUND);
+            return None;
+        }
+        let handshake = websocket::read_handshake(&head).transpose();
+        let handshake = handshake.expect("it was let in");
+        Some(Admitted { head, handshake })
+    }
+
+    /// Whether it was Envoy's will, and not the client's, that the stream is cut off.
+    fn is_given_up(&self, envoy: &EnvoyFilter<'_>) -> bool {
+        let given_up = |under_way: &Rc<UnderWay>| under_way.is_given_up();
+        let under_way = self.under_way.get();
+        under_way.map_or_else(|| is_timed_out(envoy), given_up)
     }
 
     /// Keeps what of the head bears on the rest of the stream.
@@ -530,9 +562,9 @@ impl Filter {
                 self.streams.closes(id);
             }
         };
-        match self.connection.get() {
+        match self.under_way.get() {
             // If it is over, so is its connection.
-            Some(front) => drop(front.with(envoy, close)),
+            Some(under_way) => drop(under_way.front().with(envoy, close)),
             None => close(envoy),
         }
     }
@@ -646,6 +678,14 @@ fn is_reset(envoy: &mut EnvoyFilter<'_>) -> bool {
     const IPPROTO_TCP: i64 = 6;
     const TCP_FASTOPEN: i64 = 23;
     envoy.set_downstream_socket_option(IPPROTO_TCP, TCP_FASTOPEN, 0)
+}
+
+/// Whether Envoy has ended the stream because its time was up.
+fn is_timed_out(envoy: &EnvoyFilter<'_>) -> bool {
+    /// Envoy's flags `UT`, `SI`, `UMSDR` and `DT` among those of a response.
+    const TIMED_OUT: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;
+    let flags = envoy.attribute_int(AttributeId::ResponseFlags);
+    flags.is_some_and(|flags| flags & TIMED_OUT != 0)
 }
 
 fn connection_id(envoy: &EnvoyFilter<'_>) -> Option<u64> {

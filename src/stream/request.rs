@@ -4,6 +4,7 @@
 
 use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
+use upstream::router::NUMBER;
 
 use super::proxies::Proxies;
 use super::refusal::Refusal;
@@ -144,7 +145,8 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -
                     head.fields.push(name, others);
                 }
             }
-            [b':', ..] => {}
+            // The number by which it goes through the router.
+            [b':', ..] | HANDED_OVER => {}
             _ => {
                 match name {
                     b"content-length" => said.content_length = Some(number(value)),
@@ -166,6 +168,8 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -
     }
     said
 }
+
+const HANDED_OVER: &[u8] = NUMBER.as_bytes();
 
 /// The `:authority` by which Envoy lets in a request of HTTP/1.0 that has no `host`, if it is
 /// configured so (`default_host_for_http_10`).

@@ -28,7 +28,7 @@ use envoy::{EnvoyFilter, Scheduler};
 use upstream::router::Handover;
 
 use super::clock::Instant;
-use super::filter::{Admitted, Filter, Quota, Settings};
+use super::filter::{Filter, Quota, Settings};
 use super::rules::Rules;
 use super::ticker::Ticker;
 use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Table, Waker, Worker};
@@ -66,7 +66,7 @@ pub(crate) struct Streams {
     /// The lines that the log takes of what is refused.
     pub(crate) refusals: Quota,
     /// The requests that go through the router.
-    pub(crate) handover: Rc<Handover<Admitted>>,
+    pub(crate) handover: Rc<Handover>,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
     /// Kept for their capacity.

@@ -1,6 +1,6 @@
 //! Requests on their way through the router: the front's stream, and those that come out behind it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use envoy::fake::{self, Request, Stream};
@@ -8,19 +8,22 @@ use envoy::{
     BootstrapExtension, DataStatus, EnvoyBootstrap, EnvoyFilter, EnvoyFilterConfig, HeadersStatus,
     HttpFilter, HttpFilterConfig, Module,
 };
-use upstream::router::{Front, Gate, Handover, NUMBER};
+use upstream::router::{Front, Gate, Handover, Lost, NUMBER, UnderWay};
 
 thread_local! {
-    static HANDOVER: Rc<Handover<Vec<u8>>> = Rc::default();
-    /// What the second streams have got.
-    static TAKEN: RefCell<Vec<Option<Option<Vec<u8>>>>> = const { RefCell::new(Vec::new()) };
+    static HANDOVER: Rc<Handover> = Rc::default();
+    /// What the second streams have found: the path of the first.
+    static TAKEN: RefCell<Vec<Result<String, Lost>>> = const { RefCell::new(Vec::new()) };
+    /// Whether those that were cut off hold it for Envoy's will.
+    static GIVEN_UP: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
     static PASSED: Cell<usize> = const { Cell::new(0) };
     /// What the gate's own hooks were told.
     static REFUSED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lets all in but `/closed`; the head is the path.
-struct Porter;
+/// Lets all in but `/closed`. Time is up for `/slow`.
+#[derive(Default)]
+struct Porter(RefCell<String>);
 
 impl HttpFilter for Porter {
     fn on_request_headers(&self, _: &mut EnvoyFilter<'_>, _: bool) -> HeadersStatus {
@@ -38,31 +41,50 @@ impl HttpFilter for Porter {
 }
 
 impl Gate for Porter {
-    type Head = Vec<u8>;
-
-    fn admit(&self, envoy: &mut EnvoyFilter<'_>, _: bool) -> Option<Vec<u8>> {
-        let path = envoy.request_header(":path")?.to_vec();
-        (path != b"/closed").then_some(path)
+    fn admit(&self, envoy: &mut EnvoyFilter<'_>, _: bool) -> bool {
+        *self.0.borrow_mut() = header(envoy, ":path");
+        *self.0.borrow() != "/closed"
     }
 
-    fn passed(&self, _: &EnvoyFilter<'_>) {
+    fn passed(&self, _: &EnvoyFilter<'_>) -> bool {
         PASSED.set(PASSED.get() + 1);
+        *self.0.borrow() == "/slow"
     }
 }
 
+fn header(envoy: &EnvoyFilter<'_>, name: &str) -> String {
+    let value = envoy.request_header(name).unwrap_or(b"none");
+    String::from_utf8_lossy(value).into_owned()
+}
+
 /// A stream behind the router: takes what was handed over, and closes the client's connection.
-struct Behind;
+#[derive(Default)]
+struct Behind(OnceCell<Rc<UnderWay>>);
 
 impl HttpFilter for Behind {
     fn on_request_headers(&self, envoy: &mut EnvoyFilter<'_>, _: bool) -> HeadersStatus {
-        let handed = HANDOVER.with(|handover| handover.take(envoy));
-        if let Some(handed) = &handed {
-            handed
-                .front
-                .with(envoy, |front| front.send_go_away_and_close(true));
-        }
-        TAKEN.with_borrow_mut(|taken| taken.push(handed.map(|handed| handed.head)));
+        let under_way = HANDOVER.with(|handover| handover.take(envoy));
+        let taken = under_way.map(|under_way| {
+            let path = under_way.front().with(envoy, |front| {
+                front.send_go_away_and_close(true);
+                header(front, ":path")
+            });
+            let suffix = if under_way.authority_is_empty() {
+                "!"
+            } else {
+                ""
+            };
+            let _ = self.0.set(under_way);
+            path.expect("it is live") + suffix
+        });
+        TAKEN.with_borrow_mut(|all| all.push(taken));
         HeadersStatus::StopIteration
+    }
+
+    fn on_stream_complete(&self, _: &EnvoyFilter<'_>) {
+        if let Some(under_way) = self.0.get() {
+            GIVEN_UP.with_borrow_mut(|all| all.push(under_way.is_given_up()));
+        }
     }
 }
 
@@ -74,9 +96,9 @@ impl HttpFilterConfig for Config {
     fn new_filter(&self, _: &EnvoyFilter<'_>) -> Option<Rc<dyn HttpFilter>> {
         if self.0 {
             let handover = HANDOVER.with(Rc::clone);
-            Some(Rc::new(Front::new(Rc::new(Porter), handover)))
+            Some(Rc::new(Front::new(Rc::<Porter>::default(), handover)))
         } else {
-            Some(Rc::new(Behind))
+            Some(Rc::<Behind>::default())
         }
     }
 }
@@ -134,8 +156,12 @@ impl Path {
     }
 }
 
-fn taken() -> Vec<Option<Option<Vec<u8>>>> {
+fn taken() -> Vec<Result<String, Lost>> {
     TAKEN.take()
+}
+
+fn found(path: &str) -> Result<String, Lost> {
+    Ok(path.to_owned())
 }
 
 fn under_way() -> usize {
@@ -143,12 +169,12 @@ fn under_way() -> usize {
 }
 
 #[test]
-fn head_and_connection_are_handed_over() {
+fn second_stream_finds_the_first() {
     let path = Path::new();
     let front = path.front.stream(Request::get("/a"));
     assert_eq!(front.request_headers(true), HeadersStatus::Continue);
     let behind = path.route(&front);
-    assert_eq!(taken(), [Some(Some(b"/a".to_vec()))]);
+    assert_eq!(taken(), [found("/a")]);
     assert_eq!((front.go_away(), behind.go_away()), (Some(true), None));
     drop(behind);
     assert_eq!(under_way(), 1);
@@ -158,7 +184,7 @@ fn head_and_connection_are_handed_over() {
 }
 
 #[test]
-fn retry_and_mirror_find_the_connection_again() {
+fn retry_and_mirror_find_it_again() {
     let path = Path::new();
     let front = path.front.stream(Request::get("/a"));
     front.request_headers(true);
@@ -166,10 +192,7 @@ fn retry_and_mirror_find_the_connection_again() {
     let _second = path.route(&front);
     drop(first);
     let _third = path.route(&front);
-    assert_eq!(
-        taken(),
-        [Some(Some(b"/a".to_vec())), Some(None), Some(None)]
-    );
+    assert_eq!(taken(), [found("/a"), found("/a"), found("/a")]);
 }
 
 #[test]
@@ -187,7 +210,7 @@ fn each_request_has_a_number_of_its_own_for_ever() {
     drop(one);
     let request = Request::get("/").header(NUMBER, &number[0]);
     path.behind.stream(request).request_headers(true);
-    assert_eq!(taken(), [Some(Some(b"/2".to_vec())), None]);
+    assert_eq!(taken(), [found("/2"), Err(Lost::Over)]);
 }
 
 #[test]
@@ -200,7 +223,7 @@ fn number_of_a_client_is_replaced() {
     let thief = path.front.stream(request.header(NUMBER, &number));
     thief.request_headers(true);
     let _behind = path.route(&thief);
-    assert_eq!(taken(), [Some(Some(b"/thief".to_vec()))]);
+    assert_eq!(taken(), [found("/thief")]);
 }
 
 #[test]
@@ -208,13 +231,29 @@ fn who_brings_no_number_gets_nothing() {
     let path = Path::new();
     for request in [
         Request::get("/"),
+        Request::get("/").header(NUMBER, "0"),
         Request::get("/").header(NUMBER, "7"),
         Request::get("/").header(NUMBER, "x"),
         Request::get("/").header(NUMBER, ""),
     ] {
         path.behind.stream(request).request_headers(true);
     }
-    assert_eq!(taken(), [None, None, None, None]);
+    assert_eq!(taken(), vec![Err(Lost::Unknown); 5]);
+}
+
+#[test]
+fn who_has_cut_off_the_second_stream_is_known() {
+    let path = Path::new();
+    for target in ["/slow", "/left"] {
+        let front = path.front.stream(Request::get(target));
+        front.request_headers(true);
+        let [try_again, last] = [path.route(&front), path.route(&front)];
+        // The router has given up this try, and has another one.
+        drop(try_again);
+        drop(front);
+        drop(last);
+    }
+    assert_eq!(GIVEN_UP.take(), [true, true, true, false]);
 }
 
 #[test]
@@ -242,12 +281,28 @@ fn body_of_what_is_let_in_goes_on() {
 }
 
 #[test]
+fn clients_give_the_router_no_orders() {
+    let path = Path::new();
+    let request = Request::get("/a")
+        .header("x-envoy-max-retries", "9")
+        .header("x-envoy-peer-metadata", "mesh")
+        .header("x-envoy-upstream-rq-timeout-ms", "1");
+    let front = path.front.stream(request);
+    front.request_headers(true);
+    let left = |name| front.request_header(name).len();
+    assert_eq!(left("x-envoy-max-retries"), 0);
+    assert_eq!(left("x-envoy-upstream-rq-timeout-ms"), 0);
+    assert_eq!(left("x-envoy-peer-metadata"), 1);
+}
+
+#[test]
 fn what_http_2_has_no_form_for_stays_in_front() {
     let path = Path::new();
-    let request = Request::post("/a").authority("");
-    let front = path.front.stream(request);
+    let front = path.front.stream(Request::post("/a").authority(""));
     front.request_headers(false);
     assert_eq!(front.request_header(":authority"), [b"-"]);
+    let _behind = path.route(&front);
+    assert_eq!(taken(), [found("/a!")]);
     front.request_trailers(&[("host", "x"), ("x-sum", "1"), ("content-length", "7")]);
     assert_eq!(front.request_trailer_names(), ["x-sum"]);
 }

@@ -222,6 +222,11 @@ callbacks! {
         world().stream(filter).set_header(kind, text(key).to_lowercase(), bytes(value))
     }
 
+    "envoy_dynamic_module_callback_http_clear_route_cache"
+    fn http_clear_route_cache(filter: *mut HttpFilter) {
+        world().stream(filter).clear_route();
+    }
+
     "envoy_dynamic_module_callback_http_get_body_size"
     fn http_get_body_size(filter: *mut HttpFilter, kind: HttpBodyType) -> usize {
         world().stream(filter).body(kind, |chunks| chunks.iter().map(Vec::len).sum())

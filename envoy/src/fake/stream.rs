@@ -245,6 +245,11 @@ impl Stream {
         names.collect()
     }
 
+    /// Whether the module has had the route chosen anew.
+    pub fn is_rerouted(&self) -> bool {
+        self.state.rerouted.get()
+    }
+
     /// What the module has set as dynamic metadata.
     pub fn dynamic_metadata(&self, namespace: &str, key: &str) -> Option<String> {
         let metadata = self.state.metadata.borrow();

@@ -47,6 +47,8 @@ pub(super) struct StreamState {
     pub(super) go_away: Cell<Option<bool>>,
     /// By namespace and key.
     pub(super) metadata: RefCell<HashMap<(String, String), String>>,
+    /// The route was chosen anew.
+    pub(super) rerouted: Cell<bool>,
 }
 
 impl StreamState {
@@ -76,6 +78,7 @@ impl StreamState {
             above: Cell::new(0),
             go_away: Cell::new(None),
             metadata: RefCell::default(),
+            rerouted: Cell::default(),
         });
         world
             .streams
@@ -154,6 +157,11 @@ impl StreamState {
     pub(super) fn filter_state(&self, key: &str) -> Option<&[u8]> {
         let value = self.request.filter_state.get(key);
         value.filter(|_| !self.is_torn_down()).map(String::as_bytes)
+    }
+
+    pub(super) fn clear_route(&self) {
+        self.assert_changeable();
+        self.rerouted.set(true);
     }
 
     pub(super) fn set_metadata(&self, namespace: String, key: String, value: String) {

@@ -21,6 +21,12 @@ impl EnvoyFilter<'_> {
         }
     }
 
+    /// Has Envoy choose the route anew, by what is set now. Routes can match headers and dynamic metadata.
+    pub fn clear_route_cache(&mut self) {
+        // SAFETY: the filter is live while it is lent. What `&self` lends out is none of the route's.
+        unsafe { sys::http_clear_route_cache(self.raw()) };
+    }
+
     /// The filter state `key`, of the stream or else of its connection, if it is a string.
     #[inline]
     pub fn filter_state(&self, key: &str) -> Option<&[u8]> {

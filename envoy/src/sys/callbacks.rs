@@ -138,6 +138,9 @@ unsafe extern "C" {
         value: ModuleBuffer,
     ) -> bool;
 
+    #[link_name = "envoy_dynamic_module_callback_http_clear_route_cache"]
+    pub(crate) fn http_clear_route_cache(filter: *mut HttpFilter);
+
     #[link_name = "envoy_dynamic_module_callback_http_get_body_size"]
     pub(crate) fn http_get_body_size(filter: *mut HttpFilter, kind: HttpBodyType) -> usize;
 

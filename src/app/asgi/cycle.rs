@@ -59,6 +59,7 @@ impl Cycle {
                     Inbound::Room(_, bytes) => http::Event::Room(bytes),
                     Inbound::File(_, read) => http::Event::File(*read),
                     Inbound::Disconnect(_) => http::Event::Disconnect,
+                    Inbound::GivenUp(_) => http::Event::GivenUp,
                     _ => return Ok(()),
                 };
                 cycle.get().feed(py, event)
@@ -68,12 +69,20 @@ impl Cycle {
                     Inbound::Message(_, payload) => websocket::Event::Message(payload),
                     Inbound::Room(_, bytes) => websocket::Event::Room(bytes),
                     Inbound::Closed { code, reason, .. } => websocket::Event::Closed(code, reason),
-                    Inbound::Disconnect(_) => websocket::Event::Disconnect,
+                    Inbound::Disconnect(_) | Inbound::GivenUp(_) => websocket::Event::Disconnect,
                     Inbound::CloseWebSockets => websocket::Event::Shutdown,
                     _ => return Ok(()),
                 };
                 cycle.get().feed(py, event)
             }
+        }
+    }
+
+    /// Whether the application waits in `receive`.
+    pub(crate) fn listens(&self) -> bool {
+        match self {
+            Self::Http(cycle) => cycle.get().listens(),
+            Self::WebSocket(cycle) => cycle.get().listens(),
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct HttpCycle {
 
 struct State {
     disconnected: bool,
+    /// It was Envoy's will.
+    given_up: bool,
     // Request body
     pieces: VecDeque<Vec<u8>>,
     /// `pieces` holds the rest of the body.
@@ -81,6 +83,8 @@ pub(crate) enum Event {
     File(FileRead),
     /// The stream is gone.
     Disconnect,
+    /// So it is, by Envoy's will.
+    GivenUp,
 }
 
 impl HttpCycle {
@@ -105,6 +109,7 @@ impl HttpCycle {
         };
         let state = State {
             disconnected: false,
+            given_up: false,
             pieces,
             body_complete: complete,
             body_received: false,
@@ -162,8 +167,9 @@ impl HttpCycle {
                         senders = std::mem::take(&mut state.senders);
                     }
                 }
-                Event::Disconnect => {
+                Event::Disconnect | Event::GivenUp => {
                     state.disconnected = true;
+                    state.given_up = matches!(event, Event::GivenUp);
                     state.pieces.clear();
                     state.transfer = None;
                     receivers = std::mem::take(&mut state.receivers);
@@ -183,6 +189,11 @@ impl HttpCycle {
         woken
     }
 
+    /// Whether the application waits in `receive`.
+    pub(crate) fn listens(&self) -> bool {
+        !self.state.lock().receivers.is_empty()
+    }
+
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
         let (waiters, progress) = {
@@ -191,6 +202,7 @@ impl HttpCycle {
                 begun: state.response.is_begun(),
                 complete: state.response.is_complete(),
                 disconnected: state.disconnected,
+                given_up: state.given_up,
             };
             // For whoever still holds `send`: its messages have nowhere to go.
             state.disconnected = true;

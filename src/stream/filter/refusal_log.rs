@@ -52,7 +52,15 @@ impl Filter {
             log::info!("{left_out} more were refused");
         }
         // Once more: who needs it as a rule is the loop, which may have it by now.
-        let (head, _) = request::read_head(envoy, &self.streams.rules, true);
+        let read = |envoy: &EnvoyFilter<'_>| request::read_head(envoy, &self.streams.rules, true);
+        let read = match self.under_way.get() {
+            Some(under_way) => under_way.front().read(envoy, read),
+            None => Some(read(envoy)),
+        };
+        // Without a first stream there is no client.
+        let Some((head, _)) = read else {
+            return;
+        };
         let name = head.name();
         let name = match head.method.is_empty() {
             true => "no head",
@@ -77,10 +85,16 @@ impl Filter {
         let status = status.filter(|_| !self.response.get().started);
         if faulty || status.is_some_and(|status| status >= 400) {
             let reason = envoy.attribute_bytes(AttributeId::ResponseCodeDetails);
+            if reason == Some(BY_UPSTREAM) {
+                return;
+            }
             self.log_refusal(envoy, status, reason.unwrap_or_default());
         }
     }
 }
+
+/// Envoy's details of a response that came through its router: the application's, or logged behind it.
+const BY_UPSTREAM: &[u8] = b"via_upstream";
 
 /// Envoy's flag `DPE` among those of a response: the request breaks the protocol.
 const PROTOCOL_ERROR: u64 = 1 << 18;

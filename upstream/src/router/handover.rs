@@ -15,43 +15,57 @@ pub const NUMBER: &str = "x-aiovoy-exchange";
 /// - An entry is there from the front's request headers to its end, so that a retry or a mirrored
 ///   request, which brings the same number, finds it, too.
 /// - A number is never given twice, so one that comes late finds nothing.
-pub struct Handover<H> {
+#[derive(Default)]
+pub struct Handover {
     last: Cell<u64>,
-    under_way: RefCell<FxHashMap<u64, Rc<UnderWay<H>>>>,
+    under_way: RefCell<FxHashMap<u64, Rc<UnderWay>>>,
 }
 
-struct UnderWay<H> {
+/// A request on its way, as its second stream knows it.
+pub struct UnderWay {
     front: FilterRef,
-    /// Until the first who comes for it.
-    head: RefCell<Option<H>>,
+    authority_is_empty: bool,
+    by_envoy: Cell<bool>,
 }
 
-/// What the second stream of a request gets.
-pub struct HandedOver<H> {
-    /// The first stream, which is that of the client's connection.
-    pub front: FilterRef,
-    /// What it has read. A retry gets none, and reads it from the first stream itself.
-    pub head: Option<H>,
+/// Why a stream gets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The first stream is over: its client has gone, or was answered.
+    Over,
+    /// It brings no number that was given.
+    Unknown,
 }
 
-impl<H> Default for Handover<H> {
-    fn default() -> Self {
-        Self {
-            last: Cell::default(),
-            under_way: RefCell::default(),
-        }
+impl UnderWay {
+    /// The first stream, which is that of the client's connection, with the request as the router has
+    /// sent it on.
+    pub fn front(&self) -> &FilterRef {
+        &self.front
+    }
+
+    /// Whether the client has sent an empty `:authority`, in whose place another one stands.
+    pub fn authority_is_empty(&self) -> bool {
+        self.authority_is_empty
+    }
+
+    /// Whether a second stream that is cut off was so by Envoy's own will, and not by the client's:
+    /// time was up, or the router tries again.
+    pub fn is_given_up(&self) -> bool {
+        self.by_envoy.get()
     }
 }
 
-impl<H> Handover<H> {
-    /// Hands `head` over to the second stream of this request. Returns the number, under which it is
+impl Handover {
+    /// Hands the request over to the second stream. Returns the number, under which it is
     /// [forgotten](Self::forget) at the end.
-    pub fn hand_over(&self, envoy: &mut EnvoyFilter<'_>, head: H) -> u64 {
+    pub(super) fn hand_over(&self, envoy: &mut EnvoyFilter<'_>, authority_is_empty: bool) -> u64 {
         let number = self.last.get() + 1;
         self.last.set(number);
         let under_way = UnderWay {
             front: envoy.filter_ref(),
-            head: RefCell::new(Some(head)),
+            authority_is_empty,
+            by_envoy: Cell::new(true),
         };
         self.under_way
             .borrow_mut()
@@ -60,24 +74,29 @@ impl<H> Handover<H> {
         number
     }
 
-    /// What was handed over to this stream; `None` if it brings no number of a request that is under
-    /// way.
-    pub fn take(&self, envoy: &EnvoyFilter<'_>) -> Option<HandedOver<H>> {
-        let number = envoy.request_header(NUMBER)?;
-        let number = str::from_utf8(number).ok()?.parse().ok()?;
-        let under_way = self.under_way.borrow().get(&number).cloned()?;
-        let head = under_way.head.take();
-        Some(HandedOver {
-            front: under_way.front.clone(),
-            head,
-        })
+    /// What was handed over to this stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`], if it brings no number of a request that is under way.
+    pub fn take(&self, envoy: &EnvoyFilter<'_>) -> Result<Rc<UnderWay>, Lost> {
+        let number = envoy.request_header(NUMBER);
+        let number = number.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+        let number: u64 = number.ok_or(Lost::Unknown)?;
+        match self.under_way.borrow().get(&number) {
+            Some(under_way) => Ok(under_way.clone()),
+            None if (1..=self.last.get()).contains(&number) => Err(Lost::Over),
+            None => Err(Lost::Unknown),
+        }
     }
 
-    /// The first stream of this request is over.
-    pub fn forget(&self, number: u64) {
+    /// The first stream of this request is over, `by_envoy` if it was Envoy that has given it up.
+    pub(super) fn forget(&self, number: u64, by_envoy: bool) {
         // Dropped outside the borrow.
         let forgotten = self.under_way.borrow_mut().remove(&number);
-        drop(forgotten);
+        if let Some(under_way) = forgotten {
+            under_way.by_envoy.set(by_envoy);
+        }
     }
 
     /// How many requests are under way.

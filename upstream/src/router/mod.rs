@@ -6,14 +6,14 @@
 //! ```text
 //! client ──▶ listener ──▶ Front ──▶ router ──▶ cluster ──▶ internal listener ──▶ the bridge's filter
 //!                           │                                                        ▲
-//!                           └────────── Handover: what the first has read ───────────┘
+//!                           └────────── Handover: the way back to it ────────────────┘
 //! ```
 //!
 //! The second chain sees another connection, one of Envoy's to itself, and another HTTP version. So
-//! the [`Front`] reads the request where it is the client's, lets it in or not, and hands over what
-//! it has read under a number, which goes along in a header. The second chain takes it by that
-//! number, and with it the way back to the first stream, for all that concerns the client's
-//! connection.
+//! the [`Front`] lets the request in or answers it, where it is the client's, and hands it over under
+//! a number, which goes along in a header. By that number the second chain finds the first stream. It
+//! reads the request there, where the router has it, too: with what that has put in or rewritten. All
+//! that concerns the client's connection goes by the first stream as well.
 //!
 //! An internal listener has no address outside the process, so nobody else brings a number; what a
 //! client sends under that name is replaced.
@@ -22,4 +22,4 @@ mod front;
 mod handover;
 
 pub use front::{Front, Gate};
-pub use handover::{HandedOver, Handover, NUMBER};
+pub use handover::{Handover, Lost, NUMBER, UnderWay};

@@ -137,6 +137,11 @@ impl WebSocketCycle {
         waiters.wake(py)
     }
 
+    /// Whether the application waits in `receive`.
+    pub(crate) fn listens(&self) -> bool {
+        !self.state.lock().receivers.is_empty()
+    }
+
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
         let (waiters, progress) = {
