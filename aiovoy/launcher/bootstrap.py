@@ -43,7 +43,7 @@ def bootstrap(
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, ssl_port, admin, python)),
         listeners="".join(_listeners(config, host, port, ssl_port, secrets, access_log)),
-        clusters=_template("router_cluster.yaml") if _routed(config) else "",
+        clusters=_cluster(config) if _routed(config) else "",
         extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
 
@@ -145,6 +145,30 @@ def _behind(config: Config) -> str:
     return _fill("router_behind.yaml", header_count=count)
 
 
+def _cluster(config: Config) -> str:
+    """The application as the router's upstream."""
+    requests, pending = config.router_max_requests, config.router_max_pending_requests
+    # A queue is what a full connection leaves: the breaker for requests would refuse at once.
+    queue = pending is not None
+    return _fill(
+        "router_cluster.yaml",
+        streams=_quote(requests if queue else 2**31 - 1),
+        max_connections=_quote(1 if queue else 2**32 - 1),
+        max_pending_requests=_quote(pending if queue else 2**32 - 1),
+        max_requests=_quote(2**32 - 1 if queue or requests is None else requests),
+    )
+
+
+def _route(config: Config) -> str:
+    """What the router does with requests."""
+    retries = config.router_retries
+    return _fill(
+        "router_routing.yaml",
+        timeout=_duration(config.router_timeout or 0),
+        retries=_fill("router_retries.yaml", retries=_quote(retries)) if retries is not None else "",
+    )
+
+
 def _tcp(config: Config, host: str, port: int | None) -> str:
     user_timeout = ""
     if config.timeout_idle:
@@ -178,7 +202,7 @@ def _listener(
         client_certificate=_template("client_certificate.yaml") if transport_socket and config.authorities else "",
         request_id=_template("request_id.yaml") if config.request_id else "generate_request_id: false",
         access_log=access_log,
-        routing=_template(f"{config.response_path}_routing.yaml"),
+        routing=_route(config) if _routed(config) else _template("direct_routing.yaml"),
     )
     return _fill(
         "listener.yaml",

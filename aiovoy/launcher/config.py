@@ -49,6 +49,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "ws_ping_interval": (0, _LONGEST),
     "ws_ping_timeout": (0, _LONGEST),
     "limit_connections": (1, 2**63 - 1),
+    "router_max_requests": (1, 2**31 - 1),
+    "router_max_pending_requests": (1, 2**32 - 1),
+    "router_timeout": (1e-9, _LONGEST),
+    "router_retries": (1, 2**32 - 1),
     "http2_max_concurrent_streams": (1, 2**31 - 1),
     "timeout_request_headers": (0, _LONGEST),
     "timeout_idle": (0, _LONGEST),
@@ -87,6 +91,18 @@ class Config:
 
     response_path: ResponsePath = "direct"
     """Whether the application answers in Envoy's filter chain, or behind Envoy's router, as an upstream."""
+
+    router_max_requests: int | None = None
+    """Requests that the router has in the application; one more is answered with 503, or waits."""
+
+    router_max_pending_requests: int | None = None
+    """Requests that wait in the router for one of `router_max_requests` to end; one more is answered with 503."""
+
+    router_timeout: float | None = None
+    """Seconds that a response may take, with the time that its request has waited, to its very end; else 504."""
+
+    router_retries: int | None = None
+    """How often a request that may be repeated is tried again if it is answered with 503, or not at all."""
 
     ws: Ws = "auto"
     """Whether WebSockets are served; without, a handshake is a request like others."""
@@ -223,7 +239,15 @@ class Config:
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
         if self.app_dir is not None and Path(self.app_dir).is_file() and not zipfile.is_zipfile(self.app_dir):
             raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
+        self._check_router()
         self._check_tls()
+
+    def _check_router(self) -> None:
+        for name in RANGES:
+            if name.startswith("router_") and getattr(self, name) is not None and self.response_path != "router":
+                raise ConfigError(f"`{name}` needs `response_path` of `router`, got `{self.response_path}`")
+        if self.router_max_pending_requests is not None and self.router_max_requests is None:
+            raise ConfigError("`router_max_pending_requests` needs `router_max_requests`")
 
     def _check_apps(self) -> None:
         if self.app or not self.mount:

@@ -357,11 +357,6 @@ impl Filter {
                 return None;
             }
         };
-        if handshake.is_some() && self.streams.process.in_flight.draining() {
-            self.close_connection(envoy);
-            self.turn_away(envoy, Refusal::STOPPING);
-            return None;
-        }
         Some(Admitted { head, handshake })
     }
 
@@ -421,6 +416,10 @@ impl Filter {
     fn begin(&self, envoy: &mut EnvoyFilter<'_>, admitted: Admitted, complete: bool) {
         let (Admitted { head, handshake }, rules) = (admitted, &self.streams.rules);
         let in_flight = &self.streams.process.in_flight;
+        if handshake.is_some() && in_flight.draining() {
+            self.close_connection(envoy);
+            return self.turn_away(envoy, Refusal::STOPPING);
+        }
         if !in_flight.arrive(rules.limit_concurrency) {
             return self.turn_away(envoy, Refusal::BUSY);
         }
