@@ -7,10 +7,12 @@ use std::cell::Cell;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use envoy::AttributeId;
 use envoy::Module;
 use envoy::fake::{self, Stream};
 use rustc_hash::FxHashMap;
 use tokio::runtime::{Builder, Runtime};
+use upstream::router::NUMBER;
 
 use crate::Bridge;
 use crate::config::Config;
@@ -24,6 +26,9 @@ use crate::stream;
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
 pub(crate) struct EnvoyThread {
     config: fake::FilterConfig,
+    /// Those in front of the router and behind it.
+    front: fake::FilterConfig,
+    behind: fake::FilterConfig,
     envoy: fake::Envoy,
     process: Arc<Process>,
 }
@@ -131,9 +136,14 @@ impl EnvoyThread {
         assert!(!STARTED.replace(true), "a second Envoy of one thread");
         let builder = fake::Envoy::builder().worker_index(index);
         let envoy = builder.load(module).expect("the module loads");
-        let config = envoy.http_filter_config("aiovoy", b"");
+        let config = |name| {
+            let config = envoy.http_filter_config(name, b"");
+            config.expect("the module takes its configuration")
+        };
         Self {
-            config: config.expect("the module takes its configuration"),
+            config: config("aiovoy"),
+            front: config("aiovoy_front"),
+            behind: config("aiovoy_behind"),
             envoy,
             process,
         }
@@ -142,6 +152,23 @@ impl EnvoyThread {
     /// Begins a stream, of which no hook has run yet.
     pub(crate) fn stream(&self, request: fake::Request) -> Stream {
         self.config.stream(request)
+    }
+
+    /// The same in front of a router.
+    pub(crate) fn front(&self, request: fake::Request) -> Stream {
+        self.front.stream(request)
+    }
+
+    /// The same behind it.
+    pub(crate) fn behind(&self, request: fake::Request) -> Stream {
+        self.behind.stream(request)
+    }
+
+    /// What a router makes of a stream in front of it: one behind it, over a connection of Envoy's own.
+    pub(crate) fn route(&self, front: &Stream) -> Stream {
+        let number = &front.request_header(NUMBER)[0];
+        let request = fake::Request::get("/").header(NUMBER, number);
+        self.behind(request.attribute(AttributeId::RequestProtocol, "HTTP/2"))
     }
 
     /// A request without a body.
@@ -177,6 +204,11 @@ impl EnvoyThread {
     /// What a graceful shutdown would wait for.
     pub(crate) fn in_flight(&self) -> usize {
         self.process.in_flight.count()
+    }
+
+    /// How many streams there are, and how many requests are under way through the router.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        stream::Streams::of_thread(&self.process, 0).counts()
     }
 
     /// The server is stopping.

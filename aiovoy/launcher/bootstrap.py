@@ -204,9 +204,13 @@ def _listener(
         access_log=access_log,
         routing=_route(config) if _routed(config) else _template("direct_routing.yaml"),
     )
+    # On QUIC a connection holds what all its streams have for the client: one that nobody reads is not to hold up others.
+    limit = _streams(config, 24 * 2**20)["connection_window"] if udp else "262144"
     return _fill(
         "listener.yaml",
         name=name,
+        buffer_limit=limit,
+        buffer_note="of all streams" if udp else "as much of a body waits for the application or for the client",
         place=place,
         proxy_protocol=proxy_protocol if config.proxy_protocol and not udp else "",
         tls_cipher=_template("tls_cipher.yaml") if transport_socket else "",

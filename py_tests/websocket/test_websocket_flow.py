@@ -293,6 +293,9 @@ async def test_stalled_websocket_does_not_delay_its_siblings(
         sibling = await dial(connection, "/echo_slowly")
         await sibling.send(b"y" * 300_000)
         assert await sibling.receive() == b"y" * 300_000
+        other = await dial(connection, f"/sends_much/{2 * MEGABYTE}/{PIECE}?{key}y")
+        for _ in range(2 * MEGABYTE // PIECE):
+            assert len(await other.receive()) == PIECE
         assert (await connection.get("/notes")).status == 200
     path.touch()
     await unread.leave()

@@ -30,3 +30,5 @@ pub(crate) use filter::{FilterConfig, Place};
 
 #[cfg(test)]
 pub(crate) use clock::advance;
+#[cfg(test)]
+pub(crate) use streams::Streams;

@@ -123,6 +123,12 @@ impl Streams {
         }
     }
 
+    /// How many streams there are, and how many requests are under way through the router.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.live.borrow().iter().count(), self.handover.len())
+    }
+
     /// Adds the stream of `filter`.
     pub(crate) fn add(&self, filter: impl FnOnce(ExchangeId) -> Rc<Filter>) -> Rc<Filter> {
         let mut added = None;

@@ -6,4 +6,5 @@ mod limits;
 mod refusal_log;
 mod request_body;
 mod response;
+mod router;
 mod websocket;
