@@ -248,7 +248,10 @@ impl StreamState {
     }
 
     pub(super) fn send_response_headers(&self, headers: Fields, end_of_stream: bool) {
-        self.assert_changeable();
+        // A head alone is sent on another connection, as `FilterRef::begin_response` does.
+        if end_of_stream {
+            self.assert_changeable();
+        }
         if self.is_sendable() {
             self.response.borrow_mut().heads.push(headers);
             self.end(end_of_stream);

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::ptr;
 use std::rc::Rc;
 
+use super::headers::Header;
 use super::scheduler::Scheduler;
 use crate::hooks;
 use crate::sys;
@@ -139,6 +140,33 @@ impl FilterRef {
         // is not `Send`. `current` is borrowed until `act` has returned.
         let mut envoy = unsafe { EnvoyFilter::new(raw, &stream) };
         hooks::catch_ending("FilterRef::with", &mut envoy, act)
+    }
+
+    /// Begins this stream's response with a head of `status` and nothing else, if none has begun, from a
+    /// hook of another connection's stream that may only read. For Envoy the request is then one that
+    /// was answered, however the stream ends.
+    ///
+    /// `current` is what the running hook was lent.
+    ///
+    /// # Panics
+    ///
+    /// If `current` is of this very stream.
+    pub fn begin_response(&self, current: &EnvoyFilter<'_>, status: u16) {
+        assert!(
+            !Rc::ptr_eq(&self.stream, current.stream),
+            "the stream's own hook"
+        );
+        let raw = self.stream.raw.get();
+        if raw.is_null() || !matches!(self.stream.progress(), Progress::Idle | Progress::Interim) {
+            return;
+        }
+        let status = status.to_string();
+        let head = [Header::new(b":status", status.as_bytes())];
+        // SAFETY: `raw` is live, as in `with`. A head ends nothing: it goes into the write buffer of a
+        // connection that is not the one in the midst of whose work the hook runs. No bytes that
+        // could be held are freed by that.
+        let mut envoy = unsafe { EnvoyFilter::new(raw, &self.stream) };
+        envoy.send_response_headers(&head, false);
     }
 
     /// Lends the stream's filter to `act` for reading, from any hook; `None` if the stream was
