@@ -62,6 +62,9 @@ pub(crate) struct Config {
     /// Requests in the application above which more are refused.
     #[serde(default, deserialize_with = "whole")]
     pub limit_concurrency: Option<u64>,
+    /// Requests that may be under way through the router, for each Envoy worker.
+    #[serde(default, deserialize_with = "whole")]
+    pub limit_router_requests: Option<u64>,
     /// Seconds that the application waits for a client that does not send the body that is asked
     /// for, before there is a response, or does not take the response; 0 is for ever.
     #[serde(default = "default_idle", deserialize_with = "seconds")]

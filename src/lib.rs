@@ -13,6 +13,8 @@
 //! - [`config`], no thread: the settings
 //! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
 //!
+//! The path through Envoy's router is the crate `upstream`, which [`stream`] alone knows.
+//!
 //! ```text
 //!            this file
 //!       ┌────────┴────────┐

@@ -97,6 +97,7 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "limit_request_header_count": config.limit_request_header_count,
         "limit_request_body": config.limit_request_body,
         "limit_concurrency": config.limit_concurrency,
+        "limit_router_requests": _queue(config),
         "ws_max_size": config.ws_max_size,
         "ws_max_queue": config.ws_max_queue,
         "ws_ping_interval": _number(config.ws_ping_interval),
@@ -147,16 +148,22 @@ def _behind(config: Config) -> str:
 
 def _cluster(config: Config) -> str:
     """The application as the router's upstream."""
-    requests, pending = config.router_max_requests, config.router_max_pending_requests
-    # A queue is what a full connection leaves: the breaker for requests would refuse at once.
-    queue = pending is not None
+    requests = config.router_max_requests
+    # What a connection has no room for waits, which the circuit breaker for requests does not let it. How many wait,
+    # the bridge counts: to Envoy those, too, wait that come before its connection is there.
+    queues = _queue(config) is not None
     return _fill(
         "router_cluster.yaml",
-        streams=_quote(requests if queue else 2**31 - 1),
-        max_connections=_quote(1 if queue else 2**32 - 1),
-        max_pending_requests=_quote(pending if queue else 2**32 - 1),
-        max_requests=_quote(2**32 - 1 if queue or requests is None else requests),
+        streams=_quote(requests if queues else 2**31 - 1),
+        max_connections=_quote(1 if queues else 2**32 - 1),
+        max_requests=_quote(2**32 - 1 if queues or requests is None else requests),
     )
+
+
+def _queue(config: Config) -> int | None:
+    """The requests that a worker has under way through the router, with those that wait there, if so many may."""
+    requests, pending = config.router_max_requests, config.router_max_pending_requests
+    return None if requests is None or pending is None else requests + pending
 
 
 def _route(config: Config) -> str:
@@ -204,7 +211,7 @@ def _listener(
         access_log=access_log,
         routing=_route(config) if _routed(config) else _template("direct_routing.yaml"),
     )
-    # On QUIC a connection holds what all its streams have for the client: one that nobody reads is not to hold up others.
+    # On QUIC a connection holds what all its streams have for the client. One that nobody reads must not stop others.
     limit = _streams(config, 24 * 2**20)["connection_window"] if udp else "262144"
     return _fill(
         "listener.yaml",

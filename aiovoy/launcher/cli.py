@@ -190,7 +190,7 @@ def _forget_output() -> None:
 )
 @_count("--router-max-requests", metavar="NUMBER", help="Most requests in the application; else 503, or they wait.")
 @_count("--router-max-pending-requests", metavar="NUMBER", help="Most requests that wait for it; else 503.")
-@_seconds("--router-timeout", help="How long a request and its response may take; else 504.")
+@_seconds("--router-timeout", help="How long a response may take, with the wait for a place; else 504.")
 @_count("--router-retries", metavar="NUMBER", help="How often to repeat what is answered with 503, if it may be.")
 @_option("--loop", type=click.Choice(LOOPS), show_default="uvloop", help="Event loop.")
 @_option("--lifespan", type=click.Choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")

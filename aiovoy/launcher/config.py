@@ -99,7 +99,7 @@ class Config:
     """Requests that wait in the router for one of `router_max_requests` to end; one more is answered with 503."""
 
     router_timeout: float | None = None
-    """Seconds that a response may take, with the time that its request has waited, to its very end; else 504."""
+    """Seconds from the end of a request to the end of its response, with the time that it has waited; else 504."""
 
     router_retries: int | None = None
     """How often a request that may be repeated is tried again if it is answered with 503, or not at all."""

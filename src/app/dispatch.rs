@@ -307,7 +307,8 @@ impl Dispatcher {
             cancel(py, task)?;
         }
         let overdue = slf.getattr(intern!(py, "cancel_overdue"))?;
-        let seconds = LEAVES_WITHIN.as_secs_f64();
+        // A little later, since loops round.
+        let seconds = LEAVES_WITHIN.as_secs_f64() + 0.05;
         this.call_later.call1(py, (seconds, overdue)).map(drop)
     }
 

@@ -12,7 +12,7 @@ use envoy::{
     HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
 };
 use smallvec::SmallVec;
-use upstream::router::{Front, Gate, Lost, UnderWay};
+use upstream::router::{Front, Gate, Lost, Second, UnderWay};
 
 use super::clock::Instant;
 use super::refusal::Refusal;
@@ -35,8 +35,8 @@ mod end;
 mod refusal_log;
 mod websocket;
 
-/// One filter chain's configuration: it has none of its own, since the application and its
-/// event loops are one per process.
+/// One filter chain's configuration: where its filters stand. All else is the process's, since the
+/// application and its event loops are.
 pub(crate) struct FilterConfig {
     process: Arc<Process>,
     place: Place,
@@ -85,6 +85,8 @@ impl HttpFilterConfig for FilterConfig {
                 waiting: RefCell::default(),
                 posted: Cell::default(),
                 version: Cell::default(),
+                given_up: Cell::default(),
+                closes: Cell::default(),
                 held_end: RefCell::default(),
                 tls: Cell::default(),
                 request: Cell::default(),
@@ -119,6 +121,10 @@ pub(crate) struct Filter {
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
     version: Cell<HttpVersion>,
+    /// The loop has been told that Envoy has given the stream up, and is to hear no more of it.
+    given_up: Cell<bool>,
+    /// The client's connection is to close, but not in this hook.
+    closes: Cell<bool>,
     /// The end of a response that waits for the end of its request.
     held_end: RefCell<Option<HeldEnd>>,
     /// The connection is encrypted; known only if `alt_svc` asks for it.
@@ -182,6 +188,9 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
+        if self.given_up.get() {
+            return DataStatus::StopIterationNoBuffer;
+        }
         let mut body = self.request.get();
         body.ended |= end_of_stream;
         let mut length = envoy.received_request_body_len();
@@ -228,6 +237,9 @@ impl HttpFilter for Filter {
     }
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
+        if self.given_up.get() {
+            return TrailersStatus::StopIteration;
+        }
         if self.held_end.borrow().is_some() {
             self.release_end(envoy);
             return TrailersStatus::StopIteration;
@@ -272,7 +284,7 @@ impl HttpFilter for Filter {
         // Behind the router neither is ours to tell.
         let tells = cut && self.place != Place::Behind;
         if tells {
-            self.log_end(envoy);
+            self.log_end(envoy, self.response.get().started);
         }
         if !self.posted.replace(false) {
             // It was refused; or Envoy or a filter before ours ended it before we saw it.
@@ -286,12 +298,10 @@ impl HttpFilter for Filter {
         // A request that came is a call of the application, also if its client is gone already.
         let request = self.take_request();
         let request = request.map(|request| Inbound::Start(self.id, request));
+        let cut = cut && !self.given_up.get();
         let socket = self.websocket.get().filter(|_| cut);
         let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
-        let disconnect = cut.then(|| match self.is_given_up(envoy) {
-            true => Inbound::GivenUp(self.id),
-            false => Inbound::Disconnect(self.id),
-        });
+        let disconnect = cut.then(|| self.cut_off(envoy));
         // It may be sending right now: nothing more is reported.
         self.end_response();
         self.streams.remove(
@@ -308,22 +318,33 @@ impl Gate for Filter {
         if self.let_in(envoy, end_of_stream).is_none() {
             return false;
         }
+        let limit = self.streams.rules.limit_router_requests;
+        if limit.is_some_and(|limit| self.streams.handover.len() as u64 >= limit) {
+            self.turn_away(envoy, Refusal::ROUTER_FULL);
+            return false;
+        }
         let in_flight = &self.streams.process.in_flight;
         in_flight.begin_stream();
         if in_flight.draining() {
-            self.close_connection(envoy);
             // A route can have what comes now go to another cluster.
             envoy.set_dynamic_metadata("aiovoy", "draining", "true");
             envoy.clear_route_cache();
+            // Now it would keep the request from going on.
+            self.closes.set(true);
+            self.streams.ensure_leader(envoy, self.id);
+            self.streams.resume(self.id);
         }
         true
     }
 
-    fn passed(&self, envoy: &EnvoyFilter<'_>) -> bool {
-        self.log_end(envoy);
+    fn is_given_up(&self, envoy: &EnvoyFilter<'_>) -> bool {
+        is_timed_out(envoy)
+    }
+
+    fn passed(&self, envoy: &EnvoyFilter<'_>, under_way: &UnderWay) {
+        self.log_end(envoy, under_way.is_answered());
         self.streams.remove(envoy, self.id, []);
         self.streams.process.in_flight.complete_stream();
-        is_timed_out(envoy)
     }
 }
 
@@ -350,14 +371,18 @@ impl Filter {
             }
             return None;
         }
-        let handshake = match websocket::read_handshake(&head).transpose() {
-            Ok(handshake) => handshake,
+        self.with_handshake(envoy, head)
+    }
+
+    /// Reads the handshake in `head`, if there is one. `None` if it is wrong: then it has been answered.
+    fn with_handshake(&self, envoy: &mut EnvoyFilter<'_>, head: RequestHead) -> Option<Admitted> {
+        match websocket::read_handshake(&head).transpose() {
+            Ok(handshake) => Some(Admitted { head, handshake }),
             Err(refusal) => {
                 self.refuse_handshake(envoy, &refusal);
-                return None;
+                None
             }
-        };
-        Some(Admitted { head, handshake })
+        }
     }
 
     /// Reads a request behind the router, as that has sent it on, which was let in before it. `None` if
@@ -371,10 +396,14 @@ impl Filter {
             }
             Err(Lost::Over) => {
                 self.end_response();
-                envoy.reset_stream(ResetReason::LocalReset, "aiovoy_client_gone");
+                envoy.send_response(CLIENT_GONE.into(), &[], b"", "aiovoy_client_gone");
                 return None;
             }
         };
+        if let Some(own) = self.streams.get(self.id) {
+            let own = Rc::downgrade(&own);
+            under_way.tell(own);
+        }
         let read =
             |front: &EnvoyFilter<'_>| request::read_head(front, &self.streams.rules, end_of_stream);
         let read = under_way.front().read(envoy, read);
@@ -388,16 +417,23 @@ impl Filter {
             self.turn_away(envoy, Refusal::NOT_FOUND);
             return None;
         }
-        let handshake = websocket::read_handshake(&head).transpose();
-        let handshake = handshake.expect("it was let in");
-        Some(Admitted { head, handshake })
+        if self.streams.rules.limits_body(under_way.body()) {
+            self.turn_away(envoy, Refusal::BODY);
+            return None;
+        }
+        self.with_handshake(envoy, head)
     }
 
-    /// Whether it was Envoy's will, and not the client's, that the stream is cut off.
-    fn is_given_up(&self, envoy: &EnvoyFilter<'_>) -> bool {
-        let given_up = |under_way: &Rc<UnderWay>| under_way.is_given_up();
-        let under_way = self.under_way.get();
-        under_way.map_or_else(|| is_timed_out(envoy), given_up)
+    /// What the loop is told of a stream that is cut off: whether it was Envoy's will, or the client's.
+    fn cut_off(&self, envoy: &EnvoyFilter<'_>) -> Inbound {
+        let given_up = match self.under_way.get() {
+            Some(under_way) => under_way.is_given_up(),
+            None => is_timed_out(envoy),
+        };
+        match given_up {
+            true => Inbound::GivenUp(self.id),
+            false => Inbound::Disconnect(self.id),
+        }
     }
 
     /// Keeps what of the head bears on the rest of the stream.
@@ -450,8 +486,8 @@ impl Filter {
 
     /// Does what the loop asks for.
     pub(crate) fn deliver(&self, current: &mut EnvoyFilter<'_>, message: Outbound) {
-        if self.response.get().ended {
-            // Sent before the loop has heard of an answer in the application's place.
+        if self.response.get().ended || self.is_over_in_front() {
+            // Sent before the loop has heard of an answer in the application's place, or of the end.
             return;
         }
         self.envoy.with(current, |envoy| match message {
@@ -479,9 +515,7 @@ impl Filter {
     }
 
     fn send_head(&self, envoy: &mut EnvoyFilter<'_>, head: &ResponseHead, body: &[u8], end: bool) {
-        let mut response = self.response.get();
-        response.started = true;
-        self.response.set(response);
+        self.start_response();
         // On HTTP/2 and 3 the connection is not this response's alone (RFC 9113, section 8.2.2).
         let closes = head.close && self.version.get() <= HttpVersion::Http11;
         if closes || self.streams.process.in_flight.draining() {
@@ -523,9 +557,20 @@ impl Filter {
         self.report_room(envoy);
     }
 
-    /// Goes on with what Envoy has kept of the request.
+    /// Goes on with what Envoy has kept of the request, and with the response if there is room again.
     pub(crate) fn resume(&self, current: &mut EnvoyFilter<'_>) {
+        if self.given_up.get() {
+            return;
+        }
         self.envoy.with(current, |envoy| {
+            if self.closes.take() {
+                self.close_connection(envoy);
+            }
+            if self.is_too_large() && !self.response.get().ended {
+                self.refuse_body(envoy);
+                return;
+            }
+            self.report_room(envoy);
             if self.held_end.borrow().is_some() {
                 self.drop_kept(envoy);
             } else if let Some(socket) = self.websocket.get() {
@@ -537,6 +582,9 @@ impl Filter {
 
     /// Time has passed.
     pub(crate) fn tick(&self, current: &mut EnvoyFilter<'_>, now: Instant) {
+        if self.given_up.get() {
+            return;
+        }
         self.envoy.with(current, |envoy| {
             let may_be_reset = self.place != Place::Behind
                 && self.version.get() <= HttpVersion::Http11
@@ -579,8 +627,30 @@ impl Filter {
             self.request.set(request);
         }
         let status = status_digits(status);
-        envoy.send_response_headers(&headers(&status, fields), false);
+        let headers = headers(&status, fields);
+        match self.under_way.get() {
+            // A router lets one interim head through, and drops the others. So they go past it.
+            Some(under_way) => drop(under_way.front().with(envoy, |front| {
+                front.send_response_headers(&headers, false);
+            })),
+            None => envoy.send_response_headers(&headers, false),
+        }
         self.report_room(envoy);
+    }
+
+    /// From here on the response is the application's.
+    fn start_response(&self) {
+        let mut response = self.response.get();
+        response.started = true;
+        self.response.set(response);
+        self.tell_front();
+    }
+
+    /// Tells the stream in front of the router that the response is ours.
+    fn tell_front(&self) {
+        if let Some(under_way) = self.under_way.get() {
+            under_way.answer();
+        }
     }
 
     /// From here on the end of the stream is of our making.
@@ -593,13 +663,34 @@ impl Filter {
     /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
     fn report_room(&self, envoy: &EnvoyFilter<'_>) {
         let mut response = self.response.get();
-        if response.ended || response.above_watermark > 0 || response.unreported < WINDOW_STEP {
+        let slow =
+            response.above_watermark > 0 || (response.announced && self.is_slow_past_router());
+        if response.ended || self.given_up.get() || slow || response.unreported < WINDOW_STEP {
             return;
         }
         let room = std::mem::take(&mut response.unreported);
         self.response.set(response);
         self.streams
             .post(envoy, self.id, Inbound::Room(self.id, room));
+    }
+
+    /// Whether more of the body has gone to the router than a request may have.
+    fn is_too_large(&self) -> bool {
+        let under_way = self.under_way.get();
+        let passed = under_way.map_or(0, |under_way| under_way.body());
+        self.streams.rules.limits_body(passed)
+    }
+
+    /// Whether the stream in front of the router is over, and this one about to be.
+    fn is_over_in_front(&self) -> bool {
+        let under_way = self.under_way.get();
+        under_way.is_some_and(|under_way| under_way.is_over())
+    }
+
+    /// Whether the client is slow in reading what was sent to it past the router.
+    fn is_slow_past_router(&self) -> bool {
+        let under_way = self.under_way.get();
+        under_way.is_some_and(|under_way| under_way.is_above_watermark())
     }
 
     /// Gives the loop more of the body that Envoy has kept, as far as the window allows, after
@@ -669,6 +760,48 @@ impl Filter {
         }
     }
 }
+
+/// What a stream behind the router is told of the one in front of it.
+impl Second for Filter {
+    fn below_watermark(&self) {
+        self.streams.resume(self.id);
+    }
+
+    fn body_passed(&self, bytes: u64) {
+        // Some of it may not get here, if nobody reads it.
+        if self.streams.rules.limits_body(bytes) {
+            self.streams.resume(self.id);
+        }
+    }
+
+    /// All requests of a worker share one connection, which Envoy would take for an attacker's and
+    /// close, with all that is on it, if most of its streams were reset without an answer (its
+    /// statistic `downstream_rq_too_many_premature_resets`).
+    ///
+    /// That Envoy has given it up, the loop is told before the router's next request gets here, which
+    /// takes its place: Envoy sends that before it resets this one.
+    fn over(&self, envoy: &EnvoyFilter<'_>) {
+        if self.response.get().ended {
+            return;
+        }
+        let given_up = self
+            .under_way
+            .get()
+            .is_some_and(|under_way| under_way.is_given_up());
+        if given_up && self.posted.get() {
+            self.given_up.set(true);
+            let tell = |own: &EnvoyFilter<'_>| {
+                self.streams.post(own, self.id, Inbound::GivenUp(self.id));
+            };
+            // It lives: its filter is told.
+            let _ = self.envoy.read(envoy, tell);
+        }
+        self.envoy.begin_response(envoy, CLIENT_GONE);
+    }
+}
+
+/// The status of what nobody gets, since the client has gone.
+const CLIENT_GONE: u16 = 499;
 
 /// Whether the client has reset the connection. Envoy does not hear of it while it does not read,
 /// as it does on HTTP/1 when more has come than one request. Linux allows `TCP_FASTOPEN` only on a

@@ -1,8 +1,9 @@
 //! Runs on: Envoy worker thread.
 //!
-//! The answers to requests that do not get to the application.
+//! The answers in the application's place.
 
-/// A response in the application's place, to a request that does not get there.
+/// A response in the application's place: to a request that does not get there, or of which nothing
+/// comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub status: u16,
@@ -17,10 +18,29 @@ impl Refusal {
         text: "Service Unavailable",
         details: "aiovoy_limit_concurrency",
     };
+    pub(crate) const ROUTER_FULL: Self = Self {
+        details: "aiovoy_limit_router_requests",
+        ..Self::BUSY
+    };
     pub(crate) const STOPPING: Self = Self {
         status: 503,
         text: "Service Unavailable",
         details: "aiovoy_stopped",
+    };
+    pub(crate) const FAILED: Self = Self {
+        status: 500,
+        text: "Internal Server Error",
+        details: "aiovoy_application_failed",
+    };
+    pub(crate) const IDLE: Self = Self {
+        status: 408,
+        text: "Request Timeout",
+        details: "aiovoy_client_idle",
+    };
+    pub(crate) const FORBIDDEN: Self = Self {
+        status: 403,
+        text: "Forbidden",
+        details: "aiovoy_websocket_refused",
     };
     pub(crate) const HEAD: Self = Self {
         status: 431,
@@ -60,6 +80,11 @@ impl Refusal {
             text: "Bad Request",
             details,
         }
+    }
+
+    /// Whether there may soon be a place for the request.
+    pub(crate) fn passes(self) -> bool {
+        matches!(self, Self::BUSY | Self::ROUTER_FULL)
     }
 
     /// Whether an HTTP/1 connection can't be used after it: where the request ends is in doubt.

@@ -205,13 +205,12 @@ fn number(digits: &[u8]) -> u64 {
 }
 
 /// Whether the `x-forwarded-proto` at `index`, of the connection's scheme, is the one that Envoy
-/// appends if the client sent none: only others of Envoy's come after it. If it was the client's
-/// own after all, it said nothing that the scheme does not.
+/// appends if the client sent none: only others of Envoy's come after it, and what came on the way
+/// through a router. If it was the client's own after all, it said nothing that the scheme does not.
 fn is_of_envoy(headers: &Headers<'_>, index: usize) -> bool {
-    headers
-        .iter()
-        .skip(index + 1)
-        .all(|(name, _)| matches!(name, b"x-request-id" | b"x-forwarded-client-cert"))
+    let behind = headers.iter().skip(index + 1).map(|(name, _)| name);
+    let mut of_connection = behind.take_while(|name| *name != HANDED_OVER);
+    of_connection.all(|name| matches!(name, b"x-request-id" | b"x-forwarded-client-cert"))
 }
 
 /// Whether `trailers` is among the members of a `te` field (RFC 9110, section 10.1.4).

@@ -30,6 +30,8 @@ pub(crate) struct Rules {
     limit_body: Option<u64>,
     /// Calls of the application that may run at once.
     pub(crate) limit_concurrency: Option<u64>,
+    /// Requests of this thread that may be under way through the router.
+    pub(crate) limit_router_requests: Option<u64>,
 }
 
 impl Rules {
@@ -49,6 +51,7 @@ impl Rules {
             limit_fields: config.limit_request_header_count,
             limit_body: config.limit_request_body,
             limit_concurrency: config.limit_concurrency,
+            limit_router_requests: config.limit_router_requests,
         }
     }
 

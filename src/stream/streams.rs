@@ -138,6 +138,11 @@ impl Streams {
         added.expect("`insert_with` calls its argument")
     }
 
+    /// The stream of `id`, if it lives.
+    pub(crate) fn get(&self, id: ExchangeId) -> Option<Rc<Filter>> {
+        self.live.borrow().get(id).cloned()
+    }
+
     /// Posts the request that waits in the filter of `id`.
     pub(crate) fn post_request(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
         self.gather(envoy, id, Gathered::Request(id));
@@ -230,15 +235,13 @@ impl Streams {
         self.in_turn.set(true);
         self.take_outbound(envoy);
         for id in self.resumed.take() {
-            let filter = self.live.borrow().get(id).cloned();
-            if let Some(filter) = filter {
+            if let Some(filter) = self.get(id) {
                 filter.resume(envoy);
             }
         }
         self.in_turn.set(false);
         for id in self.give_inbound() {
-            let filter = self.live.borrow().get(id).cloned();
-            if let Some(filter) = filter {
+            if let Some(filter) = self.get(id) {
                 filter.refuse(envoy);
             }
         }
@@ -317,8 +320,7 @@ impl Streams {
                 self.tick(envoy);
                 continue;
             };
-            let filter = self.live.borrow().get(id).cloned();
-            if let Some(filter) = filter {
+            if let Some(filter) = self.get(id) {
                 filter.deliver(envoy, message);
             }
         }
@@ -342,8 +344,7 @@ impl Streams {
             match item {
                 Gathered::Message(message) => batch.push(message),
                 Gathered::Request(id) => {
-                    let filter = self.live.borrow().get(id).cloned();
-                    let request = filter.and_then(|filter| filter.take_request());
+                    let request = self.get(id).and_then(|filter| filter.take_request());
                     batch.extend(request.map(|request| Inbound::Start(id, request)));
                 }
             }

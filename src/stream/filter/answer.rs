@@ -12,7 +12,7 @@ impl Filter {
     /// Answers a request that is not let in.
     pub(super) fn turn_away(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
         self.log_answer(envoy, refusal);
-        self.answer(envoy, refusal.status, refusal.text, refusal.details);
+        self.answer(envoy, refusal);
     }
 
     /// Answers a request of HTTP/1 and closes its connection at once. A connection that is only
@@ -39,9 +39,7 @@ impl Filter {
     /// Ends an exchange whose request has more body than it may.
     pub(super) fn refuse_body(&self, envoy: &mut EnvoyFilter<'_>) -> DataStatus {
         let Refusal {
-            status,
-            text,
-            details,
+            status, details, ..
         } = Refusal::BODY;
         let ResponseBody { started, ended, .. } = self.response.get();
         if !ended {
@@ -59,7 +57,7 @@ impl Filter {
             self.end_response();
             envoy.reset_stream(ResetReason::LocalReset, details);
         } else {
-            self.answer(envoy, status, text, details);
+            self.answer(envoy, Refusal::BODY);
         }
         DataStatus::StopIterationNoBuffer
     }
@@ -80,13 +78,20 @@ impl Filter {
         self.request.set(request);
     }
 
-    /// Answers in the application's place, before a response has begun. `details` are the
-    /// response code details of the access log.
-    fn answer(&self, envoy: &mut EnvoyFilter<'_>, status: u16, text: &str, details: &str) {
+    /// Answers in the application's place, before a response has begun.
+    fn answer(&self, envoy: &mut EnvoyFilter<'_>, refusal: Refusal) {
+        let Refusal {
+            status,
+            text,
+            details,
+        } = refusal;
+        self.tell_front();
         let announced = self.response.get().announced;
         if !announced && !self.holds_end(text.len()) {
             self.end_response();
-            return envoy.send_response(status.into(), &[], text.as_bytes(), details);
+            let later = [Header::new(b"retry-after", b"1")];
+            let headers = if refusal.passes() { &later[..] } else { &[] };
+            return envoy.send_response(status.into(), headers, text.as_bytes(), details);
         }
         // For Envoy an interim head is a response begun: a whole one would only reset the stream.
         // Nor can its end be held back.
@@ -102,15 +107,15 @@ impl Filter {
 
     /// The response will not be completed by the application.
     pub(super) fn fail(&self, envoy: &mut EnvoyFilter<'_>, failure: Failure) {
-        let (status, text, details) = match failure {
-            Failure::Application => (500, "Internal Server Error", "aiovoy_application_failed"),
-            Failure::Idle => (408, "Request Timeout", "aiovoy_client_idle"),
-            Failure::Refused => (403, "Forbidden", "aiovoy_websocket_refused"),
-            Failure::Stopping => (503, "Service Unavailable", "aiovoy_stopped"),
+        let refusal = match failure {
+            Failure::Application => Refusal::FAILED,
+            Failure::Idle => Refusal::IDLE,
+            Failure::Refused => Refusal::FORBIDDEN,
+            Failure::Stopping => Refusal::STOPPING,
         };
         if self.response.get().started {
             self.end_response();
-            return envoy.reset_stream(ResetReason::LocalReset, details);
+            return envoy.reset_stream(ResetReason::LocalReset, refusal.details);
         }
         if failure == Failure::Idle {
             self.want_no_more();
@@ -119,6 +124,6 @@ impl Filter {
                 self.close_connection(envoy);
             }
         }
-        self.answer(envoy, status, text, details);
+        self.answer(envoy, refusal);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use envoy::{EnvoyFilter, Header};
 use smallvec::SmallVec;
 
-use super::{Filter, pairs};
+use super::{Filter, Place, pairs};
 use crate::exchange::{Fields, HttpVersion};
 use crate::stream::clock::Instant;
 
@@ -58,7 +58,7 @@ impl HeldEnd {
 impl Filter {
     /// Sends what is not the last.
     pub(super) fn send_data(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8]) {
-        if self.version.get() == HttpVersion::Http2 && !self.request.get().ended {
+        if self.is_http2() && !self.request.get().ended {
             let mut response = self.response.get();
             let now = Instant::now();
             let (since, bytes) = response
@@ -98,8 +98,7 @@ impl Filter {
 
     /// Whether the end of the response has to wait, if it comes behind `more` bytes.
     pub(super) fn holds_end(&self, more: usize) -> bool {
-        let in_burst =
-            || self.version.get() == HttpVersion::Http2 && (more > BURST || self.is_in_burst());
+        let in_burst = || self.is_http2() && (more > BURST || self.is_in_burst());
         !self.request.get().ended && (self.is_sending() || in_burst())
     }
 
@@ -113,6 +112,11 @@ impl Filter {
         };
         let waits = request.waits && request.received == 0;
         goes_on && !waits && !self.streams.process.in_flight.draining()
+    }
+
+    /// Whether the stream is one of HTTP/2, as that to the router always is.
+    fn is_http2(&self) -> bool {
+        self.version.get() == HttpVersion::Http2 || self.place == Place::Behind
     }
 
     fn is_in_burst(&self) -> bool {

@@ -75,26 +75,20 @@ impl Filter {
         );
     }
 
-    /// Logs what Envoy, or a filter before ours, has refused, if that is how the stream ends.
-    pub(super) fn log_end(&self, envoy: &EnvoyFilter<'_>) {
+    /// Logs what Envoy, or another filter, has refused, if that is how the stream ends. The status of a
+    /// response that has `begun` is not theirs.
+    pub(super) fn log_end(&self, envoy: &EnvoyFilter<'_>, begun: bool) {
         let faulty = envoy
             .attribute_int(AttributeId::ResponseFlags)
             .is_some_and(|flags| flags & PROTOCOL_ERROR != 0);
         let status = envoy.attribute_int(AttributeId::ResponseCode);
-        // That of a response that has begun is the application's.
-        let status = status.filter(|_| !self.response.get().started);
+        let status = status.filter(|_| !begun);
         if faulty || status.is_some_and(|status| status >= 400) {
             let reason = envoy.attribute_bytes(AttributeId::ResponseCodeDetails);
-            if reason == Some(BY_UPSTREAM) {
-                return;
-            }
             self.log_refusal(envoy, status, reason.unwrap_or_default());
         }
     }
 }
-
-/// Envoy's details of a response that came through its router: the application's, or logged behind it.
-const BY_UPSTREAM: &[u8] = b"via_upstream";
 
 /// Envoy's flag `DPE` among those of a response: the request breaks the protocol.
 const PROTOCOL_ERROR: u64 = 1 << 18;

@@ -384,9 +384,7 @@ impl Filter {
         let connection = Connection::new(settings.max_size, deflate);
         *socket.phase.borrow_mut() = Phase::Open(Box::new(connection));
         socket.pinged.set(Instant::now());
-        let mut response = self.response.get();
-        response.started = true;
-        self.response.set(response);
+        self.start_response();
         envoy.send_response_headers(&headers, false);
         self.pull_frames(socket, envoy, 0);
     }

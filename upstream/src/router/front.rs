@@ -1,12 +1,14 @@
 //! The filter in front of the router.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
-use envoy::{DataStatus, EnvoyFilter, HeadersStatus, HttpFilter, TrailersStatus};
-use smallvec::SmallVec;
+use envoy::{
+    DataStatus, EnvoyFilter, HeadersStatus, HttpFilter, LocalReply, LocalReplyStatus,
+    TrailersStatus,
+};
 
-use super::Handover;
+use super::{Handover, UnderWay};
 
 /// Who reads the requests, and answers those that do not get to the router.
 pub trait Gate: HttpFilter {
@@ -14,26 +16,13 @@ pub trait Gate: HttpFilter {
     /// of its stream is the gate's.
     fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> bool;
 
-    /// The stream of a request that was let in is over. Returns whether it was Envoy that has given it
-    /// up, and not the client.
-    fn passed(&self, envoy: &EnvoyFilter<'_>) -> bool;
-}
+    /// Whether the stream of a request that was let in ends because Envoy has given it up, and not the
+    /// client.
+    fn is_given_up(&self, envoy: &EnvoyFilter<'_>) -> bool;
 
-/// Headers by which Envoy's router takes orders, in lower case. They are for an operator to give, in
-/// the configuration, and not for clients.
-const ORDERS: [&str; 11] = [
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-max-retries",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
-    "x-envoy-upstream-stream-duration-ms",
-];
+    /// The stream of a request that was let in is over.
+    fn passed(&self, envoy: &EnvoyFilter<'_>, under_way: &UnderWay);
+}
 
 /// Trailers that HTTP/2 behind the router would refuse, with all of the request, since they mean
 /// something in a head (RFC 9110, section 6.5.1). To the application no trailer means anything.
@@ -52,8 +41,8 @@ const NO_TRAILERS: [&str; 8] = [
 pub struct Front<G: Gate> {
     gate: Rc<G>,
     handover: Rc<Handover>,
-    /// That of the request, once it was let in.
-    number: Cell<Option<u64>>,
+    /// The request with its number, once it was let in.
+    under_way: OnceCell<(u64, Rc<UnderWay>)>,
 }
 
 impl<G: Gate> Front<G> {
@@ -62,25 +51,8 @@ impl<G: Gate> Front<G> {
         Self {
             gate,
             handover,
-            number: Cell::default(),
+            under_way: OnceCell::new(),
         }
-    }
-
-    fn is_in(&self) -> bool {
-        self.number.get().is_some()
-    }
-}
-
-/// Takes the orders for the router out of a client's request.
-fn drop_orders(envoy: &mut EnvoyFilter<'_>) {
-    let headers = envoy.request_headers();
-    let names = headers.iter().map(|(name, _)| name);
-    let orders: SmallVec<[&str; 2]> = names
-        .filter(|name| name.starts_with(b"x-envoy-"))
-        .filter_map(|name| ORDERS.into_iter().find(|order| order.as_bytes() == name))
-        .collect();
-    for order in orders {
-        envoy.set_request_header(order, b"");
     }
 }
 
@@ -93,33 +65,36 @@ impl<G: Gate> HttpFilter for Front<G> {
         if !self.gate.admit(envoy, end_of_stream) {
             return HeadersStatus::StopIteration;
         }
-        drop_orders(envoy);
         let authority_is_empty = envoy.request_header(":authority") == Some(b"");
         if authority_is_empty {
             // HTTP/2 has no empty one.
             envoy.set_request_header(":authority", b"-");
         }
-        let number = self.handover.hand_over(envoy, authority_is_empty);
-        self.number.set(Some(number));
+        let handed_over = self.handover.hand_over(envoy, authority_is_empty);
+        // A stream has one request.
+        let _ = self.under_way.set(handed_over);
         HeadersStatus::Continue
     }
 
     fn on_request_body(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> DataStatus {
-        match self.is_in() {
-            true => DataStatus::Continue,
-            false => self.gate.on_request_body(envoy, end_of_stream),
+        match self.under_way.get() {
+            Some((_, under_way)) => {
+                under_way.body_passed(envoy.received_request_body_len());
+                DataStatus::Continue
+            }
+            None => self.gate.on_request_body(envoy, end_of_stream),
         }
     }
 
     fn on_request_trailers(&self, envoy: &mut EnvoyFilter<'_>) -> TrailersStatus {
-        match self.is_in() {
-            true => {
+        match self.under_way.get() {
+            Some(_) => {
                 NO_TRAILERS
                     .iter()
                     .for_each(|name| envoy.remove_request_trailer(name));
                 TrailersStatus::Continue
             }
-            false => self.gate.on_request_trailers(envoy),
+            None => self.gate.on_request_trailers(envoy),
         }
     }
 
@@ -128,24 +103,41 @@ impl<G: Gate> HttpFilter for Front<G> {
     }
 
     fn on_downstream_above_write_buffer_high_watermark(&self, envoy: &EnvoyFilter<'_>) {
-        if !self.is_in() {
-            self.gate
-                .on_downstream_above_write_buffer_high_watermark(envoy);
+        match self.under_way.get() {
+            Some((_, under_way)) => under_way.above_watermark(),
+            None => self
+                .gate
+                .on_downstream_above_write_buffer_high_watermark(envoy),
         }
     }
 
     fn on_downstream_below_write_buffer_low_watermark(&self, envoy: &EnvoyFilter<'_>) {
-        if !self.is_in() {
-            self.gate
-                .on_downstream_below_write_buffer_low_watermark(envoy);
+        match self.under_way.get() {
+            Some((_, under_way)) => under_way.below_watermark(),
+            None => self
+                .gate
+                .on_downstream_below_write_buffer_low_watermark(envoy),
+        }
+    }
+
+    /// Envoy answers in the application's place. The stream may go on for long, until a slow client has
+    /// all of that; but the router has given the application's place away already.
+    fn on_local_reply(&self, envoy: &EnvoyFilter<'_>, reply: LocalReply<'_>) -> LocalReplyStatus {
+        match self.under_way.get() {
+            Some((_, under_way)) => {
+                under_way.end(envoy, self.gate.is_given_up(envoy));
+                LocalReplyStatus::Continue
+            }
+            None => self.gate.on_local_reply(envoy, reply),
         }
     }
 
     fn on_stream_complete(&self, envoy: &EnvoyFilter<'_>) {
-        match self.number.take() {
-            Some(number) => {
-                let by_envoy = self.gate.passed(envoy);
-                self.handover.forget(number, by_envoy);
+        match self.under_way.get() {
+            Some((number, under_way)) => {
+                under_way.end(envoy, self.gate.is_given_up(envoy));
+                self.handover.forget(*number);
+                self.gate.passed(envoy, under_way);
             }
             None => self.gate.on_stream_complete(envoy),
         }

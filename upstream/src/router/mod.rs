@@ -22,4 +22,4 @@ mod front;
 mod handover;
 
 pub use front::{Front, Gate};
-pub use handover::{Handover, Lost, NUMBER, UnderWay};
+pub use handover::{Handover, Lost, NUMBER, Second, UnderWay};

@@ -1,7 +1,7 @@
 //! A request that goes through a router: its stream in front, and its streams behind.
 
 use envoy::fake::{Request, Stream};
-use envoy::{AttributeId, HeadersStatus, ResetReason};
+use envoy::{AttributeId, DataStatus, HeadersStatus};
 use upstream::router::NUMBER;
 
 use crate::envoy_thread::{self, EnvoyThread, NOTHING, PlayedLoop};
@@ -94,9 +94,121 @@ fn client_that_has_gone_is_told_as_such() {
     envoy.run_events();
     played.take();
     drop(front);
+    assert_eq!(behind.response().status(), Some(499));
+    // What the application has sent meanwhile goes nowhere.
+    played.answer(0, "hello");
+    envoy.run_events();
+    assert_eq!(behind.response().body, b"");
     drop(behind);
     envoy.run_events();
     assert_eq!(played.take(), ["0: disconnect"]);
+    assert_all_gone(&envoy, &mut played);
+}
+
+#[test]
+fn answer_that_has_begun_stays_as_it_is() {
+    let (envoy, mut played) = envoy_thread::start();
+    let (front, behind) = routed(&envoy, ends(CLIENT_GONE));
+    envoy.run_events();
+    played.take();
+    played.start(0, "hel", false);
+    envoy.run_events();
+    drop(front);
+    assert_eq!(behind.response().heads.len(), 1);
+    drop(behind);
+    assert_all_gone(&envoy, &mut played);
+}
+
+#[test]
+fn interim_heads_go_past_the_router() {
+    let (envoy, mut played) = envoy_thread::start();
+    let (front, behind) = routed(&envoy, Request::get("/a"));
+    envoy.run_events();
+    played.take();
+    for link in ["1", "2"] {
+        played.interim(0, 103, "link", link);
+    }
+    envoy.run_events();
+    assert_eq!(
+        (front.response().heads.len(), behind.response().heads.len()),
+        (2, 0)
+    );
+    played.answer(0, "hello");
+    envoy.run_events();
+    assert_eq!(behind.response().body, b"hello");
+}
+
+#[test]
+fn interim_heads_wait_for_a_client_that_is_slow_in_reading() {
+    let (envoy, mut played) = envoy_thread::start();
+    let (front, _behind) = routed(&envoy, Request::get("/a"));
+    envoy.run_events();
+    played.take();
+    front.above_write_buffer_high_watermark();
+    front.above_write_buffer_high_watermark();
+    for _ in 0..1000 {
+        played.interim(0, 103, "link", "1");
+    }
+    envoy.run_events();
+    assert_eq!(played.take(), NOTHING);
+    front.below_write_buffer_low_watermark();
+    envoy.run_events();
+    assert_eq!(played.take(), NOTHING);
+    front.below_write_buffer_low_watermark();
+    envoy.run_events();
+    assert_eq!(played.take().len(), 1);
+}
+
+#[test]
+fn body_that_nobody_reads_counts_in_front_of_the_router() {
+    let (envoy, mut played) = envoy_thread::start_with(r#"{"limit_request_body": 10}"#);
+    let front = envoy.front(Request::post("/a"));
+    front.request_headers(false);
+    let behind = envoy.route(&front);
+    behind.request_headers(false);
+    envoy.run_events();
+    played.take();
+    assert_eq!(front.request_body([b'x'; 10], false), DataStatus::Continue);
+    envoy.run_events();
+    assert_eq!(behind.response().status(), None);
+    assert_eq!(front.request_body(b"x", true), DataStatus::Continue);
+    envoy.run_events();
+    assert_eq!(behind.response().status(), Some(413));
+    assert_eq!(played.take(), ["0: disconnect"]);
+}
+
+#[test]
+fn body_that_is_too_large_before_its_second_stream_begins_is_refused_there() {
+    let (envoy, mut played) = envoy_thread::start_with(r#"{"limit_request_body": 10}"#);
+    let front = envoy.front(Request::post("/a"));
+    front.request_headers(false);
+    front.request_body([b'x'; 11], false);
+    let behind = envoy.route(&front);
+    behind.request_headers(false);
+    envoy.run_events();
+    assert_eq!(behind.response().status(), Some(413));
+    assert_eq!(played.take(), NOTHING);
+}
+
+#[test]
+fn so_many_go_through_the_router_at_once() {
+    let (envoy, mut played) = envoy_thread::start_with(r#"{"limit_router_requests": 2}"#);
+    let (front, behind) = routed(&envoy, Request::get("/a"));
+    let waits = envoy.front(Request::get("/a"));
+    assert_eq!(waits.request_headers(true), HeadersStatus::Continue);
+    let refused = envoy.front(Request::get("/a"));
+    assert_eq!(refused.request_headers(true), HeadersStatus::StopIteration);
+    let response = refused.response();
+    assert_eq!(response.status(), Some(503));
+    assert_eq!(response.header("retry-after"), Some(&b"1"[..]));
+    drop((front, behind));
+    assert_eq!(
+        envoy.front(Request::get("/a")).request_headers(true),
+        HeadersStatus::Continue
+    );
+    drop((waits, refused));
+    envoy.run_events();
+    played.take();
     assert_all_gone(&envoy, &mut played);
 }
 
@@ -107,10 +219,33 @@ fn time_out_of_the_router_gives_the_exchange_up() {
     envoy.run_events();
     played.take();
     front.local_reply(504, "response_timeout");
-    drop(front);
-    drop(behind);
+    // The client takes its time for that, and the router has given the place away.
+    let (late, next) = routed(&envoy, Request::get("/b"));
     envoy.run_events();
-    assert_eq!(played.take(), ["0: given up"]);
+    assert_eq!(played.take(), ["0: given up", "1: start \"\" end"]);
+    played.answer(0, "late");
+    envoy.run_events();
+    assert_eq!(behind.response().body, b"");
+    drop((front, behind, late, next));
+    envoy.run_events();
+    assert_eq!(played.take(), ["1: disconnect"]);
+    assert_all_gone(&envoy, &mut played);
+}
+
+#[test]
+fn nothing_comes_of_what_was_given_up() {
+    let (envoy, mut played) = envoy_thread::start();
+    let front = envoy.front(Request::post("/a").attribute(AttributeId::ResponseFlags, TIMED_OUT));
+    front.request_headers(false);
+    let behind = envoy.route(&front);
+    behind.request_headers(false);
+    front.local_reply(504, "response_timeout");
+    behind.request_body(b"late", true);
+    envoy.run_events();
+    assert_eq!(played.take(), ["0: start \"\"", "0: given up"]);
+    drop((front, behind));
+    envoy.run_events();
+    assert_eq!(played.take(), NOTHING);
     assert_all_gone(&envoy, &mut played);
 }
 
@@ -148,14 +283,15 @@ fn time_out_without_a_router_gives_the_exchange_up() {
 }
 
 #[test]
-fn stream_whose_client_has_gone_before_it_is_reset_without_a_word() {
+fn stream_whose_client_has_gone_before_it_ends_without_a_word() {
     let (envoy, mut played) = envoy_thread::start();
     let front = envoy.front(Request::get("/a"));
     front.request_headers(true);
     let behind = envoy.route(&front);
     drop(front);
     behind.request_headers(true);
-    assert_eq!(behind.response().reset, Some(ResetReason::LocalReset));
+    // For Envoy it is one that was answered.
+    assert_eq!(behind.response().status(), Some(499));
     drop(behind);
     envoy.run_events();
     assert_eq!(played.take(), NOTHING);
@@ -207,6 +343,9 @@ fn what_comes_in_a_drain_can_be_routed_elsewhere() {
     envoy.drain();
     let after = envoy.front(Request::get("/a"));
     assert_eq!(after.request_headers(true), HeadersStatus::Continue);
+    // In that hook Envoy would take it for an answer.
+    assert_eq!(after.go_away(), None);
+    envoy.run_events();
     let told = [&before, &after].map(|front| {
         let draining = front.dynamic_metadata("aiovoy", "draining");
         (draining.is_some(), front.is_rerouted(), front.go_away())
