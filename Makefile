@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python conformance autobahn lint format check check-abi bench bench-idle clean
+.PHONY: help serve build test test-rust test-python test-router conformance autobahn lint format check check-abi bench bench-idle clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ build: $(INSTALLED) ## Build the bridge, and .venv with the package in it
 	@bridge="$(BRIDGE)"; cmp --silent target/release/libaiovoy.so "$$bridge" || \
 	  { cp target/release/libaiovoy.so "$$bridge~" && mv "$$bridge~" "$$bridge"; }
 
+# What applications and clients see is the same if requests go through Envoy's router.
+ROUTER_TESTS := AIOVOY_TEST_RESPONSE_PATH=router $(BIN)/pytest py_tests/http py_tests/websocket \
+  py_tests/frameworks/test_grpc.py py_tests/lifecycle/test_shutdown.py
+
 test: test-rust test-python ## Run all tests; ARGS goes to pytest
 
 test-rust: $(INSTALLED) ## Run the tests of the Rust crates
@@ -39,6 +43,10 @@ test-rust: $(INSTALLED) ## Run the tests of the Rust crates
 
 test-python: build ## Run the tests in Python; ARGS goes to pytest
 	$(BIN)/pytest $(ARGS)
+	$(if $(ARGS),,$(ROUTER_TESTS) --half)
+
+test-router: build ## Run all tests of HTTP and WebSocket through Envoy's router; ARGS goes to pytest
+	$(ROUTER_TESTS) $(ARGS)
 
 conformance: build ## Run the tests that docs/conformance.md is made of, and write it; ARGS goes to pytest
 	$(BIN)/pytest $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort) $(ARGS)
@@ -58,10 +66,12 @@ format: $(INSTALLED) ## Format all code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-check-abi: build ## Hold the bridge against the Envoy binary, and the example configuration too
+check-abi: build ## Hold the bridge against the Envoy binary, and the example configurations too
 	cargo test --quiet --package envoy-proxy-dynamic-modules-rust-sdk --test abi
 	$(BIN)/python envoy/check_abi.py --module "$(BRIDGE)" --envoy "$(ENVOY)"
-	LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" "$(ENVOY)" -c examples/envoy.yaml --mode validate --log-level warning
+	for example in examples/envoy*.yaml; do \
+	  LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" "$(ENVOY)" -c $$example --mode validate --log-level warning || exit; \
+	done
 
 check: lint check-abi test ## All that CI runs
 

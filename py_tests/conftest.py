@@ -13,7 +13,7 @@ from py_tests.harness.conformance import Conformance, protocol_of
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
-from py_tests.harness.serving import AIOVOY, RECENT, UNDER_TEST, Serve, Server, serve
+from py_tests.harness.serving import AIOVOY, DIRECT, RECENT, RESPONSE_PATH, UNDER_TEST, Serve, Server, serve
 from py_tests.harness.wire import Tls
 
 
@@ -84,10 +84,26 @@ def key() -> str:
     return uuid.uuid4().hex
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--half", action="store_true", help="of each test take every other case, and one at least")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--half"):
+        return
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    # The first case of one test, the second of the next: so each protocol has its share.
+    kept = {item for at, cases in enumerate(tests.values()) for item in cases[at % min(2, len(cases)) :: 2]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "protocols(*names): the protocols that a test runs with")
     config.addinivalue_line("markers", "conforms(*lines, on=()): the lines of conformance.py that a test is about")
-    if UNDER_TEST == AIOVOY:
+    if (UNDER_TEST, RESPONSE_PATH) == (AIOVOY, DIRECT):
         config.pluginmanager.register(Conformance(config))
 
 

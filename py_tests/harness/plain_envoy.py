@@ -1,11 +1,13 @@
 """An Envoy that is started by hand, with a configuration file."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import sysconfig
 import textwrap
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 
 from aiovoy.environ import libpython_path
 from aiovoy.launcher.binary import envoy_binary
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import EXAMPLES, ROOT
 from py_tests.harness.serving import AIOVOY, RECENT, Server, ServerEnded, clean_environment, command
 
 EXAMPLE = (EXAMPLES / "envoy.yaml").read_text()
+ROUTER_EXAMPLE = (EXAMPLES / "envoy-router.yaml").read_text()
 
 
 def environment() -> dict[str, str]:
@@ -51,6 +54,7 @@ class PlainEnvoy(Server):
             words = ["sh", "-c", f'exec "$@" 2>{stderr}', "sh", *words]
         super().__init__(words, AIOVOY, cwd, env)
         self.port = port
+        self.admin = 0
         RECENT.append(self)
 
     async def accepts(self) -> None:
@@ -63,15 +67,22 @@ class PlainEnvoy(Server):
 
         await eventually(accepts)
 
+    def statistics(self, prefix: str) -> dict[str, int]:
+        """Envoy's counters and gauges whose names begin with `prefix`, by what follows it."""
+        url = f"http://127.0.0.1:{self.admin}/stats?format=json&filter=^{re.escape(prefix)}"
+        with urllib.request.urlopen(url, timeout=DEADLINE) as response:
+            found = json.load(response)["stats"]
+        return {one["name"].removeprefix(prefix): one["value"] for one in found if "value" in one}
+
 
 def listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
+def configuration(port: int, admin: int, changes: dict[str, str], example: str = EXAMPLE) -> str:
     """The example on other ports, for this Python, and with `changes` made in its text."""
-    text = EXAMPLE
+    text = example
     name = f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
     changes = {
         **changes,
@@ -88,13 +99,18 @@ def configuration(port: int, admin: int, changes: dict[str, str]) -> str:
 
 @contextmanager
 def envoy(
-    folder: Path, changes: dict[str, str] | None = None, env: dict[str, str] | None = None, workers: int = 2
+    folder: Path,
+    changes: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
+    workers: int = 2,
+    example: str = EXAMPLE,
 ) -> Iterator[PlainEnvoy]:
     """An Envoy with the example's configuration, in the repository's root as the example says."""
     port, admin = free_ports()
     path = folder / "envoy.yaml"
-    path.write_text(configuration(port, admin, changes or {}))
+    path.write_text(configuration(port, admin, changes or {}, example))
     server = PlainEnvoy(path, ROOT, env or environment(), port, workers)
+    server.admin = admin
     try:
         yield server
     finally:

@@ -25,10 +25,11 @@ from py_tests.harness.http1 import Http1Connection
 AIOVOY, UVICORN = "aiovoy", "uvicorn"
 UNDER_TEST = os.environ.get("AIOVOY_TEST_SERVER", AIOVOY)
 
-# Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
-# The tests of the application's side run on either of aiovoy's two response paths.
-RESPONSE_PATH = os.environ.get("AIOVOY_TEST_RESPONSE_PATH", "direct")
+# What applications and clients see is the same on both of aiovoy's response paths.
+DIRECT, ROUTER = "direct", "router"
+RESPONSE_PATH = os.environ.get("AIOVOY_TEST_RESPONSE_PATH", DIRECT)
 
+# Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
 GOOD_ENDS = {AIOVOY: {0}, UVICORN: {0, -signal.SIGTERM, -signal.SIGINT}}
 
 BANNER = re.compile(r"running on (?:unix:\S+|(https?)://\S+:(\d+)) (?:and https://\S+:(\d+) )?", re.IGNORECASE)

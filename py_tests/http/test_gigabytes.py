@@ -30,7 +30,7 @@ pytestmark = [
 
 MEGABYTE = 1024 * 1024
 TOTAL = 1024 * MEGABYTE
-GROWTH = 16 * MEGABYTE
+GROWTH = 24 * MEGABYTE
 
 # The slow side stops at its beginning until the other one does not get on, and then for a moment after as many bytes.
 # A moment, since for HTTP/3 Envoy itself widens the windows of a fast client, up to 16 MiB for a stream: an application

@@ -22,7 +22,7 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import Exchange, Response, ResponseCut
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import AIOVOY, UNDER_TEST, Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has no limit of bodies, and counts connections")
 
@@ -173,6 +173,8 @@ async def test_requests_over_the_limit_are_refused(serve: Serve, connect: Connec
     async def status() -> int:
         response = await connection.get("/length")
         assert response.body == (b"0" if response.status == 200 else b"Service Unavailable")
+        if UNDER_TEST == AIOVOY:
+            assert response.header(b"retry-after") == (None if response.status == 200 else b"1")
         return response.status
 
     async def full() -> bool:

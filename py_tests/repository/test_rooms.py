@@ -25,11 +25,15 @@ TESTS_MAY_KNOW = {"envoy_thread"}
 
 # Of crates: no thread of Envoy's attaches to Python, and what both sides share knows neither.
 PYTHON = {"pyo3", "pyo3_async_runtimes"}
+# The path through Envoy's router is Envoy's side's alone.
+ROUTER = {"upstream"}
 MAY_NOT_USE = {
+    "life": ROUTER,
     "stream": PYTHON,
-    "exchange": {*PYTHON, "envoy"},
-    "websocket": {*PYTHON, "envoy", "tokio"},
-    "config": {*PYTHON, "envoy", "tokio"},
+    "app": ROUTER,
+    "exchange": {*PYTHON, *ROUTER, "envoy"},
+    "websocket": {*PYTHON, *ROUTER, "envoy", "tokio"},
+    "config": {*PYTHON, *ROUTER, "envoy", "tokio"},
 }
 
 # To the application's side Envoy is the process that it lives in, and has no streams.

@@ -1,0 +1,1 @@
+"""What Envoy's router does for an application behind it: the recipes of examples/envoy-router.yaml."""
