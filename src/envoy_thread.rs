@@ -3,7 +3,7 @@
 //! One Envoy worker thread for tests of the bridge's Envoy side: the fake Envoy with the bridge
 //! loaded, and in place of the loop a [`PlayedLoop`], which does what the test says and no more.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ use crate::stream;
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.
 pub(crate) struct EnvoyThread {
     config: fake::FilterConfig,
-    /// Those in front of the router and behind it.
-    front: fake::FilterConfig,
-    behind: fake::FilterConfig,
+    /// Those in front of the router and behind it, once they are wanted.
+    front: OnceCell<fake::FilterConfig>,
+    behind: OnceCell<fake::FilterConfig>,
     envoy: fake::Envoy,
     process: Arc<Process>,
 }
@@ -136,14 +136,10 @@ impl EnvoyThread {
         assert!(!STARTED.replace(true), "a second Envoy of one thread");
         let builder = fake::Envoy::builder().worker_index(index);
         let envoy = builder.load(module).expect("the module loads");
-        let config = |name| {
-            let config = envoy.http_filter_config(name, b"");
-            config.expect("the module takes its configuration")
-        };
         Self {
-            config: config("aiovoy"),
-            front: config("aiovoy_front"),
-            behind: config("aiovoy_behind"),
+            config: filter_config(&envoy, "aiovoy"),
+            front: OnceCell::new(),
+            behind: OnceCell::new(),
             envoy,
             process,
         }
@@ -156,12 +152,14 @@ impl EnvoyThread {
 
     /// The same in front of a router.
     pub(crate) fn front(&self, request: fake::Request) -> Stream {
-        self.front.stream(request)
+        let config = || filter_config(&self.envoy, "aiovoy_front");
+        self.front.get_or_init(config).stream(request)
     }
 
     /// The same behind it.
     pub(crate) fn behind(&self, request: fake::Request) -> Stream {
-        self.behind.stream(request)
+        let config = || filter_config(&self.envoy, "aiovoy_behind");
+        self.behind.get_or_init(config).stream(request)
     }
 
     /// What a router makes of a stream in front of it: one behind it, over a connection of Envoy's own.
@@ -215,6 +213,11 @@ impl EnvoyThread {
     pub(crate) fn drain(&self) {
         self.process.in_flight.drain();
     }
+}
+
+fn filter_config(envoy: &fake::Envoy, name: &str) -> fake::FilterConfig {
+    let config = envoy.http_filter_config(name, b"");
+    config.expect("the module takes its configuration")
 }
 
 /// A panic in a hook, or a response out of turn, ends a stream and is logged: no test asks for one.
