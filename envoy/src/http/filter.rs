@@ -152,10 +152,8 @@ impl FilterRef {
     ///
     /// If `current` is of this very stream.
     pub fn begin_response(&self, current: &EnvoyFilter<'_>, status: u16) {
-        assert!(
-            !Rc::ptr_eq(&self.stream, current.stream),
-            "the stream's own hook"
-        );
+        let own = Rc::ptr_eq(&self.stream, current.stream);
+        assert!(!own, "a response is not begun in a hook of its own stream");
         let raw = self.stream.raw.get();
         if raw.is_null() || !matches!(self.stream.progress(), Progress::Idle | Progress::Interim) {
             return;

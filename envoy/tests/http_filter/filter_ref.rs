@@ -134,6 +134,60 @@ fn reads_from_hooks_that_cannot_act() {
     assert_eq!(journal.take(), ["None"]);
 }
 
+/// Streams of which the first has its response begun when another one ends.
+fn beginning() -> (envoy::fake::Envoy, envoy::fake::FilterConfig) {
+    let first = Rc::new(RefCell::new(None::<FilterRef>));
+    let keep = Rc::clone(&first);
+    scripted(Script {
+        request_headers: Box::new(move |envoy, _| {
+            keep.borrow_mut().get_or_insert_with(|| envoy.filter_ref());
+            if envoy.request_header(":path") == Some(b"/answered") {
+                envoy.send_response_headers(&[Header::new(b":status", b"200")], false);
+            }
+            HeadersStatus::StopIteration
+        }),
+        stream_complete: Box::new(move |envoy| {
+            if let Some(first) = &*first.borrow() {
+                first.begin_response(envoy, 499);
+            }
+        }),
+        ..Script::default()
+    })
+}
+
+#[test]
+fn response_of_another_stream_is_begun_where_none_must_end() {
+    let (_envoy, config) = beginning();
+    let [first, second] = ["/1", "/2"].map(|path| config.stream(Request::get(path)));
+    first.request_headers(true);
+    second.request_headers(true);
+    second.disconnect();
+    assert_eq!(first.response().status(), Some(499));
+    assert!(!first.is_complete());
+}
+
+#[test]
+fn response_that_has_begun_is_left_as_it_is() {
+    let (_envoy, config) = beginning();
+    let [first, second] = ["/answered", "/2"].map(|path| config.stream(Request::get(path)));
+    first.request_headers(true);
+    second.request_headers(true);
+    second.disconnect();
+    assert_eq!(first.response().heads.len(), 1);
+    assert_eq!(first.response().status(), Some(200));
+}
+
+#[test]
+fn response_is_not_begun_in_a_hook_of_its_own_stream() {
+    let (envoy, config) = beginning();
+    let first = config.stream(Request::get("/1"));
+    first.request_headers(true);
+    first.disconnect();
+    let panicked = |record: &envoy::fake::LogRecord| record.message.contains("its own stream");
+    assert!(envoy.logs().iter().any(panicked));
+    assert_eq!(first.response().heads.len(), 0);
+}
+
 #[test]
 fn panic_ends_the_stream_acted_on_and_no_other() {
     let journal = Journal::default();

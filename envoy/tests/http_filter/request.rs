@@ -75,6 +75,21 @@ fn headers_are_set_for_the_filters_that_follow() {
 }
 
 #[test]
+fn route_is_chosen_anew() {
+    let (_envoy, config) = scripted(Script {
+        request_headers: Box::new(|envoy, _| {
+            envoy.clear_route_cache();
+            HeadersStatus::Continue
+        }),
+        ..Script::default()
+    });
+    let stream = config.stream(Request::get("/"));
+    assert!(!stream.is_rerouted());
+    stream.request_headers(true);
+    assert!(stream.is_rerouted());
+}
+
+#[test]
 fn many_headers_are_read_too() {
     let (_envoy, config) = scripted(Script {
         request_headers: Box::new(|envoy, _| {
