@@ -188,6 +188,13 @@ impl Stream {
             .send_response(status, Vec::new(), Vec::new(), details.to_owned());
     }
 
+    /// The same to a client that takes its time: the stream is not over with that.
+    #[track_caller]
+    pub fn begin_local_reply(&self, status: u32, details: &str) {
+        self.pointers();
+        self.state.begin_local_reply(status, details);
+    }
+
     /// From now on an option of the client's connection can be set. None can at first.
     pub fn allow_socket_option(&self, level: i64, name: i64) {
         self.state.socket_options.borrow_mut().push((level, name));

@@ -462,6 +462,11 @@ impl StreamState {
         });
     }
 
+    pub(super) fn begin_local_reply(&self, status: u32, details: &str) {
+        self.tell_of_local_reply(status, details);
+        self.response.borrow_mut().begin(status, Vec::new());
+    }
+
     fn tell_of_local_reply(&self, status: u32, details: &str) -> LocalReplyStatus {
         let verdict = self.reading_only(|| {
             // SAFETY: the filter is not destroyed before `destroy`; `details` outlives the call.

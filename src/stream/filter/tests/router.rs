@@ -218,7 +218,7 @@ fn time_out_of_the_router_gives_the_exchange_up() {
     let (front, behind) = routed(&envoy, ends(TIMED_OUT));
     envoy.run_events();
     played.take();
-    front.local_reply(504, "response_timeout");
+    front.begin_local_reply(504, "response_timeout");
     // The client takes its time for that, and the router has given the place away.
     let (late, next) = routed(&envoy, Request::get("/b"));
     envoy.run_events();
@@ -239,7 +239,7 @@ fn nothing_comes_of_what_was_given_up() {
     front.request_headers(false);
     let behind = envoy.route(&front);
     behind.request_headers(false);
-    front.local_reply(504, "response_timeout");
+    front.begin_local_reply(504, "response_timeout");
     behind.request_body(b"late", true);
     envoy.run_events();
     assert_eq!(played.take(), ["0: start \"\"", "0: given up"]);
