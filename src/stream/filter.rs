@@ -12,7 +12,7 @@ use envoy::{
     HttpFilterConfig, ResetReason, Scheduler, TrailersStatus,
 };
 use smallvec::SmallVec;
-use upstream::router::{Front, Gate, Lost, Second, UnderWay};
+use upstream::router::{Front, UnderWay};
 
 use super::clock::Instant;
 use super::refusal::Refusal;
@@ -33,6 +33,7 @@ mod access_log;
 mod answer;
 mod end;
 mod refusal_log;
+mod router;
 mod websocket;
 
 /// One filter chain's configuration: where its filters stand. All else is the process's, since the
@@ -313,41 +314,6 @@ impl HttpFilter for Filter {
     }
 }
 
-impl Gate for Filter {
-    fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> bool {
-        if self.let_in(envoy, end_of_stream).is_none() {
-            return false;
-        }
-        let limit = self.streams.rules.limit_router_requests;
-        if limit.is_some_and(|limit| self.streams.handover.len() as u64 >= limit) {
-            self.turn_away(envoy, Refusal::ROUTER_FULL);
-            return false;
-        }
-        let in_flight = &self.streams.process.in_flight;
-        in_flight.begin_stream();
-        if in_flight.draining() {
-            // A route can have what comes now go to another cluster.
-            envoy.set_dynamic_metadata("aiovoy", "draining", "true");
-            envoy.clear_route_cache();
-            // Now it would keep the request from going on.
-            self.closes.set(true);
-            self.streams.ensure_leader(envoy, self.id);
-            self.streams.resume(self.id);
-        }
-        true
-    }
-
-    fn is_given_up(&self, envoy: &EnvoyFilter<'_>) -> bool {
-        is_timed_out(envoy)
-    }
-
-    fn passed(&self, envoy: &EnvoyFilter<'_>, under_way: &UnderWay) {
-        self.log_end(envoy, under_way.is_answered());
-        self.streams.remove(envoy, self.id, []);
-        self.streams.process.in_flight.complete_stream();
-    }
-}
-
 impl Filter {
     /// Reads the request of a client. `None` if it is not let in: then it has been answered.
     fn let_in(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
@@ -383,45 +349,6 @@ impl Filter {
                 None
             }
         }
-    }
-
-    /// Reads a request behind the router, as that has sent it on, which was let in before it. `None` if
-    /// there is none.
-    fn take_over(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> Option<Admitted> {
-        let under_way = match self.streams.handover.take(envoy) {
-            Ok(under_way) => self.under_way.get_or_init(|| under_way),
-            Err(Lost::Unknown) => {
-                self.turn_away(envoy, Refusal::NOT_HANDED_OVER);
-                return None;
-            }
-            Err(Lost::Over) => {
-                self.end_response();
-                envoy.send_response(CLIENT_GONE.into(), &[], b"", "aiovoy_client_gone");
-                return None;
-            }
-        };
-        if let Some(own) = self.streams.get(self.id) {
-            let own = Rc::downgrade(&own);
-            under_way.tell(own);
-        }
-        let read =
-            |front: &EnvoyFilter<'_>| request::read_head(front, &self.streams.rules, end_of_stream);
-        let read = under_way.front().read(envoy, read);
-        let (mut head, refusal) = read.expect("what is under way has its first stream");
-        if under_way.authority_is_empty() {
-            head.fields = head.fields.replaced(b"host", b"");
-        }
-        self.know(&head, end_of_stream);
-        if refusal == Some(Refusal::NOT_FOUND) {
-            // A route has rewritten its path.
-            self.turn_away(envoy, Refusal::NOT_FOUND);
-            return None;
-        }
-        if self.streams.rules.limits_body(under_way.body()) {
-            self.turn_away(envoy, Refusal::BODY);
-            return None;
-        }
-        self.with_handshake(envoy, head)
     }
 
     /// What the loop is told of a stream that is cut off: whether it was Envoy's will, or the client's.
@@ -646,13 +573,6 @@ impl Filter {
         self.tell_front();
     }
 
-    /// Tells the stream in front of the router that the response is ours.
-    fn tell_front(&self) {
-        if let Some(under_way) = self.under_way.get() {
-            under_way.answer();
-        }
-    }
-
     /// From here on the end of the stream is of our making.
     fn end_response(&self) {
         let mut response = self.response.get();
@@ -672,25 +592,6 @@ impl Filter {
         self.response.set(response);
         self.streams
             .post(envoy, self.id, Inbound::Room(self.id, room));
-    }
-
-    /// Whether more of the body has gone to the router than a request may have.
-    fn is_too_large(&self) -> bool {
-        let under_way = self.under_way.get();
-        let passed = under_way.map_or(0, |under_way| under_way.body());
-        self.streams.rules.limits_body(passed)
-    }
-
-    /// Whether the stream in front of the router is over, and this one about to be.
-    fn is_over_in_front(&self) -> bool {
-        let under_way = self.under_way.get();
-        under_way.is_some_and(|under_way| under_way.is_over())
-    }
-
-    /// Whether the client is slow in reading what was sent to it past the router.
-    fn is_slow_past_router(&self) -> bool {
-        let under_way = self.under_way.get();
-        under_way.is_some_and(|under_way| under_way.is_above_watermark())
     }
 
     /// Gives the loop more of the body that Envoy has kept, as far as the window allows, after
@@ -760,48 +661,6 @@ impl Filter {
         }
     }
 }
-
-/// What a stream behind the router is told of the one in front of it.
-impl Second for Filter {
-    fn below_watermark(&self) {
-        self.streams.resume(self.id);
-    }
-
-    fn body_passed(&self, bytes: u64) {
-        // Some of it may not get here, if nobody reads it.
-        if self.streams.rules.limits_body(bytes) {
-            self.streams.resume(self.id);
-        }
-    }
-
-    /// All requests of a worker share one connection, which Envoy would take for an attacker's and
-    /// close, with all that is on it, if most of its streams were reset without an answer (its
-    /// statistic `downstream_rq_too_many_premature_resets`).
-    ///
-    /// That Envoy has given it up, the loop is told before the router's next request gets here, which
-    /// takes its place: Envoy sends that before it resets this one.
-    fn over(&self, envoy: &EnvoyFilter<'_>) {
-        if self.response.get().ended {
-            return;
-        }
-        let given_up = self
-            .under_way
-            .get()
-            .is_some_and(|under_way| under_way.is_given_up());
-        if given_up && self.posted.get() {
-            self.given_up.set(true);
-            let tell = |own: &EnvoyFilter<'_>| {
-                self.streams.post(own, self.id, Inbound::GivenUp(self.id));
-            };
-            // It lives: its filter is told.
-            let _ = self.envoy.read(envoy, tell);
-        }
-        self.envoy.begin_response(envoy, CLIENT_GONE);
-    }
-}
-
-/// The status of what nobody gets, since the client has gone.
-const CLIENT_GONE: u16 = 499;
 
 /// Whether the client has reset the connection. Envoy does not hear of it while it does not read,
 /// as it does on HTTP/1 when more has come than one request. Linux allows `TCP_FASTOPEN` only on a
