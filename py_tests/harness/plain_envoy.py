@@ -1,17 +1,17 @@
 """An Envoy that is started by hand, with a configuration file."""
 
-import json
 import re
 import socket
 import subprocess
 import sys
 import sysconfig
 import textwrap
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from aiovoy.environ import libpython_path
 from aiovoy.launcher.binary import envoy_binary
@@ -54,7 +54,8 @@ class PlainEnvoy(Server):
             words = ["sh", "-c", f'exec "$@" 2>{stderr}', "sh", *words]
         super().__init__(words, AIOVOY, cwd, env)
         self.port = port
-        self.admin = 0
+        self.admin: int | Path = 0
+        """The port of its admin interface, or the socket."""
         RECENT.append(self)
 
     async def accepts(self) -> None:
@@ -69,9 +70,10 @@ class PlainEnvoy(Server):
 
     def statistics(self, prefix: str) -> dict[str, int]:
         """Envoy's counters and gauges whose names begin with `prefix`, by what follows it."""
-        url = f"http://127.0.0.1:{self.admin}/stats?format=json&filter=^{re.escape(prefix)}"
-        with urllib.request.urlopen(url, timeout=DEADLINE) as response:
-            found = json.load(response)["stats"]
+        pipe = str(self.admin) if isinstance(self.admin, Path) else None
+        query = {"format": "json", "filter": f"^{re.escape(prefix)}"}
+        with httpx.Client(transport=httpx.HTTPTransport(uds=pipe), timeout=DEADLINE) as client:
+            found = client.get(f"http://127.0.0.1:{80 if pipe else self.admin}/stats", params=query).json()["stats"]
         return {one["name"].removeprefix(prefix): one["value"] for one in found if "value" in one}
 
 
@@ -147,6 +149,7 @@ def printed(
     path = folder / "printed.yaml"
     path.write_text(re.sub(r"( *)http_filters:\n", lambda key: key[0] + textwrap.indent(filters, key[1]), text))
     server = PlainEnvoy(path, folder, environment(), port, workers, stderr)
+    server.admin = folder / "aiovoy-admin.sock"
     server.ssl_port = options.get("ssl_port", port)
     try:
         yield server
