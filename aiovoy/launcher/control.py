@@ -3,6 +3,8 @@
 The launcher listens on a Unix socket, the bridge connects when Envoy has loaded it. Lines of JSON come in, one word a
 line goes out:
 
+    {"event": "started"}                                                      the applications have started
+    listen                                                                    open the listeners
     {"event": "ready", "python": "3.11.7", "workers": 1, "loop": "uvloop"}    Envoy accepts connections
     {"event": "failed", "message": "..."}                                     start-up failed, Envoy will exit
     shutdown                                                                  stop gracefully
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Event = dict[str, Any]
-Command = Literal["shutdown", "abort"]
+Command = Literal["listen", "shutdown", "abort"]
 
 
 class ControlChannel:

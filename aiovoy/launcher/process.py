@@ -204,6 +204,8 @@ class EnvoyProcess:
 
     def _on_event(self, event: Event) -> None:
         match event:
+            case {"event": "started"}:
+                self._control.send("listen")
             case {"event": "ready", "python": str(python), "workers": int(workers), "loop": str(loop)}:
                 self._release_ports()
                 if not self.ready.done():

@@ -190,8 +190,10 @@ impl Dispatcher {
     }
 
     fn give_up(&self, message: &Inbound) {
-        if let Inbound::Start(id, _) = message {
-            self.give_up_call(*id);
+        match message {
+            Inbound::Start(id, _) => self.give_up_call(*id),
+            Inbound::Ping => self.worker.pulse.answer(),
+            _ => {}
         }
     }
 
@@ -217,6 +219,10 @@ impl Dispatcher {
         let (py, this) = (slf.py(), slf.get());
         let id = match message {
             Inbound::Start(id, request) => return Self::start_exchange(slf, id, request),
+            Inbound::Ping => {
+                this.worker.pulse.answer();
+                return Ok(());
+            }
             Inbound::CancelAll => return Self::cancel_all(slf),
             Inbound::GivenUp(id) => return Self::leave(slf, id),
             Inbound::CloseWebSockets => return this.close_websockets(py),

@@ -70,6 +70,11 @@ impl InFlight {
         }
     }
 
+    /// How many have arrived since the start. Wraps around.
+    pub(crate) fn arrived(&self) -> u32 {
+        (self.by_envoy.0.load(Ordering::SeqCst) >> 32) as u32
+    }
+
     /// How many are in flight, or more: never fewer, since what returns between the two reads
     /// still counts.
     pub(crate) fn count(&self) -> usize {

@@ -46,6 +46,8 @@ pub(crate) enum Inbound {
     GivenUp(ExchangeId),
     /// A piece of a file that the response is to have has been read, by tokio.
     File(ExchangeId, Box<FileRead>),
+    /// Has the loop answer that it turns: see [`Pulse`](super::pulse::Pulse).
+    Ping,
     /// Close all WebSockets: the server stops.
     CloseWebSockets,
     /// Cancel what still runs: the time for a graceful shutdown is over.
@@ -64,7 +66,7 @@ impl Inbound {
             | Self::Disconnect(id)
             | Self::GivenUp(id)
             | Self::File(id, _) => Some(*id),
-            Self::CloseWebSockets | Self::CancelAll => None,
+            Self::Ping | Self::CloseWebSockets | Self::CancelAll => None,
         }
     }
 }

@@ -14,7 +14,8 @@
 //! - [`mailbox`], the queue between threads
 //! - [`wake`], what wakes the reader of a mailbox
 //! - [`inbox`] and [`outbox`], the mailboxes towards the application and towards the client
-//! - [`worker`], the two of a worker
+//! - [`pulse`], whether a loop turns
+//! - [`worker`], what the two threads of a worker share of these
 //! - [`process`], all workers
 //! - [`in_flight`], the count of what is in flight
 //! - [`mod@file`], files that responses are made of
@@ -30,6 +31,7 @@ mod mailbox;
 mod message;
 mod outbox;
 mod process;
+mod pulse;
 mod table;
 mod wake;
 mod window;

@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::Builder;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,6 +15,8 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
+    /// The applications have started. Envoy opens its listeners once the launcher says `listen`.
+    Started,
     /// Envoy accepts connections.
     Ready {
         /// Python's version.
@@ -29,15 +32,47 @@ pub(crate) enum Event<'a> {
         /// Why, as logged.
         message: &'a str,
     },
+    /// The answer to a ping.
+    Pong {
+        /// For each loop, for how many milliseconds it has owed its answer to a ping before this one.
+        /// None before all loops have started.
+        loops: Vec<u128>,
+        /// How many requests have arrived since the start, modulo 2^32.
+        requests: u32,
+        /// How much is in flight: streams and calls, so a request counts twice.
+        in_flight: usize,
+    },
 }
 
 /// What the launcher asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
+    /// Open the listeners.
+    Listen,
+    /// Answer, and say how the loops are.
+    Ping,
+    /// Stop gracefully, but leave idle connections as much time for the request whose answer tells them
+    /// to close.
+    Retire(Duration),
     /// Stop gracefully. Also the meaning of the launcher's end.
     Shutdown,
     /// Stop at once.
     Abort,
+}
+
+impl Command {
+    fn parse(line: &str) -> Option<Self> {
+        match line {
+            "listen" => Some(Self::Listen),
+            "ping" => Some(Self::Ping),
+            "shutdown" => Some(Self::Shutdown),
+            "abort" => Some(Self::Abort),
+            _ => {
+                let seconds = line.strip_prefix("retire ")?.parse().ok()?;
+                Duration::try_from_secs_f64(seconds).ok().map(Self::Retire)
+            }
+        }
+    }
 }
 
 /// Our end of the channel.
@@ -63,32 +98,35 @@ impl Control {
         })
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Hands what the launcher asks for to `handle`, on a thread of its own.
-    pub(crate) fn listen(&self, handle: impl Fn(Command) + Send + 'static) -> Result<(), String> {
+    pub(crate) fn hear(&self, handle: impl Fn(Command) + Send + 'static) -> Result<(), String> {
         let Some(stream) = &self.stream else {
             return Ok(());
         };
         let reader = stream.lock().try_clone().map(BufReader::new);
         let reader = reader
             .map_err(|error| format!("no second handle to the launcher's socket: {error}"))?;
-        let listen = move || {
+        let hear = move || {
             for line in reader.lines().map_while(Result::ok) {
-                match line.as_str() {
-                    "shutdown" => handle(Command::Shutdown),
-                    "abort" => handle(Command::Abort),
-                    unknown => log::warn!("unknown command `{unknown}` from the launcher"),
+                match Command::parse(&line) {
+                    Some(command) => handle(command),
+                    None => log::warn!("unknown command `{line}` from the launcher"),
                 }
             }
             handle(Command::Shutdown);
         };
         Builder::new()
             .name("aiovoy-control".into())
-            .spawn(listen)
+            .spawn(hear)
             .map(drop)
             .map_err(|error| format!("no thread for the launcher's commands: {error}"))
     }
 
-    /// Tells the launcher. If it has gone, `listen` has noticed.
+    /// Tells the launcher. If it has gone, `hear` has noticed.
     pub(crate) fn tell(&self, event: &Event<'_>) {
         let Some(stream) = &self.stream else { return };
         let mut line = serde_json::to_string(event).expect("strings and numbers have a JSON form");
@@ -102,14 +140,23 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    impl Control {
+        /// Our end of the channel that `stream` is.
+        pub(crate) fn over(stream: UnixStream) -> Self {
+            Self {
+                stream: Some(Mutex::new(stream)),
+            }
+        }
+
+        /// What there is under plain `envoy -c`.
+        pub(crate) fn to_nobody() -> Self {
+            Self { stream: None }
+        }
+    }
+
     fn pair() -> (Control, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        (
-            Control {
-                stream: Some(Mutex::new(ours)),
-            },
-            theirs,
-        )
+        (Control::over(ours), theirs)
     }
 
     #[test]
@@ -121,6 +168,12 @@ mod tests {
             event_loop: "uvloop",
         });
         control.tell(&Event::Failed { message: "a\nb" });
+        control.tell(&Event::Started);
+        control.tell(&Event::Pong {
+            loops: vec![0, 5210],
+            requests: 7,
+            in_flight: 2,
+        });
         let mut lines = BufReader::new(launcher)
             .lines()
             .map(|line| line.expect("a line"));
@@ -130,6 +183,34 @@ mod tests {
             lines.next().as_deref(),
             Some(r#"{"event":"failed","message":"a\nb"}"#)
         );
+        assert_eq!(lines.next().as_deref(), Some(r#"{"event":"started"}"#));
+        let pong = r#"{"event":"pong","loops":[0,5210],"requests":7,"in_flight":2}"#;
+        assert_eq!(lines.next().as_deref(), Some(pong));
+    }
+
+    #[test]
+    fn commands_are_words_and_a_retirement_has_its_seconds() {
+        for (line, command) in [
+            ("listen", Command::Listen),
+            ("ping", Command::Ping),
+            ("shutdown", Command::Shutdown),
+            ("abort", Command::Abort),
+            ("retire 10", Command::Retire(Duration::from_secs(10))),
+            ("retire 0.25", Command::Retire(Duration::from_millis(250))),
+        ] {
+            assert_eq!(Command::parse(line), Some(command), "{line}");
+        }
+        for line in [
+            "",
+            "Ping",
+            "retire",
+            "retire ",
+            "retire -1",
+            "retire inf",
+            "retire 1 s",
+        ] {
+            assert_eq!(Command::parse(line), None, "{line}");
+        }
     }
 
     #[test]
@@ -137,7 +218,7 @@ mod tests {
         let (control, mut launcher) = pair();
         let (sender, commands) = mpsc::channel();
         control
-            .listen(move |command| sender.send(command).expect("the test listens"))
+            .hear(move |command| sender.send(command).expect("the test listens"))
             .expect("a thread");
         launcher.write_all(b"abort\nnonsense\n").expect("written");
         drop(launcher);

@@ -11,9 +11,11 @@ use super::gauges::GAUGE_INTERVAL;
 use super::server::Shared;
 use crate::exchange::Inbound;
 
-/// How long connections without a request are left open at the end of a drain, for the request
+/// How long connections without a request are left open at the end of a drain at least, for the request
 /// that may be on its way.
 const IDLE_GRACE: Duration = Duration::from_millis(100);
+/// How often Envoy's gauges are read while a retirement waits for idle connections, which may last.
+const RETIREMENT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long cancelled application calls get to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
@@ -21,7 +23,8 @@ impl Shared {
     /// Lets what is in flight end, within the time that the configuration gives it.
     pub(super) async fn drain(&self) {
         let in_flight = &self.process.in_flight;
-        let deadline = Instant::now() + self.process.config.timeout_graceful_shutdown;
+        let since = Instant::now();
+        let deadline = since + self.process.config.timeout_graceful_shutdown;
         in_flight.drain();
         self.tell_loops(|| Inbound::CloseWebSockets);
         if let Some(address) = &self.process.config.admin {
@@ -30,11 +33,15 @@ impl Shared {
                 log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
             }
         }
-        if timeout_at(deadline, self.quiet()).await.is_ok() {
+        if timeout_at(deadline, self.quiet(since)).await.is_ok() {
             return;
         }
         let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
         if in_flight.count() == 0 {
+            if self.gauges().await.buffered == 0 {
+                // A retirement: idle connections have had their time.
+                return;
+            }
             log::error!("clients have not taken their responses after {seconds} s: cut off");
             return;
         }
@@ -51,8 +58,9 @@ impl Shared {
     }
 
     /// Waits until nothing is in flight, all responses are with their clients, and no connection
-    /// has brought another request.
-    async fn quiet(&self) {
+    /// has brought another request. Each is closed by its next answer; the others have the time that a
+    /// retirement gives them, of a drain that has begun at `since`.
+    async fn quiet(&self, since: Instant) {
         let in_flight = &self.process.in_flight;
         loop {
             in_flight.drained().await;
@@ -62,11 +70,18 @@ impl Shared {
                 if in_flight.count() > 0 {
                     break;
                 }
-                let idle = gauges.connections == 0 || idle_since.elapsed() >= IDLE_GRACE;
-                if idle && gauges.buffered == 0 {
+                let lasts = idle_since.elapsed() >= IDLE_GRACE;
+                let idle = lasts && since.elapsed() >= self.stop.idle_grace();
+                if gauges.buffered == 0 && (gauges.connections == 0 || idle) {
                     return;
                 }
-                tokio::time::sleep(GAUGE_INTERVAL).await;
+                let is_retiring = lasts && !idle;
+                let interval = if is_retiring {
+                    RETIREMENT_INTERVAL
+                } else {
+                    GAUGE_INTERVAL
+                };
+                tokio::time::sleep(interval).await;
             }
         }
     }

@@ -9,7 +9,8 @@
 //! - [`server`], start-up, readiness, serving and end, in this order
 //! - [`drain`], what is in flight ends
 //! - [`stop`], the request to stop, from whichever side, and who waits for its completion
-//! - [`control`], the channel to the launcher
+//! - [`launcher`], what the launcher asks for
+//! - [`control`], the channel to it
 //! - [`admin`], what Envoy's admin interface is asked for
 //! - [`gauges`], what Envoy counts, as far as it is waited for
 //! - [`runtime`], tokio
@@ -18,6 +19,7 @@ mod admin;
 mod control;
 mod drain;
 mod gauges;
+mod launcher;
 mod runtime;
 mod server;
 mod stop;

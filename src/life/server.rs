@@ -7,6 +7,7 @@
 //!         │
 //!     supervise             lifespan.startup on every loop               (tokio)
 //!         │                       │ failed ──▶ exit code 3, stop
+//!         │                 the launcher says `listen`
 //!   signal_init_complete    Envoy opens its listeners                    (main)
 //!         │
 //!       serve               until SIGTERM, SIGINT, or the launcher's word
@@ -30,8 +31,9 @@ use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::control::{Command, Control, Event};
+use super::control::Event;
 use super::gauges::{GAUGE_INTERVAL, Gauges};
+use super::launcher::Launcher;
 use super::stop::{END_GRACE, Signal, Stop, abort, give_up, watch_envoy};
 use super::{admin, runtime};
 use crate::app::asgi::lifespan::Lifespans;
@@ -59,9 +61,9 @@ pub(crate) struct Server {
 /// What the main thread and the supervision share.
 pub(super) struct Shared {
     pub(super) process: Arc<Process>,
-    control: Control,
+    launcher: Arc<Launcher>,
     scheduler: BootstrapScheduler,
-    stop: Arc<Stop>,
+    pub(super) stop: Arc<Stop>,
     gauge_readers: Mutex<Vec<oneshot::Sender<Gauges>>>,
 }
 
@@ -71,23 +73,15 @@ impl Server {
         envoy: &EnvoyBootstrap<'_>,
         config: Config,
     ) -> Result<(Self, Arc<Process>), String> {
-        let control = Control::connect()?;
         let stop = Arc::new(Stop::default());
-        control.listen({
-            let stop = stop.clone();
-            move |command| match command {
-                Command::Shutdown if stop.is_supervised() => stop.request(),
-                // The application is being imported: there is nothing to stop in good order.
-                Command::Shutdown => envoy::exit_now(0),
-                Command::Abort => abort(),
-            }
-        })?;
+        let launcher = Launcher::connect(stop.clone())?;
         let started = Self::start_python(&Arc::new(config), &stop);
         let (python, process, loops) =
-            started.inspect_err(|message| control.tell(&Event::Failed { message }))?;
+            started.inspect_err(|message| launcher.tell(&Event::Failed { message }))?;
+        launcher.know(process.clone());
         let shared = Arc::new(Shared {
             process: process.clone(),
-            control,
+            launcher,
             scheduler: envoy.new_scheduler(),
             stop,
             gauge_readers: Mutex::default(),
@@ -211,17 +205,19 @@ impl Shared {
         match startup {
             None => {}
             Some(Ok(lifespans)) => {
-                self.scheduler.commit(STARTED);
-                tokio::select! {
-                    () = self.announce(&loops) => self.stop.requested().await,
-                    () = self.stop.requested() => {}
+                let may_listen = tokio::select! {
+                    () = self.launcher.may_listen() => true,
+                    () = self.stop.requested() => false,
+                };
+                if may_listen {
+                    self.serve(&loops).await;
+                    self.drain().await;
                 }
-                self.drain().await;
                 self.shutdown_lifespans(&loops, &lifespans).await;
             }
             Some(Err(message)) => {
                 log::error!("{message}");
-                self.control.tell(&Event::Failed { message: &message });
+                self.launcher.tell(&Event::Failed { message: &message });
                 self.stop.fail(LIFESPAN_FAILED);
             }
         }
@@ -234,6 +230,15 @@ impl Shared {
             );
         }
         self.stop.complete();
+    }
+
+    /// Has Envoy open its listeners, and waits until the server is to stop.
+    async fn serve(&self, loops: &[LoopThread]) {
+        self.scheduler.commit(STARTED);
+        tokio::select! {
+            () = self.announce(loops) => self.stop.requested().await,
+            () = self.stop.requested() => {}
+        }
     }
 
     /// Starts the applications on each loop. If one fails, those that have started are shut down.
@@ -267,7 +272,7 @@ impl Shared {
             );
         }
         let python = Python::version_str();
-        self.control.tell(&Event::Ready {
+        self.launcher.tell(&Event::Ready {
             python: python.split_whitespace().next().unwrap_or_default(),
             workers: loops.len(),
             event_loop: self.process.config.event_loop.name(),

@@ -21,7 +21,7 @@ pub(super) const END_GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Stop {
     /// There is a supervision, which hears of requests.
     supervised: AtomicBool,
-    requested: watch::Sender<bool>,
+    requested: watch::Sender<Requested>,
     /// That of the first failure.
     exit_code: AtomicI32,
     /// Envoy is ending and its main thread waits for `completed`.
@@ -35,6 +35,17 @@ struct StopState {
     signals: usize,
     complete: bool,
     waiting: Vec<ShutdownCompletion>,
+}
+
+/// What was requested. It only ever becomes more urgent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Requested {
+    #[default]
+    Nothing,
+    /// Idle connections have this long, from the beginning of the drain on, to bring the request whose
+    /// answer tells them to close.
+    Retirement(Duration),
+    Stop,
 }
 
 /// Which signal it was.
@@ -54,7 +65,26 @@ impl Stop {
     }
 
     pub(super) fn request(&self) {
-        self.requested.send_replace(true);
+        self.requested.send_replace(Requested::Stop);
+    }
+
+    /// Requests a stop that leaves idle connections `idle_grace`. Another request overrules that.
+    pub(super) fn retire(&self, idle_grace: Duration) {
+        self.requested.send_if_modified(|requested| {
+            let is_first = *requested == Requested::Nothing;
+            if is_first {
+                *requested = Requested::Retirement(idle_grace);
+            }
+            is_first
+        });
+    }
+
+    /// How long idle connections are left alone, from the beginning of the drain on.
+    pub(super) fn idle_grace(&self) -> Duration {
+        match *self.requested.borrow() {
+            Requested::Retirement(idle_grace) => idle_grace,
+            Requested::Nothing | Requested::Stop => Duration::ZERO,
+        }
     }
 
     /// Requests the stop because of a failure.
@@ -65,7 +95,9 @@ impl Stop {
     }
 
     pub(super) async fn requested(&self) {
-        until(&self.requested).await;
+        // As in `until`.
+        let is_requested = |requested: &Requested| *requested != Requested::Nothing;
+        let _ = self.requested.subscribe().wait_for(is_requested).await;
     }
 
     /// Waits until Envoy's main thread waits for our end, and does nothing else any more.
@@ -134,7 +166,7 @@ impl Stop {
 }
 
 /// Waits until `flag` is set.
-async fn until(flag: &watch::Sender<bool>) {
+pub(super) async fn until(flag: &watch::Sender<bool>) {
     // The sender outlives this future, which borrows it: waiting can't fail.
     let _ = flag.subscribe().wait_for(|set| *set).await;
 }
@@ -166,4 +198,24 @@ pub(super) fn give_up(what: &str, after: Duration) -> ! {
 pub(super) fn abort() -> ! {
     log::warn!("second signal: ended at once");
     envoy::exit_now(ABORTED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_retirement_is_a_stop_that_a_stop_overrules() {
+        let (stop, seconds) = (Stop::default(), Duration::from_secs);
+        assert_eq!(stop.idle_grace(), seconds(0));
+        stop.retire(seconds(5));
+        stop.requested().await;
+        assert_eq!(stop.idle_grace(), seconds(5));
+        stop.retire(seconds(9));
+        assert_eq!(stop.idle_grace(), seconds(5), "the first one counts");
+        stop.request();
+        assert_eq!(stop.idle_grace(), seconds(0));
+        stop.retire(seconds(9));
+        assert_eq!(stop.idle_grace(), seconds(0), "a stop is a stop");
+    }
 }

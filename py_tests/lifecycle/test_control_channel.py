@@ -1,0 +1,293 @@
+"""What the launcher says to the bridge, and hears from it. Here the test plays the launcher of a plain Envoy."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
+from py_tests.harness.deadline import DEADLINE, eventually
+from py_tests.harness.folders import ROOT
+from py_tests.harness.http1 import Http1Connection
+from py_tests.harness.plain_envoy import PlainEnvoy, environment, envoy, listens
+from py_tests.harness.serving import unlike_uvicorn
+
+pytestmark = unlike_uvicorn("this is between aiovoy's two parts")
+
+APP = f"{__name__}:app"
+
+FOR_EVER = 60
+"""Seconds: longer than any test waits."""
+
+NO_LOOPS = {"event": "pong", "loops": [], "requests": 0, "in_flight": 0}
+
+
+class Launcher:
+    """The launcher's side of the channel."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._channel: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
+
+    async def __aenter__(self) -> "Launcher":
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._channel.set_result((reader, writer))
+
+        self._server = await asyncio.start_unix_server(connected, self.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        if self._channel.done():
+            await self.leave()
+
+    async def say(self, words: str) -> None:
+        async with asyncio.timeout(DEADLINE):
+            _, writer = await self._channel
+            writer.write(f"{words}\n".encode())
+            await writer.drain()
+
+    async def hear(self) -> dict[str, Any]:
+        async with asyncio.timeout(DEADLINE):
+            reader, _ = await self._channel
+            event: dict[str, Any] = json.loads(await reader.readline())
+            return event
+
+    async def ping(self) -> dict[str, Any]:
+        await self.say("ping")
+        return await self.hear()
+
+    async def ready(self) -> None:
+        """Lets Envoy listen, and waits until it does."""
+        assert await self.hear() == {"event": "started"}
+        await self.say("listen")
+        assert (await self.hear())["event"] == "ready"
+
+    async def leave(self) -> None:
+        _, writer = self._channel.result()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def launched(
+    folder: Path, app: str = APP, app_dir: Path = ROOT, workers: int = 1, timeout_graceful_shutdown: int = 30
+) -> AsyncIterator[tuple[Launcher, PlainEnvoy]]:
+    """A launcher, and the Envoy that it has started."""
+    changes = {
+        "app: hello:app": f"app: {app}",
+        "app_dir: examples": f"app_dir: {app_dir}",
+        "# timeout_graceful_shutdown: 30": f"timeout_graceful_shutdown: {timeout_graceful_shutdown}",
+    }
+    async with Launcher(folder / "control.sock") as launcher:
+        env = {**environment(), "AIOVOY_CONTROL": str(launcher.path)}
+        with envoy(folder, changes, env, workers) as server:
+            yield launcher, server
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"plain")
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    note(scope, "in flight")
+    await file_exists(gate(scope))
+    await answer(send, b"answered")
+
+
+async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the loop until the gate opens."""
+    while not Path(gate(scope)).exists():
+        time.sleep(0.01)
+    await answer(send, b"answered")
+
+
+http = routes(plain, gated, blocks)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "lifespan":
+        await http(scope, receive, send)
+        return
+    await receive()
+    print("lifespan.startup", flush=True)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print("lifespan.shutdown", flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def start_gated(server: PlainEnvoy, path: str, file: Path) -> tuple[Http1Connection, Any]:
+    connection = await Http1Connection.open(server.port)
+    return connection, await connection.start("GET", path, headers=[(b"x-gate", str(file).encode())])
+
+
+async def test_listeners_open_when_the_launcher_says_so(tmp_path: Path) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        assert await launcher.hear() == {"event": "started"}
+        assert server.output == "lifespan.startup\n"
+        # Had it not waited, these would find it listening.
+        for _ in range(20):
+            assert (await launcher.ping())["loops"] is not None
+            assert not listens(server.port)
+        await launcher.say("listen")
+        ready = await launcher.hear()
+        assert (ready["event"], ready["workers"], ready["loop"]) == ("ready", 1, "uvloop")
+        assert (await server.get("/plain")).body == b"plain"
+
+
+async def test_the_word_to_listen_may_come_before_it_is_waited_for(tmp_path: Path) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.say("listen")
+        assert [(await launcher.hear())["event"] for _ in range(2)] == ["started", "ready"]
+        assert (await server.get("/plain")).body == b"plain"
+
+
+@pytest.mark.parametrize("way", ["shutdown", "retire 60", "launcher's end", "signal"])
+async def test_stop_while_the_launcher_is_waited_for(tmp_path: Path, way: str) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        assert await launcher.hear() == {"event": "started"}
+        if way == "launcher's end":
+            await launcher.leave()
+        elif way == "signal":
+            server.signal(signal.SIGTERM)
+        else:
+            await launcher.say(way)
+        assert await server.exit_code() == 0
+        assert server.output == "lifespan.startup\nlifespan.shutdown\n"
+
+
+async def test_end_of_the_launcher_ends_a_server(tmp_path: Path, key: str) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        connection, exchange = await start_gated(server, f"/gated?{key}", tmp_path / "gate")
+        async with connection:
+            await server.noted(key, "in flight")
+            await launcher.leave()
+            await eventually(lambda: not listens(server.port))
+            (tmp_path / "gate").touch()
+            assert (await exchange.response()).body == b"answered"
+        assert await server.exit_code() == 0
+        assert server.output.endswith("lifespan.shutdown\n")
+
+
+SLOW_IMPORT = """
+import pathlib, time
+
+while not pathlib.Path(__file__).with_name("gate").exists():
+    time.sleep(0.01)
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+"""
+
+
+async def test_ping_is_answered_while_the_application_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_IMPORT)
+    async with launched(tmp_path, "slow:app", tmp_path) as (launcher, _):
+        for _ in range(3):
+            assert await launcher.ping() == NO_LOOPS
+        (tmp_path / "gate").touch()
+        await launcher.ready()
+        assert (await launcher.ping())["loops"] == [0]
+
+
+async def test_ping_counts_requests_and_what_is_in_flight(tmp_path: Path, key: str) -> None:
+    async with launched(tmp_path, workers=2) as (launcher, server):
+        await launcher.ready()
+        assert await launcher.ping() == {"event": "pong", "loops": [0, 0], "requests": 0, "in_flight": 0}
+        connection, exchange = await start_gated(server, f"/gated?{key}", tmp_path / "gate")
+        async with connection:
+            await eventually(lambda: launcher_in_flight(launcher, 2))
+            assert (await launcher.ping())["requests"] == 1
+            (tmp_path / "gate").touch()
+            await exchange.response()
+            await eventually(lambda: launcher_in_flight(launcher, 0))
+        await server.get("/plain")
+        assert (await launcher.ping())["requests"] == 2
+
+
+async def launcher_in_flight(launcher: Launcher, count: int) -> bool:
+    return bool((await launcher.ping())["in_flight"] == count)
+
+
+async def test_ping_tells_a_loop_that_does_not_turn(tmp_path: Path) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        connection, exchange = await start_gated(server, "/blocks", tmp_path / "gate")
+        async with connection:
+            ages: list[int] = []
+
+            async def blocks_for_long() -> bool:
+                ages.extend((await launcher.ping())["loops"])
+                return ages[-1] > 500
+
+            await eventually(blocks_for_long)
+            # The first question is the one that counts: from it on, they only grow.
+            grown = ages[ages.index(0) + 1 :]
+            assert grown == sorted(grown)
+            (tmp_path / "gate").touch()
+            assert (await exchange.response()).body == b"answered"
+
+            async def turns() -> bool:
+                return bool((await launcher.ping())["loops"] == [0])
+
+            await eventually(turns)
+
+
+async def test_ping_is_answered_in_a_drain(tmp_path: Path, key: str) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        connection, exchange = await start_gated(server, f"/gated?{key}", tmp_path / "gate")
+        async with connection:
+            await server.noted(key, "in flight")
+            await launcher.say("shutdown")
+            await eventually(lambda: not listens(server.port))
+            pong = await launcher.ping()
+            assert (pong["loops"], pong["in_flight"]) == ([0], 2)
+            (tmp_path / "gate").touch()
+            assert (await exchange.response()).body == b"answered"
+        assert await server.exit_code() == 0
+
+
+async def test_idle_connection_is_closed_by_its_next_answer_in_a_retirement(tmp_path: Path) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        async with await Http1Connection.open(server.port) as connection:
+            assert (await connection.get("/plain")).header(b"connection") is None
+            await launcher.say(f"retire {FOR_EVER}")
+            await eventually(lambda: not listens(server.port))
+            # Several times as long as a shutdown would leave it open.
+            await asyncio.sleep(0.5)
+            response = await connection.get("/plain")
+            assert (response.body, response.header(b"connection")) == (b"plain", b"close")
+            assert await server.exit_code() == 0
+        assert server.output.endswith("lifespan.shutdown\n")
+        assert "[error]" not in server.log
+
+
+@pytest.mark.parametrize("end", ["its seconds", "the time limit", "a shutdown", "a signal"])
+async def test_end_of_a_retirement_with_an_idle_connection(tmp_path: Path, end: str) -> None:
+    seconds = 0.3 if end == "its seconds" else FOR_EVER
+    limit = 1 if end == "the time limit" else FOR_EVER
+    async with launched(tmp_path, timeout_graceful_shutdown=limit) as (launcher, server):
+        await launcher.ready()
+        async with await Http1Connection.open(server.port) as connection:
+            await connection.get("/plain")
+            await launcher.say(f"retire {seconds}")
+            await eventually(lambda: not listens(server.port))
+            if end == "a shutdown":
+                await launcher.say("shutdown")
+            elif end == "a signal":
+                server.signal(signal.SIGTERM)
+            assert await server.exit_code() == 0
+            assert not await connection.more()
+        assert server.output.endswith("lifespan.shutdown\n")
+        assert "[error]" not in server.log

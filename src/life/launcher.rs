@@ -1,0 +1,176 @@
+//! Runs on: the control thread, for what the launcher says; any thread tells it something.
+//!
+//! The launcher, as the bridge sees it: what it asks for is done here, or set going. Nothing here waits
+//! for a loop or for Python, so that it is answered whatever the application does.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::control::{Command, Control, Event};
+use super::stop::{Stop, abort, until};
+use crate::exchange::Process;
+
+/// The launcher, if there is one.
+pub(super) struct Launcher {
+    control: Control,
+    stop: Arc<Stop>,
+    /// It has said that Envoy may open its listeners.
+    listens: watch::Sender<bool>,
+    /// Known once all loops have started.
+    process: OnceLock<Arc<Process>>,
+}
+
+impl Launcher {
+    /// Connects to the launcher. What it asks for is done from now on; `stop` hears of the end.
+    pub(super) fn connect(stop: Arc<Stop>) -> Result<Arc<Self>, String> {
+        Self::new(Control::connect()?, stop)
+    }
+
+    fn new(control: Control, stop: Arc<Stop>) -> Result<Arc<Self>, String> {
+        let launcher = Arc::new(Self {
+            control,
+            stop,
+            listens: watch::Sender::default(),
+            process: OnceLock::new(),
+        });
+        let this = launcher.clone();
+        launcher.control.hear(move |command| this.obey(command))?;
+        Ok(launcher)
+    }
+
+    /// All loops have started.
+    pub(super) fn know(&self, process: Arc<Process>) {
+        // A server starts once.
+        let _ = self.process.set(process);
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        self.control.tell(event);
+    }
+
+    /// Says that the applications have started, and waits until Envoy may open its listeners.
+    pub(super) async fn may_listen(&self) {
+        if self.control.is_connected() {
+            self.tell(&Event::Started);
+            until(&self.listens).await;
+        }
+    }
+
+    fn obey(&self, command: Command) {
+        match command {
+            Command::Listen => {
+                self.listens.send_replace(true);
+            }
+            Command::Ping => self.tell(&self.pong()),
+            Command::Retire(_) | Command::Shutdown if !self.stop.is_supervised() => {
+                // The application is being imported: there is nothing to stop in good order.
+                envoy::exit_now(0);
+            }
+            Command::Retire(idle_grace) => self.stop.retire(idle_grace),
+            Command::Shutdown => self.stop.request(),
+            Command::Abort => abort(),
+        }
+    }
+
+    fn pong(&self) -> Event<'static> {
+        let Some(process) = self.process.get() else {
+            return Event::Pong {
+                loops: Vec::new(),
+                requests: 0,
+                in_flight: 0,
+            };
+        };
+        let workers = process.workers().iter();
+        let owed = workers.map(|worker| worker.pulse.ask(&worker.inbox));
+        Event::Pong {
+            loops: owed.map(|owed| owed.as_millis()).collect(),
+            requests: process.in_flight.arrived(),
+            in_flight: process.in_flight.count(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::exchange::Worker;
+
+    /// The other end of the channel.
+    struct Theirs(BufReader<UnixStream>);
+
+    impl Theirs {
+        fn say(&mut self, words: &str) {
+            let written = self.0.get_mut().write_all(words.as_bytes());
+            written.expect("written");
+        }
+
+        fn hear(&mut self) -> String {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("a line");
+            line.trim_end().into()
+        }
+    }
+
+    fn pair() -> (Arc<Launcher>, Theirs) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let stop = Arc::<Stop>::default();
+        stop.supervise();
+        let launcher = Launcher::new(Control::over(ours), stop).expect("a thread");
+        (launcher, Theirs(BufReader::new(theirs)))
+    }
+
+    fn process(workers: usize) -> Arc<Process> {
+        let config = Config::parse(br#"{"app": "main:app"}"#).expect("valid");
+        let workers = (0..workers).map(|_| Arc::<Worker>::default()).collect();
+        let tokio = crate::life::runtime().handle().clone();
+        Arc::new(Process::new(Arc::new(config), tokio, workers))
+    }
+
+    #[test]
+    fn a_ping_is_answered_before_there_are_loops_and_by_the_loops_of_all_workers() {
+        let (launcher, mut theirs) = pair();
+        theirs.say("ping\n");
+        let nothing = r#"{"event":"pong","loops":[],"requests":0,"in_flight":0}"#;
+        assert_eq!(theirs.hear(), nothing);
+        let process = process(2);
+        launcher.know(process.clone());
+        assert!(process.in_flight.arrive(None));
+        process.in_flight.complete_stream();
+        theirs.say("ping\n");
+        let all_turn = r#"{"event":"pong","loops":[0,0],"requests":1,"in_flight":1}"#;
+        assert_eq!(theirs.hear(), all_turn);
+        // Only the first loop comes to its question.
+        process.workers()[0].pulse.answer();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        theirs.say("ping\n");
+        let pong = theirs.hear();
+        assert!(pong.starts_with(r#"{"event":"pong","loops":[0,"#), "{pong}");
+        assert!(!pong.contains("[0,0]"), "{pong}");
+    }
+
+    #[tokio::test]
+    async fn listening_waits_for_the_word_which_may_have_come_before() {
+        let (launcher, mut theirs) = pair();
+        let waiting = tokio::spawn({
+            let launcher = launcher.clone();
+            async move { launcher.may_listen().await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(theirs.hear(), r#"{"event":"started"}"#);
+        assert!(!waiting.is_finished());
+        theirs.say("listen\n");
+        waiting.await.expect("the word was heard");
+        launcher.may_listen().await;
+    }
+
+    #[tokio::test]
+    async fn without_a_launcher_listening_waits_for_nobody() {
+        let launcher = Launcher::new(Control::to_nobody(), Arc::default()).expect("nothing to do");
+        launcher.may_listen().await;
+    }
+}
