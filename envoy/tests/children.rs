@@ -1,8 +1,10 @@
 //! What children get of a program, which is this test in Envoy's place.
 
 use std::ffi::c_int;
+use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,6 +52,7 @@ fn in_child(check: impl FnOnce() -> bool) -> bool {
 #[test]
 fn children_get_nothing_of_the_program() {
     of_what_it_has();
+    of_what_it_is_sent();
     of_what_it_opens_meanwhile();
     of_what_it_is_amid();
 }
@@ -87,6 +90,111 @@ fn of_what_it_has() {
     assert!(in_child(|| flags(late) == 0));
     // A second call changes nothing.
     assert_eq!(envoy::keep_from_children(), Ok(()));
+}
+
+/// Descriptors that come from another process, as Envoy's from the one that it replaces.
+fn of_what_it_is_sent() {
+    let (ours, theirs) = UnixDatagram::pair().expect("a socket pair");
+    let sent = socket();
+    for receive in [receive_one, receive_many] {
+        let mut message = Message::new([sent.as_raw_fd(); 2]);
+        // SAFETY: filled.
+        let count = unsafe { libc::sendmsg(theirs.as_raw_fd(), message.header(), 0) };
+        assert_eq!(count, 1);
+        for received in receive(ours.as_raw_fd()) {
+            assert!(received > 2 && received != sent.as_raw_fd());
+            assert_eq!(flags(received), libc::FD_CLOEXEC);
+            assert!(in_child(|| flags(received) == -1));
+            assert!(flags(received) != -1, "the parent keeps it");
+            // SAFETY: it has just been received.
+            drop(unsafe { OwnedFd::from_raw_fd(received) });
+        }
+    }
+    ours.set_nonblocking(true).expect("a flag");
+    let mut message = Message::new([0; 2]);
+    // SAFETY: a place for what comes.
+    let count = unsafe { libc::recvmsg(ours.as_raw_fd(), message.header(), 0) };
+    let error = std::io::Error::last_os_error();
+    assert_eq!((count, error.kind()), (-1, ErrorKind::WouldBlock));
+}
+
+/// A message of one byte and two descriptors, or a place for it.
+struct Message {
+    byte: u8,
+    part: libc::iovec,
+    control: Control,
+    header: MaybeUninit<libc::mmsghdr>,
+}
+
+/// As cmsg(3) lays it out.
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    descriptors: [RawFd; 2],
+}
+
+impl Message {
+    fn new(descriptors: [RawFd; 2]) -> Self {
+        let header = libc::cmsghdr {
+            cmsg_len: size_of::<Control>(),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        };
+        Self {
+            byte: 0,
+            part: libc::iovec {
+                iov_base: ptr::null_mut(),
+                iov_len: 1,
+            },
+            control: Control {
+                header,
+                descriptors,
+            },
+            header: MaybeUninit::zeroed(),
+        }
+    }
+
+    /// For the calls that take many; it stands where this object does.
+    fn headers(&mut self) -> &mut libc::mmsghdr {
+        self.part.iov_base = (&raw mut self.byte).cast();
+        // SAFETY: nothing but numbers and pointers.
+        let header = unsafe { self.header.assume_init_mut() };
+        let message = &mut header.msg_hdr;
+        message.msg_iov = &raw mut self.part;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw mut self.control).cast();
+        message.msg_controllen = size_of::<Control>();
+        header
+    }
+
+    fn header(&mut self) -> &mut libc::msghdr {
+        &mut self.headers().msg_hdr
+    }
+
+    /// The descriptors that it has brought.
+    fn descriptors(&mut self) -> [RawFd; 2] {
+        // SAFETY: as above.
+        let header = unsafe { self.header.assume_init_ref() };
+        assert_eq!(header.msg_hdr.msg_flags, 0, "none that nobody asked for");
+        assert_eq!(header.msg_hdr.msg_controllen, size_of::<Control>());
+        self.control.descriptors
+    }
+}
+
+fn receive_one(socket: RawFd) -> [RawFd; 2] {
+    let mut message = Message::new([0; 2]);
+    // SAFETY: a place for what comes.
+    let count = unsafe { libc::recvmsg(socket, message.header(), 0) };
+    assert_eq!(count, 1);
+    message.descriptors()
+}
+
+fn receive_many(socket: RawFd) -> [RawFd; 2] {
+    let mut message = Message::new([0; 2]);
+    // SAFETY: a place for one; no time.
+    let count = unsafe { libc::recvmmsg(socket, message.headers(), 1, 0, ptr::null_mut()) };
+    assert_eq!(count, 1);
+    message.descriptors()
 }
 
 /// Threads open and close while others fork: nobody waits for ever, and no child has one open.

@@ -1,25 +1,27 @@
 //! Envoy's descriptors: close-on-exec each, and known, so that a forked child can close them.
 //!
 //! Invariant: a descriptor that Envoy has opened by one of the calls below is marked as long as it is
-//! open, and none else is. Between a mark and its descriptor nobody forks ([`gated`]), but for a
-//! file's: opening one may take long.
+//! open, and none else is. Between a mark and its descriptor nobody forks ([`gated`]), but for a file's
+//! and for those that another process sends: opening one, and waiting for the others, may take long.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fs, ptr};
+use std::{fs, ptr, slice};
 
-use libc::{mode_t, sockaddr, socklen_t};
+use libc::{mmsghdr, mode_t, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::gate::{gated, waiting};
 
 /// The calls by which Envoy closes, the first, and opens descriptors, and by which its threads wait,
 /// each with ours.
-pub(super) fn redirections() -> [(&'static CStr, *const c_void); 16] {
+pub(super) fn redirections() -> [(&'static CStr, *const c_void); 18] {
     [
         (c"close", close as *const c_void),
         (c"socket", socket as *const c_void),
         (c"accept4", accept4 as *const c_void),
+        (c"recvmsg", recvmsg as *const c_void),
+        (c"recvmmsg", recvmmsg as *const c_void),
         (c"socketpair", socketpair as *const c_void),
         (c"pipe", pipe as *const c_void),
         (c"pipe2", pipe2 as *const c_void),
@@ -113,11 +115,42 @@ unsafe fn open_two(pair: *mut c_int, open: impl FnOnce() -> c_int) -> c_int {
         let result = open();
         if result == 0 {
             // SAFETY: the contract.
-            let both = unsafe { std::slice::from_raw_parts(pair, 2) };
+            let both = unsafe { slice::from_raw_parts(pair, 2) };
             both.iter().for_each(|descriptor| mark(*descriptor, true));
         }
         result
     })
+}
+
+/// Marks the descriptors that have come with a message (unix(7)), and shows it as it would be if they
+/// had been asked for with `flags`. For the messages of networks, which bring none, that is a look at
+/// their few control messages.
+///
+/// # Safety
+///
+/// `message` was filled by the kernel.
+unsafe fn take_received(message: &mut msghdr, flags: c_int) {
+    message.msg_flags &= flags | !libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the kernel has filled what the message says that it has.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or one of the message's.
+    while let Some(header) = unsafe { control.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: arithmetic only.
+            let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            let size = header.cmsg_len - empty;
+            // SAFETY: the data of the header follow it.
+            let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+            for index in 0..size / size_of::<RawFd>() {
+                // SAFETY: so many are there.
+                let place = unsafe { data.add(index) };
+                // SAFETY: as above, in whatever place.
+                mark(unsafe { place.read_unaligned() }, true);
+            }
+        }
+        // SAFETY: as above.
+        control = unsafe { libc::CMSG_NXTHDR(message, control) };
+    }
 }
 
 // In place of libc's functions, with their contracts. They ask the kernel, since a name would lead a
@@ -146,6 +179,41 @@ unsafe extern "C" fn accept4(
     let flags = flags | libc::SOCK_CLOEXEC;
     // SAFETY: the caller's pointers.
     open(|| unsafe { system_call!(SYS_accept4, socket, address, length, flags) })
+}
+
+unsafe extern "C" fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let close_too = flags | libc::MSG_CMSG_CLOEXEC;
+    // Not gated, since it may wait for the sender.
+    // SAFETY: the caller's message.
+    let received = unsafe { libc::syscall(libc::SYS_recvmsg, socket, message, close_too) };
+    if received >= 0 {
+        // SAFETY: as above.
+        let message = unsafe { &mut *message };
+        // SAFETY: the kernel has just filled it.
+        unsafe { take_received(message, flags) };
+    }
+    received as ssize_t
+}
+
+unsafe extern "C" fn recvmmsg(
+    socket: c_int,
+    messages: *mut mmsghdr,
+    most: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    let close_too = flags | libc::MSG_CMSG_CLOEXEC;
+    // Not gated, as above.
+    // SAFETY: the caller's place for so many messages, and its pointer to a time.
+    let count = unsafe { system_call!(SYS_recvmmsg, socket, messages, most, close_too, timeout) };
+    if let Ok(count @ 1..) = usize::try_from(count) {
+        // SAFETY: the kernel has just filled so many.
+        for message in unsafe { slice::from_raw_parts_mut(messages, count) } {
+            // SAFETY: as above.
+            unsafe { take_received(&mut message.msg_hdr, flags) };
+        }
+    }
+    count
 }
 
 unsafe extern "C" fn socketpair(
