@@ -9,6 +9,7 @@ the application's: what the server has to say goes to its own log, by `interpret
 - `importer`: finds the application. Main thread, before the loop runs
 - `event_loop`: makes, runs and ends the loop of a worker. On the loop's thread
 - `lifespan`: the lifespan of an application. In each loop; tokio makes the object
+- `stacks`: what threads are amid. Main thread, once; then on one that the launcher's question makes
 - `signals`: which are the server's. Main thread; what it puts in place of `signal.signal`, on any
 - `child`: makes a forked child an ordinary process. In the child; before, it hears of each loop on its thread
 """

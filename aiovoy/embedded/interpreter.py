@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiovoy
-from aiovoy.embedded import child, signals
+from aiovoy.embedded import child, signals, stacks
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
@@ -35,7 +35,8 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
     sys.argv = ["aiovoy", app]
     sys.path.insert(0, os.fspath(app_dir))
     _warn_of_allocators()
-    _restore_environment()
+    if _restore_environment():
+        stacks.dump_at_signal()
     signals.share(log)
     child.watch()
 
@@ -86,15 +87,19 @@ def _warn_of_allocators() -> None:
         )
 
 
-def _restore_environment() -> None:
-    """Undoes what the launcher set for Envoy alone, so that subprocesses do not inherit it."""
+def _restore_environment() -> bool:
+    """Undoes what the launcher set for Envoy alone, so that subprocesses do not inherit it.
+
+    Returns whether there is a launcher.
+    """
     library_path = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
     preload = os.environ.pop("AIOVOY_LD_PRELOAD", None)
     if os.environ.pop("AIOVOY_CONTROL", None) is None:
-        return
+        return False
     if library_path is None:
         os.environ.pop("LD_LIBRARY_PATH", None)
     else:
         os.environ["LD_LIBRARY_PATH"] = library_path
     if preload is not None:
         os.environ["LD_PRELOAD"] = preload
+    return True

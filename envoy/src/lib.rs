@@ -55,6 +55,8 @@ pub mod error;
 
 pub mod children;
 
+pub mod signals;
+
 mod log;
 
 mod hooks;
@@ -77,6 +79,7 @@ pub use http::{
 };
 pub use log::log_without_waiting;
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
+pub use signals::{last_signal, raise_if_handled};
 pub use stats::{CounterId, GaugeId, HistogramId};
 
 /// Has `cargo test` compile the example of the README.

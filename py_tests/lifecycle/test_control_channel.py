@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import ctypes
 import json
+import os
+import re
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from aiovoy.embedded import stacks
 from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
@@ -109,7 +114,27 @@ async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"answered")
 
 
-http = routes(plain, gated, blocks)
+async def computes(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks it by Python code that does not call anything for long."""
+    turns = 0
+    while turns % 1_000_000 or not Path(gate(scope)).exists():
+        turns += 1
+    await answer(send, b"answered")
+
+
+async def holds_the_gil(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks it, and all of Python, until somebody writes to the FIFO."""
+    path = os.fsencode(gate(scope))
+    os.close(ctypes.PyDLL(None).open(path, os.O_RDONLY))
+    await answer(send, b"answered")
+
+
+async def loses_stderr(scope: Scope, receive: Receive, send: Send) -> None:
+    sys.stderr = None
+    await answer(send)
+
+
+http = routes(plain, gated, blocks, computes, holds_the_gil, loses_stderr)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,6 +182,8 @@ async def test_stop_while_the_launcher_is_waited_for(tmp_path: Path, way: str) -
         if way == "launcher's end":
             await launcher.leave()
         elif way == "signal":
+            # Until its main loop runs, Envoy has no handler.
+            await eventually(lambda: is_caught(server.pid, signal.SIGTERM))
             server.signal(signal.SIGTERM)
         else:
             await launcher.say(way)
@@ -291,3 +318,103 @@ async def test_end_of_a_retirement_with_an_idle_connection(tmp_path: Path, end: 
             assert not await connection.more()
         assert server.output.endswith("lifespan.shutdown\n")
         assert "[error]" not in server.log
+
+
+async def is_blocked(launcher: Launcher) -> None:
+    """Waits until the loop owes an answer."""
+
+    async def owes() -> bool:
+        return bool((await launcher.ping())["loops"] != [0])
+
+    await eventually(owes)
+
+
+@pytest.mark.parametrize("path", ["/blocks", "/computes"])
+async def test_explanation_of_a_loop_that_does_not_turn(tmp_path: Path, path: str) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        connection, exchange = await start_gated(server, f"{path}?secret", tmp_path / "gate")
+        async with connection:
+            await is_blocked(launcher)
+            other, waiting = await start_gated(server, "/plain", tmp_path / "gate")
+            async with other:
+                await eventually(lambda: launcher_in_flight(launcher, 4))
+                await launcher.say("explain")
+                await launcher.ping()
+                await eventually(lambda: "Traceback" in server.log)
+                (tmp_path / "gate").touch()
+                assert (await exchange.response()).body == b"answered"
+                assert (await waiting.response()).body == b"plain"
+        assert server.log.count("an event loop has been blocked") == 1
+        assert re.search(r"\[warning\].* an event loop has been blocked for \d+\.\d s\n", server.log)
+        assert re.search(
+            rf"\nrequests: GET {path} \(\d+ s\), GET /plain \(\d+ s\)\nTraceback of its thread", server.log
+        )
+        frame = (
+            rf'\n  File "{re.escape(__file__)}", line \d+, in {path.removeprefix("/")}\n    (while |turns|time.sleep)'
+        )
+        assert re.search(frame, server.log)
+        assert "secret" not in server.log
+        assert (await server.get("/plain")).body == b"plain"
+
+
+async def test_explanation_of_a_loop_that_turns_says_nothing(tmp_path: Path) -> None:
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.say("explain")
+        await launcher.ready()
+        await launcher.say("explain")
+        assert (await launcher.ping())["loops"] == [0]
+        await launcher.say("shutdown")
+        assert await server.exit_code() == 0
+        assert "event loop" not in server.log
+
+
+async def test_explanation_of_code_that_holds_the_gil(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        connection, exchange = await start_gated(server, "/holds_the_gil", tmp_path / "gate")
+        async with connection:
+            await is_blocked(launcher)
+            # A second one waits for the GIL no more than the first.
+            for count in (1, 2):
+                await launcher.say("explain")
+                await launcher.ping()
+                await logged(server, "the GIL is not to be had", count)
+                assert server.log.count(" in holds_the_gil\n") == count
+            os.close(os.open(tmp_path / "gate", os.O_WRONLY))
+            assert (await exchange.response()).body == b"answered"
+        assert re.search(r"\nrequests: GET /holds_the_gil \(\d+ s\)\nthe GIL is not to be had: standard", server.log)
+        assert (await server.get("/plain")).body == b"plain"
+        await launcher.say("shutdown")
+        assert await server.exit_code() == 0
+
+
+async def test_tracebacks_of_all_threads_at_the_launchers_signal(tmp_path: Path) -> None:
+    async with launched(tmp_path, workers=2) as (launcher, server):
+        await launcher.ready()
+        await server.get("/loses_stderr")
+        os.kill(server.pid, stacks.SIGNAL)
+        # As CPython writes them: one of each loop.
+        await logged(server, "(most recent call first):\n", 2)
+        await eventually(lambda: len(re.findall(r'event_loop\.py", line \d+ in run\n', server.log)) == 2)
+        assert (await server.get("/plain")).body == b"plain"
+
+
+async def logged(server: PlainEnvoy, text: str, count: int) -> None:
+    """Waits until the log has `text` so often."""
+    await eventually(lambda: server.log.count(text) == count)
+
+
+async def test_signal_for_tracebacks_is_between_bridge_and_launcher(tmp_path: Path) -> None:
+    with envoy(tmp_path) as server:
+        await server.accepts()
+        assert not is_caught(server.pid, stacks.SIGNAL)
+    async with launched(tmp_path) as (launcher, server):
+        await launcher.ready()
+        assert is_caught(server.pid, stacks.SIGNAL)
+
+
+def is_caught(pid: int, number: int) -> bool:
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught, 16) >> (number - 1) & 1)

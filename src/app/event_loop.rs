@@ -195,6 +195,12 @@ where
         .import(intern!(py, "aiovoy.embedded.event_loop"))
         .and_then(|module| module.call_method1(intern!(py, "own_thread"), (event_loop,)));
     owned.map_err(|error| traceback::format(py, &error))?;
+    let thread = py.import(intern!(py, "threading")).and_then(|module| {
+        let ident = module.call_method0(intern!(py, "get_ident"))?;
+        ident.extract()
+    });
+    let thread = thread.map_err(|error| traceback::format(py, &error))?;
+    start.worker.pulse.know_thread(thread);
     let dispatcher = Dispatcher::start(event_loop, waker, start.worker, start.process, apps);
     let dispatcher = dispatcher.map_err(|error| traceback::format(py, &error))?;
     let locals = TaskLocals::new(event_loop.clone());

@@ -5,9 +5,12 @@
 //! the messages below. A message for an exchange that is over finds nobody and is dropped, so
 //! none can reach another request's stream.
 
+use std::sync::mpsc::Sender;
+
 use super::fields::Fields;
 use super::file::FileRead;
 use super::head::RequestHead;
+use super::running::Running;
 use super::table::ExchangeId;
 use super::window::LEAST_COST;
 
@@ -118,6 +121,8 @@ pub(crate) enum Outbound {
     },
     /// Time has passed: see to the streams.
     Tick,
+    /// Say which requests have not ended.
+    Running(Sender<Running>),
     /// An interim head, before the final one.
     Interim {
         /// Whose response it announces.
@@ -179,7 +184,7 @@ impl Outbound {
     /// Whose message it is; `None` if it is all streams'.
     pub(crate) fn id(&self) -> Option<ExchangeId> {
         match self {
-            Self::Tick => None,
+            Self::Tick | Self::Running(_) => None,
             Self::Start { id, .. }
             | Self::Body { id, .. }
             | Self::Read(id, _)

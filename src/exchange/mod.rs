@@ -15,6 +15,7 @@
 //! - [`wake`], what wakes the reader of a mailbox
 //! - [`inbox`] and [`outbox`], the mailboxes towards the application and towards the client
 //! - [`pulse`], whether a loop turns
+//! - [`running`], which requests have not ended, for who wants to know why it does not
 //! - [`worker`], what the two threads of a worker share of these
 //! - [`process`], all workers
 //! - [`in_flight`], the count of what is in flight
@@ -32,6 +33,7 @@ mod message;
 mod outbox;
 mod process;
 mod pulse;
+mod running;
 mod table;
 mod wake;
 mod window;
@@ -45,6 +47,7 @@ pub(crate) use message::{
     Failure, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,
 };
 pub(crate) use process::Process;
+pub(crate) use running::Running;
 pub(crate) use table::{ExchangeId, Table};
 pub(crate) use wake::{LoopWaker, Waker};
 pub(crate) use window::{

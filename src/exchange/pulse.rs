@@ -1,7 +1,8 @@
-//! Runs on: the control thread asks, the loop thread answers.
+//! Runs on: the control thread asks, the loop thread answers; any thread looks.
 //!
 //! Whether a loop turns.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ use super::message::Inbound;
 pub(crate) struct Pulse {
     /// When the loop was asked, if it has not answered. There is one question at a time.
     asked: Mutex<Option<Instant>>,
+    /// The loop's thread, by Python's number.
+    thread: OnceLock<u64>,
 }
 
 impl Pulse {
@@ -35,6 +38,22 @@ impl Pulse {
         Duration::ZERO
     }
 
+    /// For how long the loop has owed an answer, if it does.
+    pub(crate) fn owed(&self) -> Option<Duration> {
+        self.asked.lock().map(|asked| asked.elapsed())
+    }
+
+    /// The loop runs on `thread`, by Python's number.
+    pub(crate) fn know_thread(&self, thread: u64) {
+        // A loop has one in its life.
+        let _ = self.thread.set(thread);
+    }
+
+    /// The loop's thread, by Python's number; `None` if it has not started.
+    pub(crate) fn thread(&self) -> Option<u64> {
+        self.thread.get().copied()
+    }
+
     /// The loop has come to the question, or will not.
     pub(crate) fn answer(&self) {
         *self.asked.lock() = None;
@@ -48,13 +67,16 @@ mod tests {
     #[test]
     fn a_loop_is_asked_once_until_it_answers() {
         let (pulse, inbox) = (Pulse::default(), Inbox::default());
+        assert_eq!(pulse.owed(), None);
         assert_eq!(pulse.ask(&inbox), Duration::ZERO);
         std::thread::sleep(Duration::from_millis(2));
         let owed = pulse.ask(&inbox);
         assert!(owed >= Duration::from_millis(2));
         assert!(pulse.ask(&inbox) >= owed, "the oldest question counts");
         assert!(matches!(inbox.take()[..], [Inbound::Ping]));
+        assert!(pulse.owed() >= Some(owed));
         pulse.answer();
+        assert_eq!(pulse.owed(), None);
         assert_eq!(pulse.ask(&inbox), Duration::ZERO);
         assert!(matches!(inbox.take()[..], [Inbound::Ping]));
     }

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Listen,
     /// Answer, and say how the loops are.
     Ping,
+    /// Say in the log why a loop does not turn.
+    Explain,
     /// Stop gracefully, but leave idle connections as much time for the request whose answer tells them
     /// to close.
     Retire(Duration),
@@ -65,6 +67,7 @@ impl Command {
         match line {
             "listen" => Some(Self::Listen),
             "ping" => Some(Self::Ping),
+            "explain" => Some(Self::Explain),
             "shutdown" => Some(Self::Shutdown),
             "abort" => Some(Self::Abort),
             _ => {
@@ -193,6 +196,7 @@ mod tests {
         for (line, command) in [
             ("listen", Command::Listen),
             ("ping", Command::Ping),
+            ("explain", Command::Explain),
             ("shutdown", Command::Shutdown),
             ("abort", Command::Abort),
             ("retire 10", Command::Retire(Duration::from_secs(10))),

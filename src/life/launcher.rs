@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use super::control::{Command, Control, Event};
-use super::stop::{Stop, abort, until};
+use super::explain::Explainer;
+use super::stop::{END_GRACE, Stop, abort, until};
 use crate::exchange::Process;
 
 /// The launcher, if there is one.
@@ -19,6 +20,7 @@ pub(super) struct Launcher {
     listens: watch::Sender<bool>,
     /// Known once all loops have started.
     process: OnceLock<Arc<Process>>,
+    explainer: Explainer,
 }
 
 impl Launcher {
@@ -33,6 +35,7 @@ impl Launcher {
             stop,
             listens: watch::Sender::default(),
             process: OnceLock::new(),
+            explainer: Explainer::default(),
         });
         let this = launcher.clone();
         launcher.control.hear(move |command| this.obey(command))?;
@@ -57,12 +60,26 @@ impl Launcher {
         }
     }
 
+    /// Python is about to end: nobody here wants anything of it any more.
+    pub(super) fn python_ends(&self) {
+        self.explainer.end(END_GRACE);
+    }
+
     fn obey(&self, command: Command) {
         match command {
             Command::Listen => {
                 self.listens.send_replace(true);
             }
             Command::Ping => self.tell(&self.pong()),
+            Command::Explain => {
+                let explained = self
+                    .process
+                    .get()
+                    .map(|process| self.explainer.explain(process));
+                if let Some(Err(error)) = explained {
+                    log::warn!("no thread to explain why an event loop is blocked: {error}");
+                }
+            }
             Command::Retire(_) | Command::Shutdown if !self.stop.is_supervised() => {
                 // The application is being imported: there is nothing to stop in good order.
                 envoy::exit_now(0);

@@ -11,6 +11,7 @@
 //! - [`stop`], the request to stop, from whichever side, and who waits for its completion
 //! - [`launcher`], what the launcher asks for
 //! - [`control`], the channel to it
+//! - [`explain`], why a loop does not turn, for the log
 //! - [`admin`], what Envoy's admin interface is asked for
 //! - [`gauges`], what Envoy counts, as far as it is waited for
 //! - [`runtime`], tokio
@@ -18,6 +19,7 @@
 mod admin;
 mod control;
 mod drain;
+mod explain;
 mod gauges;
 mod launcher;
 mod runtime;

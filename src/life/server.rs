@@ -177,6 +177,7 @@ impl BootstrapExtension for Server {
                 2 * END_GRACE,
             );
         }
+        self.shared.launcher.python_ends();
         if let Some(python) = self.python.take()
             && !python.end(END_GRACE)
         {

@@ -85,6 +85,7 @@ impl HttpFilterConfig for FilterConfig {
                 envoy,
                 waiting: RefCell::default(),
                 posted: Cell::default(),
+                since: Cell::default(),
                 version: Cell::default(),
                 given_up: Cell::default(),
                 closes: Cell::default(),
@@ -121,6 +122,8 @@ pub(crate) struct Filter {
     waiting: RefCell<Option<Box<Request>>>,
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
+    /// The last tick before that, which is the stream's age at no cost.
+    since: Cell<Option<Instant>>,
     version: Cell<HttpVersion>,
     /// The loop has been told that Envoy has given the stream up, and is to hear no more of it.
     given_up: Cell<bool>,
@@ -398,6 +401,7 @@ impl Filter {
             websocket,
         }));
         self.streams.post_request(envoy, self.id);
+        self.since.set(self.streams.last_tick());
     }
 
     /// A new scheduler for this stream; `None` if it is over.
@@ -409,6 +413,27 @@ impl Filter {
     /// The request, if the loop has not got it yet.
     pub(crate) fn take_request(&self) -> Option<Box<Request>> {
         self.waiting.borrow_mut().take()
+    }
+
+    /// The last tick before the request was let in; `None` if it was not.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since.get()
+    }
+
+    /// What the log calls the request; `None` if the stream is over.
+    pub(crate) fn name(&self, current: &EnvoyFilter<'_>) -> Option<String> {
+        let name = |envoy: &EnvoyFilter<'_>| Some(self.read_head_again(envoy)?.name());
+        self.envoy.read(current, name).flatten()
+    }
+
+    /// The head of the request. Who needs it as a rule is the loop, which may have it by now.
+    fn read_head_again(&self, envoy: &EnvoyFilter<'_>) -> Option<RequestHead> {
+        let read = |envoy: &EnvoyFilter<'_>| request::read_head(envoy, &self.streams.rules, true).0;
+        match self.under_way.get() {
+            // Without a first stream there is no client.
+            Some(under_way) => under_way.front().read(envoy, read),
+            None => Some(read(envoy)),
+        }
     }
 
     /// Does what the loop asks for.
@@ -434,7 +459,7 @@ impl Filter {
             Outbound::Message(_, payload) => self.send_message(envoy, &payload),
             Outbound::Close { code, reason, .. } => self.close_websocket(envoy, code, &reason),
             // Not of one stream: see `Streams`.
-            Outbound::Tick => {}
+            Outbound::Tick | Outbound::Running(_) => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
             Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),

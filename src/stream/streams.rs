@@ -31,7 +31,7 @@ use super::clock::Instant;
 use super::filter::{Filter, Quota, Settings};
 use super::rules::Rules;
 use super::ticker::Ticker;
-use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Table, Waker, Worker};
+use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Running, Table, Waker, Worker};
 
 /// The one event that aiovoy commits to a stream: "take your turn".
 const TURN: u64 = 1;
@@ -53,6 +53,8 @@ pub(crate) struct Streams {
     live: RefCell<Table<Rc<Filter>>>,
     leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
     ticker: Ticker,
+    /// When the streams were told of time last, or the clock began to run.
+    last_tick: Cell<Option<Instant>>,
     gathered: RefCell<Vec<Gathered>>,
     /// An event is on its way to the leader.
     turn_due: Cell<bool>,
@@ -109,6 +111,7 @@ impl Streams {
             live: RefCell::default(),
             leader: RefCell::default(),
             ticker: Ticker::default(),
+            last_tick: Cell::default(),
             gathered: RefCell::default(),
             turn_due: Cell::default(),
             in_turn: Cell::default(),
@@ -267,8 +270,10 @@ impl Streams {
         let scheduler = Arc::new(scheduler);
         self.worker.outbox.set_waker(Some(scheduler.clone()));
         *self.leader.borrow_mut() = Some((id, scheduler));
-        self.ticker
-            .ensure(&self.process.tokio, &self.worker, self.websockets.tick);
+        let (process, tick) = (&self.process, self.websockets.tick);
+        if self.ticker.ensure(&process.tokio, &self.worker, tick) {
+            self.last_tick.set(Some(Instant::now()));
+        }
         if self.worker.outbox.has_messages() {
             self.commit();
         }
@@ -317,7 +322,11 @@ impl Streams {
         self.worker.outbox.drain(&mut batch);
         for message in batch.drain(..) {
             let Some(id) = message.id() else {
-                self.tick(envoy);
+                match message {
+                    // Nobody hears it if it has taken too long.
+                    Outbound::Running(sender) => drop(sender.send(self.running(envoy))),
+                    _ => self.tick(envoy),
+                }
                 continue;
             };
             if let Some(filter) = self.get(id) {
@@ -329,10 +338,30 @@ impl Streams {
 
     fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
         let now = Instant::now();
-        let live: Vec<_> = self.live.borrow().iter().cloned().collect();
-        for filter in live {
+        self.last_tick.set(Some(now));
+        for filter in self.filters() {
             filter.tick(envoy, now);
         }
+    }
+
+    /// The time, give or take a tick: to read it costs nothing. Known while there is a leader.
+    pub(crate) fn last_tick(&self) -> Option<Instant> {
+        self.last_tick.get()
+    }
+
+    /// The requests that have not ended.
+    fn running(&self, envoy: &EnvoyFilter<'_>) -> Running {
+        let now = Instant::now();
+        let filters = self.filters().into_iter();
+        let requests = filters.filter_map(|filter| {
+            let since = filter.since()?;
+            Some((now.duration_since(since), filter))
+        });
+        Running::new(requests.collect(), |filter| filter.name(envoy))
+    }
+
+    fn filters(&self) -> Vec<Rc<Filter>> {
+        self.live.borrow().iter().cloned().collect()
     }
 
     /// Gives the loop what was gathered. Returns whose requests it can't take, because it has

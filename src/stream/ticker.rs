@@ -19,12 +19,13 @@ use crate::exchange::{Outbound, Worker};
 pub(crate) struct Ticker(Arc<Mutex<bool>>);
 
 impl Ticker {
-    /// Sees to it that `worker` gets a tick every `tick`.
-    pub(crate) fn ensure(&self, tokio: &Handle, worker: &Arc<Worker>, tick: Duration) {
+    /// Sees to it that `worker` gets a tick every `tick`. Returns whether it did not.
+    pub(crate) fn ensure(&self, tokio: &Handle, worker: &Arc<Worker>, tick: Duration) -> bool {
         let runs = std::mem::replace(&mut *self.0.lock(), true);
         if !runs {
             tokio.spawn(run(self.0.clone(), worker.clone(), tick));
         }
+        !runs
     }
 }
 

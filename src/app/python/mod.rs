@@ -8,6 +8,7 @@
 //! - [`awaitable`], what `receive` and `send` return
 //! - [`slots`], how CPython resumes a coroutine
 //! - [`child`], the end of a forked child
+//! - [`stacks`], what threads are amid
 //! - [`traceback`], exceptions as text
 
 pub(crate) mod app;
@@ -16,4 +17,5 @@ pub(crate) mod child;
 pub(crate) mod interpreter;
 pub(crate) mod main_thread;
 pub(crate) mod slots;
+pub(crate) mod stacks;
 pub(crate) mod traceback;

@@ -10,7 +10,6 @@ use envoy::{AttributeId, EnvoyFilter};
 use super::Filter;
 use crate::exchange::escape::escaped;
 use crate::stream::clock::Instant;
-use crate::stream::request;
 
 /// How many lines a worker writes in a second. What is refused beyond them is counted only: a
 /// client can have as much refused as it likes.
@@ -51,14 +50,7 @@ impl Filter {
         if left_out > 0 {
             log::info!("{left_out} more were refused");
         }
-        // Once more: who needs it as a rule is the loop, which may have it by now.
-        let read = |envoy: &EnvoyFilter<'_>| request::read_head(envoy, &self.streams.rules, true);
-        let read = match self.under_way.get() {
-            Some(under_way) => under_way.front().read(envoy, read),
-            None => Some(read(envoy)),
-        };
-        // Without a first stream there is no client.
-        let Some((head, _)) = read else {
+        let Some(head) = self.read_head_again(envoy) else {
             return;
         };
         let name = head.name();

@@ -1,6 +1,7 @@
 mod any_order;
 mod lead;
 mod other_threads;
+mod running;
 
 use envoy::fake::Stream;
 
