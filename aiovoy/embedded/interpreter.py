@@ -94,6 +94,8 @@ def _restore_environment() -> bool:
     """
     library_path = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
     preload = os.environ.pop("AIOVOY_LD_PRELOAD", None)
+    for name in ("AIOVOY_REMOVE", "AIOVOY_LOCK"):
+        os.environ.pop(name, None)
     if os.environ.pop("AIOVOY_CONTROL", None) is None:
         return False
     if library_path is None:

@@ -70,7 +70,7 @@ pub mod fake;
 
 pub use attributes::AttributeId;
 pub use bootstrap::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
-pub use children::{is_forked, keep_from_children, waiting};
+pub use children::{close_known, is_forked, keep_from_children, waiting};
 pub use error::Error;
 pub use http::{
     BodyChunks, DataStatus, EnvoyFilter, EnvoyFilterConfig, FilterRef, Header, Headers,

@@ -80,13 +80,14 @@ fn of_what_it_has() {
     assert!(is_handled(libc::SIGUSR1));
     assert!(in_child(|| !is_handled(libc::SIGUSR1)));
     assert!(flags(late) != -1, "the parent keeps it");
-    // SAFETY: opened above.
-    let closed = unsafe { libc::close(late) };
-    assert_eq!(closed, 0);
+    envoy::close_known(late);
+    assert_eq!(flags(late), -1);
     // What is opened by others afterwards is theirs, also under the same number.
     // SAFETY: no pointers; takes the lowest number from `late` on.
     let of_others = unsafe { libc::fcntl(0, libc::F_DUPFD, late) };
     assert_eq!(of_others, late);
+    envoy::close_known(of_others);
+    envoy::close_known(-1);
     assert!(in_child(|| flags(late) == 0));
     // A second call changes nothing.
     assert_eq!(envoy::keep_from_children(), Ok(()));

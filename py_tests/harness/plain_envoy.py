@@ -6,7 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,20 @@ class PlainEnvoy(Server):
     """An Envoy with a configuration file."""
 
     def __init__(
-        self, path: Path, cwd: Path, env: dict[str, str], port: int, workers: int = 2, stderr: Path | None = None
+        self,
+        path: Path,
+        cwd: Path,
+        env: dict[str, str],
+        port: int,
+        workers: int = 2,
+        stderr: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         words = [str(envoy_binary(None)), "-c", str(path), "--disable-hot-restart", "--log-level", "warning"]
         words += ["--component-log-level", "misc:error", "--concurrency", str(workers)]
         if stderr is not None:
             words = ["sh", "-c", f'exec "$@" 2>{stderr}', "sh", *words]
-        super().__init__(words, AIOVOY, cwd, env)
+        super().__init__(words, AIOVOY, cwd, env, pass_fds=pass_fds)
         self.port = port
         self.admin: int | Path = 0
         """The port of its admin interface, or the socket."""
@@ -106,12 +113,13 @@ def envoy(
     env: dict[str, str] | None = None,
     workers: int = 2,
     example: str = EXAMPLE,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[PlainEnvoy]:
     """An Envoy with the example's configuration, in the repository's root as the example says."""
     port, admin = free_ports()
     path = folder / "envoy.yaml"
     path.write_text(configuration(port, admin, changes or {}, example))
-    server = PlainEnvoy(path, ROOT, env or environment(), port, workers)
+    server = PlainEnvoy(path, ROOT, env or environment(), port, workers, pass_fds=pass_fds)
     server.admin = admin
     try:
         yield server

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ class Server:
     """A server process. Its log is what it wrote to stderr, its output what it wrote to stdout."""
 
     def __init__(
-        self, command: list[str], kind: str, cwd: Path, env: Mapping[str, str], stdout: int | None = None
+        self,
+        command: list[str],
+        kind: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.kind = kind
         self.port = 0
@@ -64,6 +70,7 @@ class Server:
             stdout=self._output.file if stdout is None else stdout,
             stderr=self._log.file,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         # The test that waited for the end, and so expected it, answers for the exit code.
         self.code: int | None = None

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +86,62 @@ class Launcher:
 
 @contextlib.asynccontextmanager
 async def launched(
-    folder: Path, app: str = APP, app_dir: Path = ROOT, workers: int = 1, timeout_graceful_shutdown: int = 30
+    folder: Path,
+    app: str = APP,
+    app_dir: Path = ROOT,
+    workers: int = 1,
+    timeout_graceful_shutdown: int = 30,
+    leftovers: "Leftovers | None" = None,
 ) -> AsyncIterator[tuple[Launcher, PlainEnvoy]]:
     """A launcher, and the Envoy that it has started."""
+    env = environment()
+    if leftovers is not None:
+        env |= leftovers.environment
     changes = {
         "app: hello:app": f"app: {app}",
         "app_dir: examples": f"app_dir: {app_dir}",
         "# timeout_graceful_shutdown: 30": f"timeout_graceful_shutdown: {timeout_graceful_shutdown}",
     }
     async with Launcher(folder / "control.sock") as launcher:
-        env = {**environment(), "AIOVOY_CONTROL": str(launcher.path)}
-        with envoy(folder, changes, env, workers) as server:
+        env["AIOVOY_CONTROL"] = str(launcher.path)
+        with envoy(folder, changes, env, workers, pass_fds=leftovers.locks if leftovers else ()) as server:
             yield launcher, server
+
+
+class Leftovers:
+    """What the launcher of a server is to remove at its end: a folder on which it has a lock, and a socket file."""
+
+    def __init__(self, top: Path) -> None:
+        self.folder, self.socket = top / "private", top / "server.sock"
+        (self.folder / "inner").mkdir(parents=True)
+        (self.folder / "inner" / "file").touch()
+        listen_once(self.socket)
+        self.lock = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(self.lock, fcntl.LOCK_SH)
+        self.locks = [self.lock]
+        paths = os.pathsep.join([str(self.folder), str(self.socket)])
+        self.environment = {"AIOVOY_REMOVE": paths, "AIOVOY_LOCK": str(self.lock)}
+
+    def left(self) -> list[Path]:
+        return [path for path in (self.folder / "inner" / "file", self.folder, self.socket) if path.exists()]
+
+    def lose_launcher(self) -> None:
+        """The launcher does not hold the lock any more."""
+        for lock in self.locks:
+            os.close(lock)
+        self.locks = []
+
+
+def listen_once(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> Iterator[Leftovers]:
+    leftovers = Leftovers(tmp_path)
+    yield leftovers
+    leftovers.lose_launcher()
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +181,14 @@ async def loses_stderr(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send)
 
 
-http = routes(plain, gated, blocks, computes, holds_the_gil, loses_stderr)
+async def variables(scope: Scope, receive: Receive, send: Send) -> None:
+    """Those of the server that the application finds, or a program that it starts."""
+    program = subprocess.run(["env"], stdout=subprocess.PIPE, text=True, check=True)
+    names = [*os.environ, *(line.split("=")[0] for line in program.stdout.splitlines())]
+    await answer(send, [name for name in names if name.startswith("AIOVOY_")])
+
+
+http = routes(plain, gated, blocks, computes, holds_the_gil, loses_stderr, variables)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -418,3 +472,76 @@ async def test_signal_for_tracebacks_is_between_bridge_and_launcher(tmp_path: Pa
 def is_caught(pid: int, number: int) -> bool:
     (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+async def test_last_process_removes_what_a_dead_launcher_has_left(
+    tmp_path: Path, key: str, leftovers: Leftovers
+) -> None:
+    one, two = (tmp_path / name for name in ("one", "two"))
+    one.mkdir()
+    two.mkdir()
+    async with (
+        launched(one, leftovers=leftovers) as (first_launcher, first),
+        launched(two, leftovers=leftovers) as (second_launcher, second),
+    ):
+        await first_launcher.ready()
+        await second_launcher.ready()
+        assert (await first.get("/variables")).json() == []
+        connection, exchange = await start_gated(second, f"/gated?{key}", tmp_path / "gate")
+        async with connection:
+            await second.noted(key, "in flight")
+            leftovers.lose_launcher()
+            await first_launcher.leave()
+            await second_launcher.leave()
+            assert await first.exit_code() == 0
+            assert len(leftovers.left()) == 3
+            (tmp_path / "gate").touch()
+            assert (await exchange.response()).body == b"answered"
+        assert await second.exit_code() == 0
+        assert not leftovers.left()
+
+
+async def test_living_launcher_removes_its_things_itself(tmp_path: Path, leftovers: Leftovers) -> None:
+    async with launched(tmp_path, leftovers=leftovers) as (launcher, server):
+        await launcher.ready()
+        await launcher.say("shutdown")
+        assert await server.exit_code() == 0
+        assert len(leftovers.left()) == 3
+
+
+@pytest.mark.parametrize("end", ["launcher's end", "abort"])
+async def test_server_that_ends_early_leaves_nothing(tmp_path: Path, leftovers: Leftovers, end: str) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_IMPORT)
+    async with launched(tmp_path, "slow:app", tmp_path, leftovers=leftovers) as (launcher, server):
+        assert await launcher.ping() == NO_LOOPS
+        leftovers.lose_launcher()
+        if end == "abort":
+            await launcher.say("abort")
+        else:
+            await launcher.leave()
+        assert await server.exit_code() == (1 if end == "abort" else 0)
+        assert not leftovers.left()
+
+
+async def test_server_that_fails_leaves_nothing(tmp_path: Path, leftovers: Leftovers) -> None:
+    async with launched(tmp_path, f"{__name__}:fails_to_start", leftovers=leftovers) as (launcher, server):
+        leftovers.lose_launcher()
+        assert (await launcher.hear())["event"] == "failed"
+        assert await server.exit_code() == 3
+        assert not leftovers.left()
+
+
+async def fails_to_start(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.failed"})
+
+
+async def test_socket_of_another_server_stays(tmp_path: Path, leftovers: Leftovers) -> None:
+    async with launched(tmp_path, leftovers=leftovers) as (launcher, server):
+        await launcher.ready()
+        leftovers.socket.unlink()
+        listen_once(leftovers.socket)
+        leftovers.lose_launcher()
+        await launcher.leave()
+        assert await server.exit_code() == 0
+        assert leftovers.left() == [leftovers.socket]

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::control::{Command, Control, Event};
 use super::explain::Explainer;
+use super::leftovers;
 use super::stop::{END_GRACE, Stop, abort, until};
 use crate::exchange::Process;
 
@@ -82,7 +83,7 @@ impl Launcher {
             }
             Command::Retire(_) | Command::Shutdown if !self.stop.is_supervised() => {
                 // The application is being imported: there is nothing to stop in good order.
-                envoy::exit_now(0);
+                leftovers::exit_now(0);
             }
             Command::Retire(idle_grace) => self.stop.retire(idle_grace),
             Command::Shutdown => self.stop.request(),

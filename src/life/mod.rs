@@ -13,6 +13,7 @@
 //! - [`control`], the channel to it
 //! - [`explain`], why a loop does not turn, for the log
 //! - [`admin`], what Envoy's admin interface is asked for
+//! - [`leftovers`], what is removed in the launcher's place, if that was killed
 //! - [`gauges`], what Envoy counts, as far as it is waited for
 //! - [`runtime`], tokio
 
@@ -22,6 +23,7 @@ mod drain;
 mod explain;
 mod gauges;
 mod launcher;
+mod leftovers;
 mod runtime;
 mod server;
 mod stop;

@@ -34,6 +34,7 @@ use tokio::time::timeout;
 use super::control::Event;
 use super::gauges::{GAUGE_INTERVAL, Gauges};
 use super::launcher::Launcher;
+use super::leftovers;
 use super::stop::{END_GRACE, Signal, Stop, abort, give_up, watch_envoy};
 use super::{admin, runtime};
 use crate::app::asgi::lifespan::Lifespans;
@@ -73,6 +74,7 @@ impl Server {
         envoy: &EnvoyBootstrap<'_>,
         config: Config,
     ) -> Result<(Self, Arc<Process>), String> {
+        leftovers::know();
         let stop = Arc::new(Stop::default());
         let launcher = Launcher::connect(stop.clone())?;
         let started = Self::start_python(&Arc::new(config), &stop);
@@ -189,8 +191,9 @@ impl BootstrapExtension for Server {
         let code = self.shared.stop.exit_code();
         if code != 0 {
             // Envoy itself would exit with 0 after an orderly end.
-            envoy::exit_now(code);
+            leftovers::exit_now(code);
         }
+        leftovers::remove();
         watch_envoy(|| true);
     }
 }

@@ -10,6 +10,8 @@ use envoy::ShutdownCompletion;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
+use super::leftovers;
+
 /// Exit code when a second signal ends the server at once, or something does not end.
 const ABORTED: i32 = 1;
 
@@ -191,13 +193,13 @@ pub(super) fn watch_envoy(is_stuck: impl FnOnce() -> bool + Send + 'static) {
 /// Ends the process although something in it does not.
 pub(super) fn give_up(what: &str, after: Duration) -> ! {
     log::error!("{what}: ended after {} s", after.as_secs());
-    envoy::exit_now(ABORTED);
+    leftovers::exit_now(ABORTED);
 }
 
 /// Ends the process where it stands: a second signal means it.
 pub(super) fn abort() -> ! {
     log::warn!("second signal: ended at once");
-    envoy::exit_now(ABORTED);
+    leftovers::exit_now(ABORTED);
 }
 
 #[cfg(test)]

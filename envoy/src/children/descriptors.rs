@@ -57,6 +57,14 @@ fn mark(descriptor: RawFd, open: bool) {
     }
 }
 
+fn is_marked(descriptor: RawFd) -> bool {
+    let Ok(index) = usize::try_from(descriptor) else {
+        return false;
+    };
+    let word = OPEN.get(index / 64);
+    word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (index % 64) != 0)
+}
+
 /// Takes the descriptors that are open now for Envoy's, but for the standard streams and what
 /// systemd has passed (sd_listen_fds(3)).
 pub(super) fn take_open_ones() {
@@ -79,6 +87,14 @@ pub(super) fn take_open_ones() {
         if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } == 0 {
             mark(descriptor, true);
         }
+    }
+}
+
+/// Closes `descriptor` if it is one of Envoy's, as are those that the process was started with: none that
+/// anybody else has opened.
+pub fn close_known(descriptor: RawFd) {
+    if is_marked(descriptor) {
+        close(descriptor);
     }
 }
 

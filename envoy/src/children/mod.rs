@@ -19,6 +19,7 @@ mod redirect;
 
 use std::sync::OnceLock;
 
+pub use descriptors::close_known;
 pub use fork::is_forked;
 pub use gate::waiting;
 use redirect::Program;
