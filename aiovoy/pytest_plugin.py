@@ -13,9 +13,9 @@ import pytest
 
 from .launcher.config import Config
 from .launcher.descriptors import Output
-from .launcher.process import EnvoyProcess
+from .launcher.workers.supervisor import Supervisor
 
-StartServer = Callable[..., EnvoyProcess]
+StartServer = Callable[..., Supervisor]
 """`aiovoy_server(app, **settings)`: the arguments are those of `aiovoy.Server`."""
 
 
@@ -27,11 +27,11 @@ def aiovoy_server() -> Iterator[StartServer]:
     """
     with ExitStack() as servers:
 
-        def start(app: object, *, stdout: Output = None, stderr: Output = None, **settings: Any) -> EnvoyProcess:
+        def start(app: object, *, stdout: Output = None, stderr: Output = None, **settings: Any) -> Supervisor:
             config = Config.of(app, **{"port": 0, **settings})
-            process = EnvoyProcess(config, stdout=stdout, stderr=stderr)
-            servers.callback(process.stop)
-            process.ready.result()
-            return process
+            server = Supervisor(config, stdout=stdout, stderr=stderr)
+            servers.callback(server.stop)
+            server.ready.result()
+            return server
 
         yield start

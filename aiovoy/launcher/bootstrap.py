@@ -9,12 +9,14 @@ import re
 import resource
 import string
 import textwrap
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .addresses import Address
 from .certificates import Authorities, Certificate
-from .config import LOG_LEVELS, Config, StrPath
+from .config import LOG_LEVELS, Config
 from .environ import bridge_path
 from .errors import ConfigError
 
@@ -22,30 +24,33 @@ from .errors import ConfigError
 def bootstrap(
     config: Config,
     *,
-    host: str,
-    port: int,
-    ssl_port: int | None = None,
+    addresses: Sequence[Address],
     admin: str | Path,
     python: str,
     secrets: Path | None = None,
     access_log: Path | None = None,
 ) -> str:
-    """The bootstrap that serves `config` on `host` and `port`, and with TLS on `ssl_port`, which may be the same.
+    """The bootstrap that serves `config` at `addresses`.
 
-    `host` is an IP address, since Envoy resolves no names; `admin` is where its admin interface listens; `python` is
-    the executable of the environment that the application runs in. With `secrets`, a folder where `write_secrets` has
-    been, certificates can be renewed. `access_log` is the file for that, if it is not to be standard output.
+    `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
+    application runs in. With `secrets`, a folder where `write_secrets` has been, certificates can be renewed.
+    `access_log` is the file for that, if it is not to be standard output.
     """
     return _fill(
         "bootstrap.yaml",
         admin=_quote(str(admin)),
         max_connections=_quote(config.limit_connections or _max_connections()),
         bridge=_quote(str(bridge_path())),
-        settings=_lines(_settings(config, ssl_port, admin, python)),
-        listeners="".join(_listeners(config, host, port, ssl_port, secrets, access_log)),
+        settings=_lines(_settings(config, _quic(config, addresses), admin, python)),
+        listeners="".join(_listeners(config, addresses, secrets, access_log)),
         clusters=_cluster(config) if _routed(config) else "",
         extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
+
+
+def _quic(config: Config, addresses: Sequence[Address]) -> Address | None:
+    """Where HTTP/3 is, over UDP: at the first port that speaks TLS."""
+    return next((address for address in addresses if address.tls and address.host), None) if config.http3 else None
 
 
 def _routed(config: Config) -> bool:
@@ -80,7 +85,7 @@ def _secrets(config: Config) -> dict[str, Certificate | Authorities]:
     return secrets
 
 
-def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: str) -> dict[str, Any]:
+def _settings(config: Config, quic: Address | None, admin: str | Path, python: str) -> dict[str, Any]:
     """What the bridge is told. What is not set is left out: `src/config.rs` has the defaults."""
     settings = {
         "app": config.app or None,
@@ -105,7 +110,7 @@ def _settings(config: Config, ssl_port: int | None, admin: str | Path, python: s
         "ws_per_message_deflate": config.ws_per_message_deflate,
         "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
-        "alt_svc": f'h3=":{ssl_port}"; ma=86400' if config.http3 else None,
+        "alt_svc": f'h3=":{quic.port}"; ma=86400' if quic else None,
         "log_refusals": config.log_level == "info" or None,
         "access_log": _log_fields(config) or None,
         "client_certs": True if config.authorities else None,
@@ -120,24 +125,20 @@ def _number(value: float | None) -> float | None:
 
 
 def _listeners(
-    config: Config, host: str, port: int, ssl_port: int | None, secrets: Path | None, access_log: Path | None
+    config: Config, addresses: Sequence[Address], secrets: Path | None, access_log: Path | None
 ) -> list[str]:
     log = _access_log(config, access_log)
-    place = _tcp(config, host, port) if config.uds is None else _pipe(config, config.uds)
-    behind = [_behind(config)] if _routed(config) else []
-    if not config.certificates:
-        return [_listener(config, log, "aiovoy", place), *behind]
-    tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets))
-    if config.ssl_port is None:
-        listeners = [_listener(config, log, "aiovoy", place, tls)]
-    else:
-        listeners = [_listener(config, log, "aiovoy", place)]
-        listeners.append(_listener(config, log, "aiovoy_tls", _tcp(config, host, ssl_port), tls))
-    if config.http3:
-        place = _fill("udp.yaml", host=_quote(host), port=_quote(ssl_port), **_streams(config, 24 * 2**20))
-        quic = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
-        listeners.append(_listener(config, log, "aiovoy_quic", place, quic, udp=True))
-    return listeners + behind
+    tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets)) if config.certificates else ""
+    listeners = []
+    for number, address in enumerate(addresses, 1):
+        name = "aiovoy" if number == 1 else "aiovoy_tls" if config.ssl_port is not None else f"aiovoy_{number}"
+        place = _pipe(config, address.path) if address.path else _tcp(config, address)
+        listeners.append(_listener(config, log, name, place, tls if address.tls else ""))
+    if (quic := _quic(config, addresses)) is not None:
+        place = _fill("udp.yaml", host=_quote(quic.host), port=_quote(quic.port), **_streams(config, 24 * 2**20))
+        transport = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
+        listeners.append(_listener(config, log, "aiovoy_quic", place, transport, udp=True))
+    return [*listeners, _behind(config)] if _routed(config) else listeners
 
 
 def _behind(config: Config) -> str:
@@ -176,17 +177,17 @@ def _route(config: Config) -> str:
     )
 
 
-def _tcp(config: Config, host: str, port: int | None) -> str:
+def _tcp(config: Config, address: Address) -> str:
     user_timeout = ""
     if config.timeout_idle:
         milliseconds = max(1, round(config.timeout_idle * 1000))
         user_timeout = _fill("user_timeout.yaml", milliseconds=_quote(milliseconds))
-    return _fill("tcp.yaml", host=_quote(host), port=_quote(port), user_timeout=user_timeout)
+    return _fill("tcp.yaml", host=_quote(address.host), port=_quote(address.port), user_timeout=user_timeout)
 
 
-def _pipe(config: Config, path: StrPath) -> str:
+def _pipe(config: Config, path: str) -> str:
     mode = f"{config.uds_permissions} # 0{config.uds_permissions:o}"
-    return _fill("pipe.yaml", path=_quote(os.path.abspath(path)), mode=mode)
+    return _fill("pipe.yaml", path=_quote(path), mode=mode)
 
 
 def _listener(

@@ -5,18 +5,20 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from .. import __version__
+from .addresses import Address
 from .binary import envoy_version
 from .bootstrap import bootstrap
-from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, RESPONSE_PATHS, WS, Config
+from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, REPLACE_FIRST, RESPONSE_PATHS, WS, Config
 from .descriptors import write_all
 from .environ import bridge_path
 from .errors import AiovoyError, ConfigError
+from .inherited import passed_by_systemd
 from .port import reason, resolve
 from .run import run
 
@@ -41,6 +43,10 @@ def _octal(_: click.Context, __: click.Parameter, text: str) -> int:
         raise click.BadParameter(f"expected an octal number, got `{text}`") from None
 
 
+def _descriptor(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def _mounts(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     mounts: dict[str, str] = {}
     for text in texts:
@@ -58,6 +64,17 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False)
 
 _option = functools.partial(click.option, show_envvar=True)
+
+
+class _Workers(click.IntRange):
+    """A number, or `auto`."""
+
+    def __init__(self) -> None:
+        least, most = RANGES["workers"]
+        super().__init__(int(least), int(most))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
@@ -128,6 +145,18 @@ def _forget_output() -> None:
 @_port("--port", help="Port to listen on; 0 takes a free one.")
 @_option("--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port.")
 @_option(
+    "--fd",
+    callback=_descriptor,
+    metavar="NUMBER|NAME",
+    help="Inherited socket to listen on, instead: its number, or the name that systemd has given it.",
+)
+@_option(
+    "--bind",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where to listen, instead: HOST:PORT, unix:PATH, or fd://NUMBER or fd://NAME. May be repeated.",
+)
+@_option(
     "--uds-permissions",
     callback=_octal,
     metavar="MODE",
@@ -192,6 +221,34 @@ def _forget_output() -> None:
 @_count("--router-max-pending-requests", metavar="NUMBER", help="Most requests that wait for it; else 503.")
 @_seconds("--router-timeout", help="How long a response may take, with the wait for a place; else 504.")
 @_count("--router-retries", metavar="NUMBER", help="How often to repeat what is answered with 503, if it may be.")
+@_option(
+    "--workers",
+    type=_Workers(),
+    metavar="NUMBER|auto",
+    show_default="$WEB_CONCURRENCY or 1",
+    help="Processes that serve; auto: as many as there are processors for them.",
+)
+@_count("--limit-max-requests", metavar="NUMBER", help="Replace a worker after so many requests, give or take a tenth.")
+@_count("--limit-max-rss", metavar="BYTES", help="Replace a worker that has more resident memory.")
+@_seconds("--worker-lifetime", help="Replace a worker after this time, give or take a tenth.")
+@_option(
+    "--replace-first",
+    type=click.Choice(REPLACE_FIRST),
+    default=Config.replace_first,
+    show_default=True,
+    help="Whether the new worker comes first when one is replaced, or the old one goes first.",
+)
+@_seconds("--timeout-worker-healthcheck", help="Kill a worker that has not responded for so long; 0: never.")
+@_option("--reload", is_flag=True, help="Replace the workers when files change, for development.")
+@_option(
+    "--reload-dir",
+    type=click.Path(exists=True, file_okay=False),
+    multiple=True,
+    show_default="that of --app-dir",
+    help="Folder with the files. May be repeated.",
+)
+@_option("--reload-include", metavar="PATTERN", multiple=True, help="Files to watch besides *.py. May be repeated.")
+@_option("--reload-exclude", metavar="PATTERN", multiple=True, help="Files or folders not to watch. May be repeated.")
 @_option("--loop", type=click.Choice(LOOPS), show_default="uvloop", help="Event loop.")
 @_option("--lifespan", type=click.Choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
 @_option(
@@ -289,6 +346,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     if not settings["app"] and not settings["mount"]:
         raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
     try:
+        if all(not settings[name] and settings[name] != 0 for name in ("uds", "fd", "bind")):
+            settings["bind"] = [f"fd://{number}" for number in passed_by_systemd()]
         config = Config(**settings)
         if print_envoy_config:
             click.echo(_envoy_config(config), nl=False)
@@ -303,9 +362,18 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 def _envoy_config(config: Config) -> str:
     """The bootstrap for an Envoy started by hand; its admin socket is in the working directory then."""
     admin = "./aiovoy-admin.sock"
-    ssl_port = config.ssl_port
-    if ssl_port is None and config.certificates:
-        ssl_port = config.port
-    return bootstrap(
-        config, host=resolve(config.host), port=config.port, ssl_port=ssl_port, admin=admin, python=sys.executable
-    )
+    return bootstrap(config, addresses=list(_addresses(config)), admin=admin, python=sys.executable)
+
+
+def _addresses(config: Config) -> Iterator[Address]:
+    """Where that Envoy listens."""
+    tls = bool(config.certificates) and config.ssl_port is None
+    for place in config.places:
+        if place.descriptor is not None:
+            raise ConfigError("an Envoy that is started by hand inherits no sockets: no configuration for `fd`")
+        if place.path is not None:
+            yield Address(path=os.path.abspath(place.path), tls=tls)
+        else:
+            yield Address(resolve(place.host), place.port, tls=tls)
+    if config.ssl_port is not None:
+        yield Address(resolve(config.host), config.ssl_port, tls=True)

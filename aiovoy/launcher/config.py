@@ -12,9 +12,11 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from .addresses import Place, parse_bind
 from .appname import app_name
 from .certificates import Authorities, Certificate
 from .errors import ConfigError
+from .processors import processors
 
 Loop = Literal["uvloop", "asyncio"]
 Lifespan = Literal["auto", "on", "off"]
@@ -22,6 +24,7 @@ Ws = Literal["auto", "none"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
 CertReqs = Literal["none", "optional", "required"]
 ResponsePath = Literal["direct", "router"]
+ReplaceFirst = Literal["new", "old"]
 StrPath = str | os.PathLike[str]
 
 LOOPS: tuple[Loop, ...] = get_args(Loop)
@@ -30,6 +33,7 @@ LIFESPANS: tuple[Lifespan, ...] = get_args(Lifespan)
 LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 """Least talkative first."""
 RESPONSE_PATHS: tuple[ResponsePath, ...] = get_args(ResponsePath)
+REPLACE_FIRST: tuple[ReplaceFirst, ...] = get_args(ReplaceFirst)
 CERT_REQS: tuple[CertReqs, ...] = get_args(CertReqs)
 """Each at the index that is its number in the module `ssl`."""
 
@@ -37,6 +41,11 @@ _LONGEST = 2_000_000
 """Seconds; more milliseconds do not fit in an option of a socket."""
 
 RANGES: dict[str, tuple[float, float]] = {
+    "workers": (1, 1000),
+    "limit_max_requests": (1, 2**53),
+    "limit_max_rss": (1, 2**63 - 1),
+    "worker_lifetime": (1, _LONGEST),
+    "timeout_worker_healthcheck": (0, _LONGEST),
     "port": (0, 65535),
     "ssl_port": (0, 65535),
     "uds_permissions": (0, 0o777),
@@ -82,6 +91,36 @@ class Config:
 
     root_path: str = ""
     """Path that a proxy in front strips: the scope's `root_path`."""
+
+    workers: int | Literal["auto"] | None = None
+    """Processes that serve; `auto` is as many as there are processors for them; by default $WEB_CONCURRENCY, else 1."""
+
+    limit_max_requests: int | None = None
+    """Requests after which a worker is replaced, give or take a tenth."""
+
+    limit_max_rss: int | None = None
+    """Bytes of resident memory beyond which a worker is replaced."""
+
+    worker_lifetime: float | None = None
+    """Seconds after which a worker is replaced, give or take a tenth."""
+
+    replace_first: ReplaceFirst = "new"
+    """Whether the `new` worker comes first when one is replaced, or the `old` one goes first."""
+
+    timeout_worker_healthcheck: float = 30
+    """Seconds after which a worker is killed that does not respond, or whose event loop does not turn; 0 is never."""
+
+    reload: bool = False
+    """Whether workers are replaced when files change."""
+
+    reload_dir: StrPath | Sequence[StrPath] = ()
+    """Folders whose files are watched for that; by default `app_dir`."""
+
+    reload_include: str | Sequence[str] = ()
+    """Patterns of names of files that are watched besides `*.py`."""
+
+    reload_exclude: str | Sequence[str] = ()
+    """Patterns of names of files or folders that are not watched."""
 
     loop: Loop | None = None
     """Event loop; by default uvloop."""
@@ -130,6 +169,12 @@ class Config:
 
     uds: StrPath | None = None
     """Unix domain socket to listen on, instead of `host` and `port`."""
+
+    fd: int | str | None = None
+    """Inherited socket to listen on instead: its number, or the name that systemd has given it."""
+
+    bind: str | Sequence[str] = ()
+    """Addresses to listen on instead, each `HOST:PORT`, `unix:PATH`, or `fd://NUMBER` or `fd://NAME`."""
 
     uds_permissions: int = 0o666
     """Who may connect to it."""
@@ -227,20 +272,35 @@ class Config:
         self._check_apps()
         _check_choice("loop", self.loop, LOOPS)
         _check_choice("response_path", self.response_path, RESPONSE_PATHS)
+        _check_choice("replace_first", self.replace_first, REPLACE_FIRST)
         _check_choice("ws", self.ws, WS)
         _check_choice("lifespan", self.lifespan, LIFESPANS)
         _check_choice("log_level", self.log_level, LOG_LEVELS)
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
+            if value not in (None, "auto") and not least <= value <= most:
                 bound = f"{least} or more" if value < least else f"{most} or less"
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
         if self.app_dir is not None and Path(self.app_dir).is_file() and not zipfile.is_zipfile(self.app_dir):
             raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
+        for folder in self.reload_dirs:
+            if self.reload and not folder.is_dir():
+                raise ConfigError(f"expected `reload_dir` to be a folder, got `{folder}`")
+        self._check_places()
         self._check_router()
         self._check_tls()
+        if self.http3 and self.worker_count > 1:
+            raise ConfigError(f"`http3` needs one worker, got `workers` of {self.worker_count}")
+
+    def _check_places(self) -> None:
+        given = [name for name in ("uds", "fd", "bind") if getattr(self, name) not in (None, (), [])]
+        if len(given) > 1:
+            raise ConfigError(f"expected one of `uds`, `fd` and `bind`, got {' and '.join(f'`{n}`' for n in given)}")
+        for place in self.places:
+            if place.descriptor is not None and place.descriptor in range(3):
+                raise ConfigError(f"expected a descriptor of 3 or more, got `{place.descriptor}`")
 
     def _check_router(self) -> None:
         for name in RANGES:
@@ -264,13 +324,56 @@ class Config:
         for name in ["ssl_port", "ssl_ca_certs", "http3"]:
             if getattr(self, name) != getattr(type(self), name) and not certificates:
                 raise ConfigError(f"`{name}` needs `ssl_certfile`")
-        if self.http3 and self.uds is not None and self.ssl_port is None:
-            raise ConfigError("`http3` needs a port, got `uds`: add `ssl_port`")
+        ports = [place for place in self.places if place.path is None and place.descriptor is None]
+        if self.http3 and not ports and self.ssl_port is None:
+            raise ConfigError("`http3` needs a port of the server's own: add `ssl_port`")
         authorities = self.authorities
         if authorities is not None:
             authorities.check()
         elif self.cert_reqs != "none":
             raise ConfigError(f"`ssl_cert_reqs` of `{self.cert_reqs}` needs `ssl_ca_certs`")
+
+    @property
+    def reload_dirs(self) -> list[Path]:
+        """The folders of `reload_dir`, or where the application is."""
+        app_dir = Path(self.app_dir or ".")
+        return [Path(folder) for folder in _several(self.reload_dir)] or [
+            app_dir if app_dir.is_dir() else app_dir.parent
+        ]
+
+    @property
+    def reload_includes(self) -> list[str]:
+        """`reload_include` as a list."""
+        return _several(self.reload_include)
+
+    @property
+    def reload_excludes(self) -> list[str]:
+        """`reload_exclude` as a list."""
+        return _several(self.reload_exclude)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where to listen, without `ssl_port`."""
+        if self.bind:
+            return [parse_bind(text, self.port) for text in _several(self.bind)]
+        if self.fd is not None:
+            return [Place(descriptor=self.fd)]
+        if self.uds is not None:
+            return [Place(path=os.fspath(self.uds))]
+        return [Place(self.host, self.port)]
+
+    @property
+    def worker_count(self) -> int:
+        """`workers` as a number."""
+        if self.workers == "auto":
+            return processors()
+        if self.workers is not None:
+            return self.workers
+        asked = os.environ.get("WEB_CONCURRENCY", "") or "1"
+        least, most = RANGES["workers"]
+        if not asked.isdecimal() or not least <= int(asked) <= most:
+            raise ConfigError(f"expected $WEB_CONCURRENCY to be a number from {least} to {most}, got `{asked}`")
+        return int(asked)
 
     @property
     def certificates(self) -> list[Certificate]:

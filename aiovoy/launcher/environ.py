@@ -12,8 +12,10 @@ from .config import Config
 from .errors import StartupError
 
 
-def envoy_environ(config: Config, control: Path) -> dict[str, str]:
+def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
     """The variables Envoy starts with: our own, those of `env_file` that are not set yet, and the bridge's.
+
+    `worker` is the number of its slot, from 1, by which processes of one server tell themselves apart.
 
     The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
     interpreter's libpython even where another one of the same version is installed. Programs that the application
@@ -28,6 +30,9 @@ def envoy_environ(config: Config, control: Path) -> dict[str, str]:
         environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
     environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
     environ["AIOVOY_CONTROL"] = str(control)
+    environ["AIOVOY_WORKER"] = str(worker)
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # what systemd has passed is the launcher's
+        environ.pop(name, None)
     environ.pop("AIOVOY_LD_PRELOAD", None)
     if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
         preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]

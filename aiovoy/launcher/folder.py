@@ -1,4 +1,4 @@
-"""The private folder of one Envoy: its configuration, its sockets."""
+"""The private folder of a server: files and sockets of its Envoys, each in a folder in it."""
 
 import contextlib
 import fcntl
@@ -7,14 +7,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-CONTROL_SOCKET = "control.sock"
+from .workers.hot_restart import remove_memory
+
+LONGEST_NAME = "999.999999/hot_udp_parent_1999999990"
+"""Of the sockets in it."""
+
+_MARK = "launcher.pid"
 
 
 class RunFolder:
     """A new folder that only the own user may enter (mode 0700).
 
-    Its launcher and its Envoy hold a lock on it, so a folder that nobody holds was left by a launcher that was killed.
-    Making a folder removes those.
+    Its launcher and its Envoys hold a lock on it, so a folder that nobody holds was left by a launcher that was
+    killed. Making a folder removes those.
     """
 
     def __init__(self) -> None:
@@ -22,10 +27,11 @@ class RunFolder:
         self._lock = _open(self.path)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (self.path / _MARK).write_text(f"{os.getpid()}\n")
             _remove_left(self.path.parent)
 
     def fileno(self) -> int:
-        """The descriptor with the lock, for Envoy to inherit."""
+        """The descriptor with the lock, for Envoys to inherit."""
         return self._lock
 
     def remove(self) -> None:
@@ -36,7 +42,7 @@ class RunFolder:
 def _make() -> Path:
     """A folder whose path is short enough for the sockets in it."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    if len(os.fsencode(folder / CONTROL_SOCKET)) <= _LONGEST_SOCKET_PATH:
+    if len(os.fsencode(folder / LONGEST_NAME)) <= _LONGEST_SOCKET_PATH:
         return folder
     folder.rmdir()
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
@@ -50,7 +56,9 @@ def _remove_left(parent: Path) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # A folder without has just been made, or is no folder of ours at all.
-                if os.fstat(lock).st_uid == os.geteuid() and (folder / CONTROL_SOCKET).is_socket():
+                if os.fstat(lock).st_uid == os.geteuid() and (folder / _MARK).is_file():
+                    for worker in folder.iterdir():
+                        remove_memory(worker)
                     shutil.rmtree(folder)
             finally:
                 os.close(lock)
@@ -62,5 +70,5 @@ def _open(folder: Path) -> int:
 
 _PREFIX = "aiovoy-"
 
-_LONGEST_SOCKET_PATH = 103
-"""`sun_path` of macOS; Linux has four bytes more."""
+_LONGEST_SOCKET_PATH = 107
+"""Bytes of `sun_path`, without the zero at its end (unix(7))."""

@@ -1,43 +1,89 @@
-"""The port of a server, held from before Envoy starts until Envoy listens.
+"""The ports of a server, which the launcher has for the server's whole life and gives to each Envoy.
 
-Envoy sets SO_REUSEPORT on its listener, so it would share a port with another server of the same user without a
-word. Here the port is taken without that option first, which fails if anybody has it, and only then opened to Envoy.
-The holding socket never listens, hence never gets a connection. One for UDP may get datagrams of clients that come
-too early; they send them again.
+Envoys come and go, and what waits in a socket's queue is served by the next one. Each slot of workers has a socket of
+its own, in one group of SO_REUSEPORT, so that connections spread evenly. With that option another server of the same
+user could share the port without a word. So it is taken without that option first, which fails if anybody has it.
 """
 
+import contextlib
 import errno
+import logging
 import socket
+from collections.abc import Sequence
 
+from .addresses import Address, authority
 from .errors import StartupError
+from .steering import accept_no_more, steer
+
+BACKLOG = 4096
+"""Connections that wait in each socket, at most; the kernel has a limit of its own, `net.core.somaxconn`."""
+
+_logger = logging.getLogger("aiovoy")
 
 
 class HeldPort:
-    """An address that Envoy, and nobody else, can bind while this object holds it."""
+    """A TCP port: an IP address and a number, with a socket for each slot."""
 
-    address: str
-    """The IP address."""
-
-    port: int
+    address: Address
 
     def __init__(self, host: str, port: int, *, udp: bool = False) -> None:
-        """Resolves `host` and takes `port` of it, for TCP and if `udp` also for UDP; 0 takes a free one."""
-        family, address = _resolve(host, port)
+        """Resolves `host` and takes `port` of it, for TCP and if `udp` also for UDP; 0 takes a free one.
+
+        Envoy binds a socket for UDP itself, beside the one that is held here until `release_udp`. That may get
+        datagrams of clients that come too early; they send them again.
+        """
+        self._family, address = _resolve(host, port)
         try:
-            self._sockets = _hold(family, address, udp)
+            self._sockets, self._udp = _hold(self._family, address, udp)
         except OSError as error:
             raise StartupError(f"cannot listen on {authority(address[0], port)}: {reason(error)}") from None
-        self.address, self.port = self._sockets[0].getsockname()[:2]
+        self.address = Address(*self._sockets[0].getsockname()[:2])
+        self._listens = self._steers = False
 
-    def release(self) -> None:
-        """Lets go. Envoy keeps what it has bound."""
+    def socket(self, slot: int) -> socket.socket:
+        """The listening socket of a slot, which `grow` has made."""
+        return self._sockets[slot]
+
+    def grow(self, slots: int) -> None:
+        """Sees to it that there are as many sockets; raises `OSError`."""
+        while len(self._sockets) < slots:
+            # All in the group have the option, hence share the address.
+            more = _open(_bind_once(self._family, (self.address.host, self.address.port), reuse_port=True))
+            self._sockets.append(more)
+            if self._listens:
+                more.listen(BACKLOG)
+
+    def listen(self) -> None:
+        """Opens the port. The order of the calls gives the sockets their indices in the group."""
+        for held in self._sockets:
+            held.listen(BACKLOG)
+        self._listens = True
+
+    def steer(self, live: Sequence[int]) -> None:
+        """Has new connections go to these slots alone."""
+        if not live or (len(self._sockets) == 1 and not self._steers):
+            return
+        try:
+            steer(self._sockets[0], live)
+            self._steers = True
+        except OSError as error:
+            _logger.warning("cannot say which worker gets a connection, so the kernel does: %s", reason(error))
+
+    def close_soon(self) -> None:
+        """Lets in no connection any more, while those that wait can still be accepted."""
+        for held in self._sockets:
+            with contextlib.suppress(OSError):  # those that come late are reset, then
+                accept_no_more(held)
+
+    def release_udp(self) -> None:
+        if self._udp is not None:
+            self._udp.close()
+
+    def close(self) -> None:
+        """Lets go. An Envoy that has been given a socket keeps it."""
+        self.release_udp()
         for held in self._sockets:
             held.close()
-
-
-def authority(address: str, port: int) -> str:
-    """`address:port` as it stands in a URL."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def resolve(host: str) -> str:
@@ -56,13 +102,15 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int
     return family, (str(address[0]), port)
 
 
-def _hold(family: socket.AddressFamily, address: tuple[str, int], udp: bool) -> list[socket.socket]:
+def _hold(
+    family: socket.AddressFamily, address: tuple[str, int], udp: bool
+) -> tuple[list[socket.socket], socket.socket | None]:
     tcp = _bind(family, address)
     if not udp:
-        return [tcp]
+        return [tcp], None
     try:
         # SO_REUSEADDR would share a UDP port with anybody who asks for it, too.
-        return [tcp, _open(_bind_once(family, tcp.getsockname()[:2], socket.SOCK_DGRAM))]
+        return [tcp], _open(_bind_once(family, tcp.getsockname()[:2], socket.SOCK_DGRAM))
     except OSError as error:
         tcp.close()
         if error.errno == errno.EADDRINUSE and address[1] == 0:
@@ -71,7 +119,7 @@ def _hold(family: socket.AddressFamily, address: tuple[str, int], udp: bool) -> 
 
 
 def _bind(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
-    """A socket bound to `address`, to which one that sets SO_REUSEPORT can be bound as well."""
+    """A socket bound to `address`, to which others that set SO_REUSEPORT can be bound as well."""
     # The kernel lets two sockets share a port that both ask for by SO_REUSEADDR, as long as none listens. So we ask
     # only if connections of an earlier server linger there, and take it back as soon as we have the port: of two
     # servers that start at the same time one gets it.
@@ -84,9 +132,11 @@ def _bind(family: socket.AddressFamily, address: tuple[str, int]) -> socket.sock
 
 
 def _open(bound: socket.socket) -> socket.socket:
-    """Lets Envoy bind to the same address."""
+    """Lets others of the group bind to the same address."""
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Of the open file, which Envoys share: one that finds the queue emptied by another must not wait.
+    bound.setblocking(False)
     return bound
 
 
@@ -96,12 +146,14 @@ def _bind_once(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     *,
     reuse_address: bool = False,
+    reuse_port: bool = False,
 ) -> socket.socket:
     bound = socket.socket(family, kind)
     try:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as Envoy does
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse_address)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
         bound.bind(address)
     except OSError:
         bound.close()

@@ -1,8 +1,9 @@
-"""What Envoy writes, on its way to a standard stream.
+"""What Envoys write, on its way to a standard stream.
 
 Envoy waits for who reads what it writes, with a lock that others want, too; or it keeps all that its access log does
 not take, without a bound. So it writes to a FIFO that is always read, and what the stream does not take is kept here,
-up to a bound. Lines beyond it are dropped, and their number is told.
+up to a bound. Lines beyond it are dropped, and their number is told. Each Envoy has a FIFO of its own: what two write
+to one would mix in the middle of a line.
 """
 
 import logging
@@ -30,37 +31,26 @@ _logger = logging.getLogger("aiovoy")
 
 
 class Relay:
-    """Makes a FIFO for Envoy to write to, and relays whole lines of it, in threads of its own."""
+    """Relays lines to an output in a thread of its own, from any number of sources."""
 
-    def __init__(self, fifo: Path, output: IO[Any] | int, what: str, stream: str) -> None:
+    def __init__(self, output: IO[Any] | int, what: str, stream: str) -> None:
         """`output` is where to write, as `subprocess` takes it; the relay has a descriptor of its own for that.
 
         `what` is relayed to which `stream`, in the words of a message.
         """
         self._what, self._stream = what, stream
-        os.mkfifo(fifo, 0o600)
-        # For writing, too: so it has no end while Envoy has it not open, or opens it anew.
-        self._fifo = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         self._output = duplicate(output)
-        self._closing, self._close = os.pipe()
         self._changed = threading.Condition()  # guards the next five
         self._pieces: deque[bytes] = deque()
         self._bytes = 0  # of them, and of the one that is being written
         self._lines = 0  # likewise
         self._dropped = 0
         self._ended = False
-        self._reader = threading.Thread(target=self._read, name="aiovoy-log-reader", daemon=True)
         self._writer = threading.Thread(target=self._write, name="aiovoy-log-writer", daemon=True)
-        self._reader.start()
         self._writer.start()
 
     def close(self) -> None:
-        """Relays what Envoy has written until its end, unless standard output takes nothing any more."""
-        os.write(self._close, b".")  # closing it would not do: a child that was forked has it open, too
-        self._reader.join()
-        os.close(self._close)
-        os.close(self._closing)
-        os.close(self._fifo)
+        """Writes what has been put, unless the output takes nothing any more. Sources are closed before."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -74,23 +64,7 @@ class Relay:
             teller.start()
         teller.join(STUCK_SECONDS)  # unless a logger is held up, too
 
-    def _read(self) -> None:
-        poll = select.poll()
-        poll.register(self._fifo, select.POLLIN)
-        poll.register(self._closing, select.POLLIN)
-        rest = b""  # of a line whose end is to come, which is not waited for long
-        while True:
-            events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))
-            if self._fifo in events and len(rest) < _PIECE:
-                lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
-                self._put(lines + end)
-                continue
-            self._put(rest)
-            rest = b""
-            if self._closing in events and self._fifo not in events:
-                return
-
-    def _put(self, piece: bytes) -> None:
+    def put(self, piece: bytes) -> None:
         """Adds `piece`, whole lines, or drops them."""
         with self._changed:
             if self._dropped or (self._bytes and self._bytes + len(piece) > LIMIT):
@@ -140,3 +114,40 @@ class Relay:
     def _tell_of(self, lines: int) -> None:
         many = "s"[: lines != 1]
         _logger.warning("dropped %d line%s of %s: %s took no more", lines, many, self._what, self._stream)
+
+
+class Fifo:
+    """A source of a relay: makes a FIFO for an Envoy to write to, which a thread of its own reads."""
+
+    def __init__(self, path: Path, relay: Relay) -> None:
+        self._relay = relay
+        os.mkfifo(path, 0o600)
+        # For writing, too: so it has no end while Envoy has it not open, or opens it anew.
+        self._fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._closing, self._close = os.pipe()
+        self._reader = threading.Thread(target=self._read, name="aiovoy-log-reader", daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """Reads what Envoy has written until its end."""
+        os.write(self._close, b".")  # closing it would not do: a child that was forked has it open, too
+        self._reader.join()
+        os.close(self._close)
+        os.close(self._closing)
+        os.close(self._fifo)
+
+    def _read(self) -> None:
+        poll = select.poll()
+        poll.register(self._fifo, select.POLLIN)
+        poll.register(self._closing, select.POLLIN)
+        rest = b""  # of a line whose end is to come, which is not waited for long
+        while True:
+            events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))
+            if self._fifo in events and len(rest) < _PIECE:
+                lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
+                self._relay.put(lines + end)
+                continue
+            self._relay.put(rest)
+            rest = b""
+            if self._closing in events and self._fifo not in events:
+                return

@@ -11,29 +11,34 @@ from contextlib import contextmanager
 
 from .. import __version__
 from .binary import envoy_version
-from .config import LOG_LEVELS, Config
+from .config import LOG_LEVELS, Config, LogLevel
 from .descriptors import fill_standard
 from .errors import StartupError
-from .process import Ready, exit_text
 from .server import Server
 from .stderr import Talk
+from .workers.process import Ready, exit_text
 
 
 def run(config: Config) -> int:
-    """Serves until the server stops by itself or is told to by SIGINT or SIGTERM. Returns the exit code.
+    """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code.
 
     The first signal stops gracefully and ends in 0, the second one at once and ends in 128 plus its number. A
-    server that fails ends in Envoy's exit status, or in 1 if a signal killed it.
+    server that fails ends in Envoy's exit status, or in 1 if a signal killed it. SIGHUP replaces all workers, SIGTTIN
+    adds one and SIGTTOU takes one away.
     """
     fill_standard()
     talk = Talk()
     logger = logging.getLogger("aiovoy")
     logger.addHandler(talk)
+    logger.setLevel(_LEVELS[config.log_level])
     try:
         return asyncio.run(_serve(config, talk))
     finally:
         logger.removeHandler(talk)
         talk.finish()
+
+
+_LEVELS: dict[LogLevel, int] = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10, "trace": 10}
 
 
 async def _serve(config: Config, talk: Talk) -> int:
@@ -62,7 +67,7 @@ async def _serve(config: Config, talk: Talk) -> int:
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _ECHO_SECONDS = 0.02
-"""How long the first signal waits for its echo: `timeout` and the like send on what has reached us already."""
+"""How long an echo of the first signal is waited for: `timeout` and the like send on what has reached us already."""
 
 
 class _Stop:
@@ -72,7 +77,7 @@ class _Stop:
         self.signals: list[int] = []
         self._server = server
         self._talk = talk
-        self._shutting_down = False
+        self._may_abort = False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -80,8 +85,10 @@ class _Stop:
         handlers: dict[int, Callable[[int], None]] = dict.fromkeys(_STOP_SIGNALS, self._signalled)
         # Other servers have a use for these; one that is sent them by habit must not end.
         handlers |= dict.fromkeys([signal.SIGUSR1, signal.SIGUSR2], _ignored)
+        handlers[signal.SIGTTIN] = lambda _: self._server.grow()
+        handlers[signal.SIGTTOU] = lambda _: self._server.shrink()
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-            handlers[signal.SIGHUP] = self._hung_up if _has_terminal() else _ignored
+            handlers[signal.SIGHUP] = self._hung_up if _has_terminal() else self._roll
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler, number)
         try:
@@ -102,19 +109,24 @@ class _Stop:
     def _signalled(self, number: int) -> None:
         if not self.signals:
             self.signals.append(number)
-            asyncio.get_running_loop().call_later(_ECHO_SECONDS, self._shutdown)
-        elif self._shutting_down:
+            self._server.shutdown()
+            asyncio.get_running_loop().call_later(_ECHO_SECONDS, self._shutting_down)
+        elif self._may_abort:
             self.signals.append(number)
             self._server.abort()
 
     def _hung_up(self, number: int) -> None:
-        """SIGHUP: the terminal has gone, or somebody says so without meaning it."""
-        if not self.signals and not _has_terminal():
+        """SIGHUP: the terminal has gone, or there is new code."""
+        if _has_terminal():
+            self._roll(number)
+        elif not self.signals:
             self._signalled(number)
 
-    def _shutdown(self) -> None:
-        self._shutting_down = True
-        self._server.shutdown()
+    def _roll(self, _: int) -> None:
+        self._server.roll()
+
+    def _shutting_down(self) -> None:
+        self._may_abort = True
         if self._talk is not None:
             self._talk.say("aiovoy stopping (press CTRL+C again to quit at once)")
 

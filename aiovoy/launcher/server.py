@@ -8,38 +8,39 @@ from typing import Any, Self, TypeVar
 
 from .config import Config
 from .descriptors import Output
-from .process import EnvoyProcess, Ready
+from .workers.process import Ready
+from .workers.supervisor import Supervisor
 
 T = TypeVar("T")
 
 
 class Server:
-    """An application, served by an Envoy that this object starts and stops.
+    """An application, served by Envoys that this object starts and stops.
 
         async with Server("main:app", port=0) as server:
             print(server.url)
 
     `app` is `module:attribute`; or an application that a module has under some name, since Envoy is another process,
-    which imports it; or a `Config`. `settings` are the fields of `Config`, whose `port` is 8000 by default. Envoy
-    inherits the standard streams, unless `stdout` or `stderr` is a file for it to write to.
+    which imports it; or a `Config`. `settings` are the fields of `Config`, whose `port` is 8000 by default. Envoys
+    inherit the standard streams, unless `stdout` or `stderr` is a file for them to write to.
 
-    A cancelled `start` or `stop` kills Envoy.
+    A cancelled `start` or `stop` kills them.
     """
 
     def __init__(self, app: object, *, stdout: Output = None, stderr: Output = None, **settings: Any) -> None:
         self.config = Config.of(app, **settings)
         self._stdout = stdout
         self._stderr = stderr
-        self._process: EnvoyProcess | None = None
+        self._supervisor: Supervisor | None = None
 
     @property
     def host(self) -> str:
-        """The IP address that Envoy listens on."""
+        """The IP address that it listens on."""
         return self._started.host
 
     @property
     def port(self) -> int:
-        """The port that Envoy listens on."""
+        """The port that it listens on."""
         return self._started.port
 
     @property
@@ -59,23 +60,32 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Process id of Envoy, in which the application runs."""
+        """Process id of the first worker, or the last one in its place: an Envoy, in which the application runs."""
         return self._started.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, without those that are being replaced after a crash."""
+        return self._started.pids
+
     async def start(self) -> Ready:
-        """Starts Envoy and waits until it accepts connections; `StartupError` if it never does."""
-        if self._process is not None and not self._process.exited.done():
+        """Starts the workers and waits until they accept connections; `StartupError` if they never do."""
+        if self._supervisor is not None and not self._supervisor.exited.done():
             raise RuntimeError("the server is running already")
-        self._process = EnvoyProcess(self.config, stdout=self._stdout, stderr=self._stderr)
-        return await _finish(self._process, self._process.ready)
+        self._supervisor = Supervisor(self.config, stdout=self._stdout, stderr=self._stderr)
+        return await _finish(self._supervisor, self._supervisor.ready)
 
     async def stop(self) -> int:
-        """Stops gracefully. Returns Envoy's exit status, as `wait` does."""
+        """Stops gracefully. Returns the exit status, as `wait` does."""
         self.shutdown()
         return await _finish(self._started, self._started.exited)
 
     async def wait(self) -> int:
-        """Waits until Envoy has exited, for whatever reason. Returns its exit status, negative for a signal."""
+        """Waits until all has ended, for whatever reason.
+
+        Returns the exit status of the first worker that did not end in 0 when it was told to, negative if a signal
+        killed it; else 0.
+        """
         return await _result(self._started.exited)
 
     def shutdown(self) -> None:
@@ -85,6 +95,18 @@ class Server:
     def abort(self) -> None:
         """Begins to stop at once; `wait` sees the end. May be called while `start` waits."""
         self._started.abort()
+
+    def roll(self) -> None:
+        """Begins to replace all workers, one after the other, by new ones with the code as it is now."""
+        self._started.roll()
+
+    def grow(self) -> None:
+        """Begins to add a worker."""
+        self._started.grow()
+
+    def shrink(self) -> None:
+        """Begins to take a worker away, if there is more than one."""
+        self._started.shrink()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -96,19 +118,19 @@ class Server:
         await self.stop()
 
     @property
-    def _started(self) -> EnvoyProcess:
-        if self._process is None:
+    def _started(self) -> Supervisor:
+        if self._supervisor is None:
             raise RuntimeError("the server has not been started")
-        return self._process
+        return self._supervisor
 
 
-async def _finish(process: EnvoyProcess, future: "Future[T]") -> T:
+async def _finish(supervisor: Supervisor, future: "Future[T]") -> T:
     """Waits for `future`; if that is cancelled, the process does not survive it."""
     try:
         return await _result(future)
     except asyncio.CancelledError:
-        process.kill()
-        await _result(process.exited)
+        supervisor.kill()
+        await _result(supervisor.exited)
         raise
 
 

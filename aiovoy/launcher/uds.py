@@ -1,4 +1,4 @@
-"""The file of a Unix domain socket."""
+"""The Unix domain socket of a server."""
 
 import contextlib
 import errno
@@ -7,38 +7,69 @@ import os
 import socket
 import stat
 
+from .addresses import Address
 from .errors import StartupError
-from .port import reason
+from .port import BACKLOG, reason
 
 
 class HeldUds:
-    """A path that Envoy, and no other server of ours, can listen on while this object holds it.
+    """A socket at a path, which all Envoys of a server share.
 
-    Envoy replaces whatever socket it finds there. So one that somebody listens on is refused here, and of two servers
-    that start at the same time the second: they take an abstract socket that stands for the path.
+    One that somebody listens on is left alone, another one replaced. Of two servers that start at the same time the
+    second is refused: they take an abstract socket that stands for the path.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Takes `path`; `StartupError` says why Envoy could not listen there."""
-        self._path = os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str], mode: int) -> None:
+        """Takes `path`, with permissions of `mode`; `StartupError` says why it can't be listened on there."""
+        self._path = os.path.abspath(path)
+        self.address = Address(path=self._path)
         self._lock = socket.socket(socket.AF_UNIX)
+        self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._lock.bind(_abstract(self._path))
-            os.stat(os.path.dirname(os.path.abspath(self._path)))
-            if os.path.lexists(self._path) and not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-                raise OSError("there is a file that is no socket")
-            if _is_live(self._path):
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            os.stat(os.path.dirname(self._path))
+            if os.path.lexists(self._path):
+                self._remove_stale()
+            self._socket.bind(self._path)
+            self._file = os.lstat(self._path).st_ino
+            # Nobody can connect yet.
+            os.chmod(self._path, mode)
         except OSError as error:
+            self._socket.close()
             self._lock.close()
-            raise StartupError(f"cannot listen on `{self._path}`: {reason(error)}") from None
+            raise StartupError(f"cannot listen on `{os.fspath(path)}`: {reason(error)}") from None
+        # Of the open file, which Envoys share: one that finds the queue emptied by another must not wait.
+        self._socket.setblocking(False)
 
-    def release(self) -> None:
-        """Lets go of the path, and removes the socket unless somebody else listens there by now."""
+    def grow(self, slots: int) -> None:
+        """There is one for all."""
+
+    def socket(self, slot: int) -> socket.socket:
+        return self._socket
+
+    def listen(self) -> None:
+        self._socket.listen(BACKLOG)
+
+    def steer(self, live: object) -> None:
+        """The kernel gives a connection to whoever is first."""
+
+    def close_soon(self) -> None:
+        """What has connected is in the queue already."""
+
+    def close(self) -> None:
+        """Lets go of the path, and removes the socket's file unless it is another one by now."""
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.lstat(self._path).st_mode) and not _is_live(self._path):
+            if os.lstat(self._path).st_ino == self._file:
                 os.unlink(self._path)
+        self._socket.close()
         self._lock.close()
+
+    def _remove_stale(self) -> None:
+        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+            raise OSError("there is a file that is no socket")
+        if _is_live(self._path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        os.unlink(self._path)
 
 
 def _abstract(path: str) -> bytes:

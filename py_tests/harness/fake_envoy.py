@@ -1,4 +1,4 @@
-"""A stand-in for Envoy with the bridge: the control channel and nothing else, for tests of the launcher.
+"""A stand-in for Envoy with the bridge, for tests of the launcher: the sockets that it is given, the control channel.
 
 FAKE_ENVOY says how it behaves, and it writes what it sees to the file FAKE_ENVOY_NOTES.
 """
@@ -13,8 +13,11 @@ import time
 
 
 def main() -> int:
+    if sys.argv[1:] == ["--hot-restart-version"]:
+        print(hot_restart_version())
+        return 0
     behaviour = os.environ.get("FAKE_ENVOY", "serve")
-    with open(sys.argv[sys.argv.index("-c") + 1]) as file:
+    with open(argument("-c")) as file:
         bootstrap = file.read()
     if behaviour == "exit":  # a configuration that Envoy refuses
         print("bad configuration", file=sys.stderr)
@@ -22,19 +25,21 @@ def main() -> int:
     if behaviour == "hang":  # before the bridge is loaded
         note("hanging")
         time.sleep(60)
+    control = connect()
     if behaviour == "fail":
-        control = connect()
         event(control, event="failed", message="no module named main")
         return 3
-    listener = listen(bootstrap)
-    control = connect()
+    listener = take_socket(bootstrap)
     if behaviour == "slow":  # an application that takes its time to start
         note("slow")
         note(wait_for_command(control))
         return 0
+    event(control, event="started")
+    if (command := wait_for_command(control)) != "listen":
+        note(command)
+        return 0
+    listener.listen()
     event(control, event="ready", python="3.11.0", workers=1, loop="uvloop")
-    if behaviour == "crash":
-        os.kill(os.getpid(), signal.SIGKILL)
     command = wait_for_command(control)
     note(command)
     if behaviour == "drain":  # requests in flight that do not end
@@ -46,18 +51,35 @@ def main() -> int:
     return 0
 
 
-def listen(bootstrap: str) -> socket.socket:
-    """Listens where the bootstrap says, as Envoy does."""
-    address = re.search(r'address: "(.+)"', bootstrap)
+def argument(name: str) -> str:
+    return sys.argv[sys.argv.index(name) + 1]
+
+
+def hot_restart_version() -> str:
+    """That of Envoy 1.40 on this machine."""
+    return f"11.{24 + 2 * {'aarch64': 48}.get(os.uname().machine, 40)}"
+
+
+def take_socket(bootstrap: str) -> socket.socket:
+    """Asks the hot restart parent for the socket that the bootstrap names, as Envoy does."""
+    host = re.search(r'address: "(.+)"', bootstrap)
     port = re.search(r"port_value: (\d+)", bootstrap)
-    assert address is not None
+    assert host is not None
     assert port is not None
-    listener = socket.socket(socket.AF_INET6 if ":" in address[1] else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((address[1], int(port[1])))
-    listener.listen()
-    return listener
+    path, base = argument("--socket-path"), int(argument("--base-id")) * 10
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as child:
+        child.bind(f"{path}_child_{base + 1}")
+        address = f"tcp://{host[1]}:{port[1]}".encode()
+        # HotRestartMessage{request{pass_listen_socket{address}}}; all lengths are below 128.
+        message = field(1, field(1, field(1, address)))
+        child.sendto(len(message).to_bytes(8, "big") + message, f"{path}_parent_{base}")
+        _, [descriptor], _, _ = socket.recv_fds(child, 4096, 1)
+    return socket.socket(fileno=descriptor)
+
+
+def field(number: int, value: bytes) -> bytes:
+    """In the wire format of protobuf."""
+    return bytes([number << 3 | 2, len(value)]) + value
 
 
 def connect() -> socket.socket:

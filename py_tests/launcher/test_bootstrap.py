@@ -1,6 +1,5 @@
 """The generated bootstrap, and the environment and arguments that Envoy gets with it."""
 
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -10,15 +9,18 @@ from typing import Any
 import pytest
 
 from aiovoy import Config, ConfigError, StartupError
+from aiovoy.launcher.addresses import Address, authority
 from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.environ import bridge_path, envoy_environ, libpython_path
-from aiovoy.launcher.port import HeldPort, authority, resolve
-from aiovoy.launcher.process import envoy_arguments
+from aiovoy.launcher.port import resolve
+from aiovoy.launcher.workers.process import envoy_arguments
 
 
 def make(app_: str = "main:app", *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:
-    return bootstrap(Config(app_, **settings), host=host, port=port, admin=Path("admin.sock"), python=sys.executable)
+    config = Config(app_, **settings)
+    addresses = [Address(host, port, tls=bool(config.certificates))]
+    return bootstrap(config, addresses=addresses, admin=Path("admin.sock"), python=sys.executable)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_envoy_accepts_it(settings: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "bootstrap.yaml"
     file.write_text(make(**settings))
     command = [str(envoy_binary()), *envoy_arguments(config, file), "--mode", "validate"]
-    environ = envoy_environ(config, tmp_path / "control.sock")
+    environ = envoy_environ(config, tmp_path / "control.sock", 1)
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if "[warning]" in line]
@@ -125,7 +127,7 @@ def test_bridge_is_named_as_it_is_built() -> None:
 
 def test_library_path_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/lib")
-    environ = envoy_environ(Config("main:app"), Path("control.sock"))
+    environ = envoy_environ(Config("main:app"), Path("control.sock"), 1)
     assert environ["LD_LIBRARY_PATH"] == f"{libpython_path().parent}:/opt/lib"
     assert environ["AIOVOY_LD_LIBRARY_PATH"] == "/opt/lib"
 
@@ -133,7 +135,7 @@ def test_library_path_is_extended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_library_path_that_was_unset_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setenv("AIOVOY_LD_LIBRARY_PATH", "/left/by/a/server/around/us")
-    environ = envoy_environ(Config("main:app"), Path("control.sock"))
+    environ = envoy_environ(Config("main:app"), Path("control.sock"), 1)
     assert environ["LD_LIBRARY_PATH"] == str(libpython_path().parent)
     assert "AIOVOY_LD_LIBRARY_PATH" not in environ
 
@@ -142,7 +144,7 @@ def test_env_file_does_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     env_file = tmp_path / ".env"
     env_file.write_text("SHOP_DB=file\nSHOP_KEY='a b'\n")
     monkeypatch.setenv("SHOP_DB", "environment")
-    environ = envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"))
+    environ = envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"), 1)
     assert (environ["SHOP_DB"], environ["SHOP_KEY"]) == ("environment", "a b")
 
 
@@ -172,48 +174,6 @@ def test_libpython_beside_a_static_build(tmp_path: Path) -> None:
 def test_libpython_missing(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"(?s)no shared libpython.*apt install libpython3\.11.*--enable-shared"):
         libpython_path(interpreter(tmp_path, INSTSONAME="libpython3.11.a"), "/nowhere")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::", ""])
-def test_port_is_ours_alone(host: str) -> None:
-    held = HeldPort(host, 0)
-    with pytest.raises(StartupError, match=f":{held.port}: address already in use"):
-        HeldPort(host, held.port)
-    held.release()
-    HeldPort(host, held.port).release()
-
-
-def test_envoy_can_bind_the_held_port() -> None:
-    held = HeldPort("127.0.0.1", 0)
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((held.address, held.port))
-        listener.listen()
-        for _ in range(50):  # the kernel would spread them over the sockets that listen
-            with socket.create_connection((held.address, held.port), timeout=5):
-                listener.accept()[0].close()
-        held.release()
-        with pytest.raises(StartupError, match="address already in use"):
-            HeldPort("127.0.0.1", held.port)
-
-
-def test_port_where_old_connections_linger() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        client = socket.create_connection(("127.0.0.1", port))
-        listener.accept()[0].close()  # the side that closes first keeps the port in TIME_WAIT
-        assert client.recv(1) == b""
-        client.close()
-    held = HeldPort("127.0.0.1", port)
-    with pytest.raises(StartupError, match="address already in use"):
-        HeldPort("127.0.0.1", port)
-    held.release()
-
-
-def test_unknown_host() -> None:
-    with pytest.raises(StartupError, match=r"cannot resolve the host name `no\.such\.invalid`"):
-        HeldPort("no.such.invalid", 0)
 
 
 def test_addresses_in_urls() -> None:

@@ -309,7 +309,7 @@ def test_folder_of_an_envoy_that_outlives_its_launcher(
     launcher.process.wait()
     fake.behave("serve")
     serve_once(launch)
-    assert (folder / "bootstrap.yaml").exists()
+    assert (folder / "1.1" / "bootstrap.yaml").exists()
     envoy.kill()
     envoy.wait()
     serve_once(launch)
@@ -325,7 +325,7 @@ def test_folders_of_others_stay(launch: Callable[..., Launcher], run_folders: Pa
     link = run_folders / "aiovoy-link"
     link.symlink_to(held)
     serve_once(launch)
-    assert (held / "control.sock").is_socket()
+    assert (held / "1.1" / "control.sock").is_socket()
     assert foreign.is_dir()
     foreign.rmdir()
     link.unlink()
@@ -360,9 +360,16 @@ def test_refused_configuration(launch: Callable[..., Launcher], fake: Fake) -> N
 
 
 def test_crash(launch: Callable[..., Launcher], fake: Fake) -> None:
-    fake.behave("crash")
-    launcher = launch("--log-level=warning")
-    assert launcher.end() == (1, "error: Envoy was killed by signal 9\n")
+    launcher = launch()
+    launcher.wait_until_running()
+    (envoy,) = psutil.Process(launcher.process.pid).children()
+    envoy.kill()
+    assert launcher.process.stderr is not None
+    dead = launcher.process.stderr.readline()
+    assert dead == f"worker 1 (pid {envoy.pid}) was killed by signal 9: the next one starts in 0.5 s\n"
+    assert re.fullmatch(r"worker 1 \(pid \d+\) serves\n", launcher.process.stderr.readline())
+    launcher.process.terminate()
+    assert launcher.end()[0] == 0
 
 
 def test_port_in_use(launch: Callable[..., Launcher]) -> None:
@@ -481,8 +488,10 @@ async def test_cancelled_stop_kills(fake: Fake) -> None:
 async def test_envoy_that_does_not_end_is_killed(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aiovoy.launcher.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown)
-    monkeypatch.setattr("aiovoy.launcher.process.SPARE_SECONDS", 0.1)
+    monkeypatch.setattr(
+        "aiovoy.launcher.workers.process.graceful_seconds", lambda config: config.timeout_graceful_shutdown
+    )
+    monkeypatch.setattr("aiovoy.launcher.workers.process.SPARE_SECONDS", 0.1)
     fake.behave("deaf")
     server = server_of(fake, timeout_graceful_shutdown=0.1)
     await server.start()

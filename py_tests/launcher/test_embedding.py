@@ -165,10 +165,13 @@ async def test_bad_setting_says_so() -> None:
         aiovoy.Server("main:app", loop="trio")
 
 
-async def test_end_of_envoy_is_seen_by_wait(app_dir: Path) -> None:
+async def test_worker_that_dies_is_replaced(app_dir: Path) -> None:
     async with aiovoy.Server("main:app", port=0, app_dir=app_dir) as server:
-        os.kill(server.pid, signal.SIGKILL)
-        assert await asyncio.wait_for(server.wait(), DEADLINE) == -signal.SIGKILL
+        dead = server.pid
+        os.kill(dead, signal.SIGKILL)
+        await eventually(lambda: server.pids and server.pid != dead)
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
+            assert (await client.get("/")).text == f" {server.pid}"
 
 
 async def test_cancelled_block_leaves_no_process(app_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What could end an event loop: the server goes on, or it stops with a word and an exit code."""
+"""What could end an event loop: the worker goes on, or it ends with a word and another takes its place."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ import pytest
 from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gate, lifespan, note, notes
 from py_tests.harness.deadline import eventually
 from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import Serve, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its loop is its main program")
 
@@ -95,6 +95,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"done")
 
 
+async def is_replaced(server: Server) -> None:
+    await eventually(lambda: "exited with status 1: the next one starts" in server.log)
+    assert (await server.get("/notes")).status == 200
+
+
 @LOOPS
 @pytest.mark.parametrize("how", ["break_stderr", "close_stderr", "no_stderr"])
 async def test_standard_error_that_fails_is_no_end(serve: Serve, how: str, loop: str) -> None:
@@ -109,7 +114,7 @@ async def test_standard_error_that_fails_is_no_end(serve: Serve, how: str, loop:
 
 
 @LOOPS
-async def test_loop_that_fails_ends_the_server_in_order(
+async def test_loop_that_fails_ends_the_worker_in_order(
     serve: Serve, connect: Connect, key: str, tmp_path: Any, loop: str
 ) -> None:
     server = serve(APP, loop=loop)
@@ -120,14 +125,14 @@ async def test_loop_that_fails_ends_the_server_in_order(
     await eventually(lambda: "an event loop has failed" in server.log)
     (tmp_path / "gate").touch()
     assert (await waiting.response()).body == b"answered"
-    assert await server.exit_code() == 1
+    await is_replaced(server)
     assert "this log takes nothing" in server.log
     assert "shut down" in server.output
 
 
 @LOOPS
 @pytest.mark.parametrize(("how", "word"), [("close_loop", "is closed"), ("break_loop", "out of order")])
-async def test_loop_that_does_not_run_any_more_ends_the_server(
+async def test_loop_that_does_not_run_any_more_ends_the_worker(
     serve: Serve, connect: Connect, key: str, tmp_path: Any, how: str, word: str, loop: str
 ) -> None:
     server = serve(APP, loop=loop)
@@ -136,6 +141,6 @@ async def test_loop_that_does_not_run_any_more_ends_the_server(
     await server.noted(key, "waits")
     await (await connect(server)).start("GET", f"/{how}")
     assert await waiting.head() == 500
-    assert await server.exit_code() == 1
+    await is_replaced(server)
     assert "an event loop has failed" in server.log
     assert word in server.log

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from aiovoy.launcher.addresses import Address
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.cli import main
 from aiovoy.launcher.config import Config
@@ -174,7 +175,7 @@ def test_each_key_of_the_bridge_is_in_the_table() -> None:
 
 
 def test_fixed_limits_are_those_of_the_configuration() -> None:
-    text = bootstrap(Config("main:app"), host="127.0.0.1", port=0, admin=Path("admin.sock"), python="python")
+    text = bootstrap(Config("main:app"), addresses=[Address("127.0.0.1")], admin=Path("admin.sock"), python="python")
     assert "max_concurrent_streams: 100\n" in text
     assert "request_headers_timeout: 30s\n" in text
     document = DOCUMENTS["docs/architecture.md"]

@@ -43,12 +43,13 @@ def imports(text: str, package: str) -> Iterator[str]:
         yield from (name for name in names if f"{name}.".startswith("aiovoy."))
 
 
-def forbidden(text: str, package: str) -> set[str]:
+def forbidden(text: str, package: str, within: str = "") -> set[str]:
+    """What a module of `package`, or of the package `within` it, must not import."""
     own = f"aiovoy.{package}."
     allowed = MAY_IMPORT[package]
     return {
         name
-        for name in imports(text, f"aiovoy.{package}")
+        for name in imports(text, f"{own}{within}".rstrip("."))
         if not f"{name}.".startswith(own)
         and name not in allowed
         and name.rpartition(".")[0] not in allowed - {"aiovoy"}
@@ -59,7 +60,9 @@ def forbidden(text: str, package: str) -> set[str]:
 def test_package_imports_only_what_it_may(package: str) -> None:
     files = sorted((TOP / package).rglob("*.py"))
     assert TOP / package / "__init__.py" in files
-    assert {path.name: found for path in files if (found := forbidden(path.read_text(), package))} == {}
+    within = {path: ".".join(path.parent.relative_to(TOP / package).parts) for path in files}
+    found = {path.name: forbidden(path.read_text(), package, within[path]) for path in files}
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 def test_bridge_imports_only_what_is_embedded() -> None:
@@ -89,3 +92,8 @@ def test_bridge_imports_only_what_is_embedded() -> None:
 )
 def test_forbidden_import_is_seen(text: str) -> None:
     assert forbidden(text, "embedded")
+
+
+def test_relative_import_counts_from_the_package_that_it_stands_in() -> None:
+    assert not forbidden("from ..config import Config", "launcher", "workers")
+    assert forbidden("from ...embedded import child", "launcher", "workers")

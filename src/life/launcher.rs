@@ -26,6 +26,9 @@ pub(super) struct Launcher {
 
 impl Launcher {
     /// Connects to the launcher. What it asks for is done from now on; `stop` hears of the end.
+    ///
+    /// Envoy's main thread only. In a hot restart Envoy has the kernel send it SIGTERM when its parent dies, which
+    /// comes once for each thread of that, and a second one would end Envoy at once. The end of the channel says it.
     pub(super) fn connect(stop: Arc<Stop>) -> Result<Arc<Self>, String> {
         Self::new(Control::connect()?, stop)
     }
@@ -40,6 +43,11 @@ impl Launcher {
         });
         let this = launcher.clone();
         launcher.control.hear(move |command| this.obey(command))?;
+        if launcher.control.is_connected()
+            && let Err(error) = rustix::process::set_parent_process_death_signal(None)
+        {
+            log::warn!("the launcher's end may cut requests short: {error}");
+        }
         Ok(launcher)
     }
 

@@ -143,7 +143,7 @@ fn loop_start<A>(stop: &Arc<Stop>, process: &Arc<Process>, index: usize, apps: A
         process: process.clone(),
         apps,
         failed: Arc::new(move |error| {
-            log::error!("an event loop has failed: the server stops\n{error}");
+            log::error!("an event loop has failed: its Envoy ends\n{error}");
             stop.fail(FAILED);
         }),
     }

@@ -1,0 +1,130 @@
+"""Where a server listens, for its whole life: the sockets that it gives to its Envoys."""
+
+import contextlib
+import dataclasses
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from .addresses import Address, Place
+from .config import Config
+from .inherited import GivenSocket
+from .port import HeldPort
+from .uds import HeldUds
+
+
+class Held(Protocol):
+    """What all kinds of addresses have in common. Nobody is let in before `listen`."""
+
+    address: Address
+
+    def grow(self, slots: int) -> None:
+        """Sees to it that there is a socket for each of so many slots; raises `OSError`."""
+
+    def socket(self, slot: int) -> socket.socket:
+        """The socket of a slot; it may be all slots'."""
+
+    def listen(self) -> None: ...
+
+    def steer(self, live: Sequence[int]) -> None:
+        """Has new connections go to these slots alone, where slots have sockets of their own."""
+
+    def close_soon(self) -> None:
+        """Lets in no connection any more, while those that wait can still be accepted."""
+
+    def close(self) -> None: ...
+
+
+class Listening:
+    """The sockets of one server."""
+
+    addresses: list[Address]
+    """In the order of the settings, that of `ssl_port` last."""
+
+    def __init__(self, config: Config, slots: int) -> None:
+        """Takes the addresses of `config`, but does not listen yet; `StartupError` says which one can't be taken."""
+        self._held: list[Held] = []
+        self._ports: list[HeldPort] = []
+        tls = bool(config.certificates) and config.ssl_port is None
+        with contextlib.ExitStack() as taken:
+            taken.callback(self.close)
+            self.addresses = [self._take(config, place, tls) for place in config.places]
+            if config.ssl_port is not None:
+                self.addresses.append(self._take(config, Place(config.host, config.ssl_port), True))
+            self.grow(slots)
+            taken.pop_all()
+
+    def _take(self, config: Config, place: Place, tls: bool) -> Address:
+        held: Held
+        if place.descriptor is not None:
+            held = GivenSocket(place.descriptor)
+        elif place.path is not None:
+            held = HeldUds(place.path, config.uds_permissions)
+        else:
+            held = HeldPort(place.host, place.port, udp=config.http3 and tls)
+            self._ports.append(held)
+        self._held.append(held)
+        return dataclasses.replace(held.address, tls=tls)
+
+    @property
+    def files(self) -> list[str]:
+        """The files of its Unix domain sockets."""
+        return [held.address.path for held in self._held if isinstance(held, HeldUds)]
+
+    @property
+    def host(self) -> str:
+        """The IP address of the first port; nothing if there is none."""
+        return next((address.host for address in self.addresses if address.host), "")
+
+    @property
+    def port(self) -> int:
+        """The first port; 0 if there is none, or one for TLS besides."""
+        return self.addresses[0].port
+
+    @property
+    def ssl_port(self) -> int | None:
+        """The first port that speaks TLS; it may be the same."""
+        return next((address.port for address in self.addresses if address.tls and address.port), None)
+
+    @property
+    def urls(self) -> list[str]:
+        return [address.url for address in self.addresses]
+
+    def grow(self, slots: int) -> None:
+        """Sees to it that there are sockets for so many slots; raises `OSError`."""
+        for held in self._held:
+            held.grow(slots)
+
+    def find(self, name: str, slot: int) -> socket.socket | None:
+        """The socket of a slot for an address as Envoy writes it; None if there is none, or none any more."""
+        for held in self._held:
+            if name == held.address.name:
+                return held.socket(slot)
+        return None
+
+    def listen(self) -> None:
+        """Opens all of them."""
+        for held in self._held:
+            held.listen()
+
+    def steer(self, live: Sequence[int]) -> None:
+        """Has new connections go to these slots alone, where slots have sockets of their own."""
+        for held in self._held:
+            held.steer(live)
+
+    def close_soon(self) -> None:
+        """Lets in no connection any more, while those that wait can still be accepted."""
+        for held in self._held:
+            held.close_soon()
+
+    def release_udp(self) -> None:
+        """Envoy has bound what it needs for HTTP/3."""
+        for held in self._ports:
+            held.release_udp()
+
+    def close(self) -> None:
+        """Lets go. May be called again."""
+        for held in self._held:
+            held.close()
+        self._held.clear()
+        self._ports.clear()

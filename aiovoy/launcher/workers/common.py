@@ -1,0 +1,95 @@
+"""What the Envoys of one server have in common, from before the first until after the last."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..binary import envoy_binary
+from ..bootstrap import write_secrets
+from ..config import Config
+from ..descriptors import Output, fill_standard, inherited, waits
+from ..environ import check_bridge
+from ..errors import StartupError
+from ..folder import RunFolder
+from ..listening import Listening
+from ..port import reason
+from ..relay import Relay
+from ..renewal import Renewal
+from .hot_restart import check_version
+
+
+class Common:
+    """Takes the addresses, makes the private folder, and begins to relay logs. `StartupError` says what is wrong."""
+
+    def __init__(self, config: Config, stdout: Output, stderr: Output) -> None:
+        """Envoys inherit standard input, and also `stdout` and `stderr` unless those are given."""
+        self.config = config
+        fill_standard()
+        self.stdout = inherited(1) if stdout is None else stdout
+        self.stderr = inherited(2) if stderr is None else stderr
+        self.log_end = Tail(self.stderr)
+        self.binary = envoy_binary(config.envoy)
+        check_bridge()
+        if config.envoy is not None:
+            check_version(self.binary)
+        with contextlib.ExitStack() as made:
+            self.listening = Listening(config, config.worker_count)
+            made.callback(self.listening.close)
+            with writing():
+                self.folder = RunFolder()
+                made.callback(self.folder.remove)
+                self.secrets = self.folder.path / "secrets"
+                self.secrets.mkdir(0o700)
+                if secrets := write_secrets(config, self.secrets):
+                    made.callback(Renewal(secrets).close)
+                self.access_log = self.log = None
+                if config.access_log:
+                    self.access_log = Relay(self.stdout, "the access log", "standard output")
+                    made.callback(self.access_log.close)
+                if waits(self.stderr):
+                    self.log = Relay(self.stderr, "the log", "standard error")
+                    made.callback(self.log.close)
+            # By these the last Envoy knows what to remove if this process is killed: see `src/life/leftovers.rs`.
+            left = [str(self.folder.path), *self.listening.files]
+            self.leftovers = {"AIOVOY_LOCK": str(self.folder.fileno()), "AIOVOY_REMOVE": os.pathsep.join(left)}
+            self._made = made.pop_all()
+
+    def close(self) -> None:
+        """Removes all of it. The Envoys have ended."""
+        self._made.close()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """The files of the server are made here."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"cannot make the files of the server: {reason(error)}\nhint: $TMPDIR says where") from None
+
+
+class Tail:
+    """The end of what is written to a file from now on, if the file has a name and may be read."""
+
+    def __init__(self, output: Output) -> None:
+        name = getattr(output, "name", None)
+        self._path = Path(name) if isinstance(name, str) else None
+        self._start = self._size()
+
+    def read(self) -> str:
+        """The last lines, each after a line break."""
+        size = self._size()
+        if self._path is None or size <= self._start:
+            return ""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            file.seek(max(self._start, size - 16384))
+            lines = file.read().decode(errors="replace").splitlines()
+            return "".join(f"\n{line}" for line in lines[-20:])
+        return ""
+
+    def _size(self) -> int:
+        with contextlib.suppress(OSError):
+            if self._path is not None and self._path.is_file():
+                return os.stat(self._path).st_size
+        return 0

@@ -1,0 +1,567 @@
+"""Which workers there are to be, and what becomes of each."""
+
+import asyncio
+import atexit
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+import aiovoy
+
+from ..config import Config
+from ..descriptors import Output
+from ..errors import StartupError
+from ..port import reason
+from .common import Common
+from .limits import Limits
+from .process import STEP_SECONDS, EnvoyProcess, Ready, exit_text
+from .reload import changes
+
+_logger = logging.getLogger("aiovoy")
+
+STARTUP_SECONDS = 60.0
+"""How long a worker may take to start where others serve, at least; longer if the first one did."""
+
+SETTLED_SECONDS = 60.0
+"""How long a worker must have lived for its successor to be started at once, if it dies."""
+
+MOST_DELAY = 30.0
+"""Seconds until the next attempt to start a worker, at most."""
+
+SUSPICION_SECONDS = 5.0
+"""How long a worker may not respond before others get its connections."""
+
+_DUMP_SECONDS = 0.5
+"""How long a worker that is to be killed gets to write what it is amid."""
+
+_QUEUE_SECONDS = 0.05
+"""How long Envoys get to accept the connections that wait when the server stops."""
+
+_LEAVE_SECONDS = 1.0
+"""How long a handshake may take whose worker is not to get connections any more, and is not to be replaced."""
+
+
+class Slot:
+    """A place for one worker. It has sockets of its own, by its index, which stay whatever comes and goes.
+
+        empty ──▶ coming ──▶ current ──▶ (retired, or dead)
+          ▲          │          │
+          └──────────┴──────────┘
+
+    A worker that comes takes the place of the current one when it accepts connections; until then both are there.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.current: EnvoyProcess | None = None
+        self.coming: EnvoyProcess | None = None
+        self.latest: EnvoyProcess | None = None
+        """The one that has come last, alive or not."""
+        self.started = asyncio.Event()
+        """Whether the application of the worker that came last has started."""
+        self.task: asyncio.Task[None] | None = None
+        """What fills the slot; there is never more than one."""
+        self.failures = 0
+        """How many workers in a row have died young, or not come up."""
+        self.limits = Limits()
+        self.generation = 0
+
+    @property
+    def number(self) -> int:
+        """As people see it."""
+        return self.index + 1
+
+    @property
+    def accepts(self) -> bool:
+        """Whether somebody takes connections from its sockets."""
+        return any(process is not None and process.accepts for process in (self.current, self.coming))
+
+    def delay(self) -> float:
+        """Seconds until the next attempt to fill it."""
+        return min(0.5 * 2.0 ** (self.failures - 1), MOST_DELAY) if self.failures else 0.0
+
+
+class Supervisor:
+    """A server: as many workers as `Config` says, in slots, on sockets that are there as long as it is.
+
+    Creating it takes the addresses and returns; a thread of its own does the rest, in an event loop. So callers may be
+    of any kind, and methods may be called from any thread. Nothing needs to be closed. If this interpreter exits
+    before, the workers are killed.
+
+    The invariants: a slot that is not filled is being filled (`Slot.task`), unless the server stops. Connections are
+    steered to slots in which somebody accepts. An Envoy that was started is watched until it has exited, and the
+    thread outlives them all: Envoy asks the kernel to be stopped when the thread ends that has started it.
+    """
+
+    ready: "Future[Ready]"
+    """Done when the server accepts connections; fails with `StartupError` when it ends before."""
+
+    exited: "Future[int]"
+    """Done when all has ended and is cleaned up: the exit status of the first worker that did not end in 0 when it was
+    told to, negative if a signal killed it; else 0."""
+
+    def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
+        """Workers inherit standard input, and also `stdout` and `stderr` unless those are given."""
+        if aiovoy.inside_envoy:
+            # It would import the application, which would start the next one, and so on.
+            raise StartupError(
+                "a server was started where the application runs, inside Envoy\n"
+                'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
+            )
+        self.config = config
+        self.ready = Future()
+        self.exited = Future()
+        self._common = Common(config, stdout, stderr)
+        self._slots = [Slot(index) for index in range(config.worker_count)]
+        self._opened = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Whether files have changed."""
+        self._rolling: asyncio.Task[None] | None = None
+        self._processes: dict[EnvoyProcess, asyncio.Task[None]] = {}
+        """Those that have not exited, with who watches them."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._patience: float | None = None
+        self._info: Ready
+        """Of the worker that has come last."""
+        self._code = 0
+        self._loop = asyncio.SelectorEventLoop()
+        _running.add(self)
+        threading.Thread(target=self._run, name="aiovoy-supervisor", daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        """The IP address it listens on."""
+        return self._common.listening.host
+
+    @property
+    def port(self) -> int:
+        """0 on a Unix domain socket."""
+        return self._common.listening.port
+
+    @property
+    def ssl_port(self) -> int | None:
+        """The port that speaks TLS."""
+        return self._common.listening.ssl_port
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """`url`, and that of the TLS port if it is another one."""
+        return self._common.listening.urls
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker that has come to the first slot last; it may have ended."""
+        latest = self._slots[0].latest
+        if latest is None:
+            raise RuntimeError("no worker has been started yet")
+        return latest.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, one for each slot that is not empty."""
+        filled = [slot.current or slot.coming for slot in self._slots]
+        return [process.pid for process in filled if process is not None]
+
+    def shutdown(self) -> None:
+        """Asks for a graceful stop of all workers. Does not wait."""
+        self._soon(self._begin_stop)
+
+    def abort(self) -> None:
+        """Asks for a stop at once. Does not wait."""
+        self._soon(self._abort)
+
+    def kill(self) -> None:
+        """Kills the workers. Does not wait."""
+        self._soon(self._kill)
+
+    def stop(self) -> int:
+        """Stops gracefully and waits for the end. Returns the exit status."""
+        self.shutdown()
+        return self.exited.result()
+
+    def roll(self) -> None:
+        """Has all workers replaced, one after the other. A roll that is under way begins anew."""
+        self._soon(self._begin_roll)
+
+    def grow(self) -> None:
+        """Adds a worker."""
+        self._soon(self._add_slot)
+
+    def shrink(self) -> None:
+        """Takes the last worker away, if there is more than one."""
+        self._soon(self._remove_slot)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended, and the loop is closed
+            self._loop.call_soon_threadsafe(call)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            self._loop.run_until_complete(self._serve())
+        except StartupError as error:
+            failure, self._code = error, error.exit_code
+        except BaseException as error:
+            _logger.exception("the supervision of the workers has failed: the server ends")
+            failure, self._code = error, 1
+        finally:
+            self._loop.close()
+            try:
+                self._common.close()
+            finally:  # somebody may wait for these
+                _running.discard(self)
+                if not self.ready.done():
+                    failure = failure or StartupError("told to stop before it was ready", exit_code=self._code)
+                    self.ready.set_exception(failure)
+                self.exited.set_result(self._code)
+
+    async def _serve(self) -> None:
+        startup = self._spawn(self._start())
+        stop = self._spawn(_true(self._stopping))
+        try:
+            await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():
+                startup.result()
+                await stop
+        except BaseException:
+            self._stopping.set()
+            self._abandon()
+            self._kill()
+            raise
+        finally:
+            while self._processes:
+                await asyncio.wait(self._processes.values())
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _start(self) -> None:
+        """Opens the port once all workers have started, or the first one has and others take long.
+
+        The first one starts alone: an application that can't be started is tried once, and what it does at its first
+        start, such as to compile its modules, it does once.
+        """
+        first, *others = self._slots
+        if self.config.reload:
+            self._spawn(self._watch_files())
+        while True:
+            begun = time.monotonic()
+            self._changed.clear()
+            self._fill(first)
+            try:
+                await _started(first)
+                break
+            except StartupError:
+                if not self.config.reload:
+                    raise
+            _logger.error("the application has not started: again when its files change")
+            await self._changed.wait()
+        took = time.monotonic() - begun
+        self._patience = max(STARTUP_SECONDS, 3 * took)
+        for slot in others:
+            self._fill(slot)
+        starts = [self._spawn(_started(slot)) for slot in others]
+        if starts:
+            await asyncio.wait(starts, timeout=2 * took + 1, return_when=asyncio.FIRST_EXCEPTION)
+        for start in starts:
+            if start.done():
+                start.result()
+        started = [slot for slot in self._slots if slot.started.is_set()]
+        self._common.listening.listen()
+        self._common.listening.steer([slot.index for slot in started])
+        self._opened.set()
+        await asyncio.wait([slot.task for slot in started if slot.task is not None])
+        self._common.listening.release_udp()
+        self._spawn(self._examine_all())
+        self.ready.set_result(dataclasses.replace(self._info, workers=len(self._slots)))
+
+    async def _bring_up(self, slot: Slot) -> None:
+        """Starts a worker in the slot, and makes it the current one when it accepts connections.
+
+        `StartupError` if it does not come to that. One that is not to come any more, since this task is cancelled, is
+        told to stop.
+        """
+        slot.generation += 1
+        slot.started.clear()
+        process = slot.coming = slot.latest = EnvoyProcess(self._common, slot.number, slot.generation)
+        self._processes[process] = self._spawn(self._watch(slot, process))
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.shield(process.started)
+                slot.started.set()
+                await self._opened.wait()
+                process.listen()
+                self._info = await asyncio.shield(process.ready)
+            if process.exited.done():
+                raise StartupError(f"Envoy {exit_text(process.exited.result())} as soon as it was ready")
+        except TimeoutError:
+            process.shutdown()
+            raise StartupError(f"it has not started within {self._patience:g} s") from None
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                process.shutdown()
+            raise
+        finally:
+            slot.coming = None
+        before, slot.current = slot.current, process
+        slot.limits = Limits.draw(self.config)
+        self._steer()
+        if before is None:
+            # Where there is but one, the server says so.
+            level = logging.INFO if self.ready.done() or len(self._slots) > 1 else logging.DEBUG
+            _logger.log(level, "worker %d (pid %d) serves", slot.number, process.pid)
+        else:
+            _logger.info("worker %d (pid %d) serves in place of pid %d", slot.number, process.pid, before.pid)
+            before.retire()
+
+    def _fill(self, slot: Slot) -> None:
+        """Has a worker brought up in an empty slot, however many attempts that takes."""
+        slot.task = self._spawn(self._keep_trying(slot))
+
+    async def _keep_trying(self, slot: Slot) -> None:
+        try:
+            while True:
+                await asyncio.sleep(slot.delay())
+                try:
+                    await self._bring_up(slot)
+                    return
+                except StartupError as error:
+                    if not self._opened.is_set():
+                        raise  # to `_start`, and the server ends
+                    slot.failures += 1
+                    _logger.error(
+                        "worker %d has not come up: %s: again in %g s", slot.number, _why(error), slot.delay()
+                    )
+        finally:
+            slot.task = None
+
+    async def _watch(self, slot: Slot, process: EnvoyProcess) -> None:
+        """Sees to what follows from the end of a worker."""
+        code = await asyncio.shield(process.exited)
+        del self._processes[process]
+        if self._stopping.is_set():
+            self._code = self._code or code
+        elif process is slot.current and slot in self._slots:
+            slot.current = None
+            self._steer()
+            lived = time.monotonic() - process.born
+            slot.failures = 0 if lived > SETTLED_SECONDS else slot.failures + 1
+            end = f"worker {slot.number} (pid {process.pid}) {exit_text(code)}"
+            if slot.task is not None:
+                _logger.error("%s: its successor is about to come", end)
+            else:
+                _logger.error("%s: the next one starts %s", end, f"in {slot.delay():g} s" if slot.failures else "now")
+                self._fill(slot)
+        elif process.has_served:
+            level = logging.ERROR if code else logging.INFO
+            _logger.log(level, "worker %d (pid %d), retired, %s", slot.number, process.pid, exit_text(code))
+
+    def _steer(self) -> None:
+        """Has connections go to those who accept them, and not to suspects unless there are only those."""
+        accept = [slot for slot in self._slots if slot.accepts]
+        good = [slot for slot in accept if slot.current is None or not slot.current.is_suspected]
+        self._common.listening.steer([slot.index for slot in good or accept])
+
+    async def _examine_all(self) -> None:
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            for slot in self._slots:
+                if slot.current is not None:
+                    slot.current.examine()
+                    self._judge(slot, slot.current)
+
+    def _judge(self, slot: Slot, process: EnvoyProcess) -> None:
+        if not process.accepts:
+            return
+        stuck = process.vitals.stuck_steps * STEP_SECONDS
+        name = f"worker {slot.number} (pid {process.pid})"
+        trouble = f"{name} {process.vitals.trouble} for {stuck:g} s"
+        limit = self.config.timeout_worker_healthcheck
+        if limit and stuck >= limit:
+            _logger.error("%s: killed; the tracebacks of its threads:", trouble)
+            process.accepts = False
+            self._steer()
+            process.dump_stacks()
+            self._loop.call_later(_DUMP_SECONDS, process.kill)
+        elif stuck >= SUSPICION_SECONDS and not process.is_suspected:
+            _logger.warning("%s: it gets no connections until it does", trouble)
+            process.is_suspected = True
+            process.explain()
+            self._steer()
+        elif stuck == 0 and process.is_suspected:
+            _logger.warning("%s is well again", name)
+            process.is_suspected = False
+            self._steer()
+        elif not self._is_replacing() and (why := slot.limits.reached(process)) is not None:
+            self._rolling = self._spawn(self._recycle(slot, f"{name} is replaced {why}"))
+
+    def _is_replacing(self) -> bool:
+        return self._rolling is not None and not self._rolling.done()
+
+    async def _recycle(self, slot: Slot, why: str) -> None:
+        _logger.info("%s", why)
+        try:
+            await self._replace(slot)
+        except StartupError as error:
+            slot.failures += 1
+            _logger.error("worker %d is not replaced: %s: again in %g s", slot.number, _why(error), slot.delay())
+            slot.limits = dataclasses.replace(Limits(), dies=time.monotonic() + slot.delay())
+
+    def _begin_roll(self) -> None:
+        if self._stopping.is_set() or not self.ready.done():
+            return
+        if self._rolling is not None:
+            self._rolling.cancel()
+        self._rolling = self._spawn(self._roll())
+
+    async def _roll(self) -> None:
+        for slot in list(self._slots):
+            if slot in self._slots:
+                try:
+                    await self._replace(slot)
+                except StartupError as error:
+                    _logger.error("worker %d is not replaced, nor are those after it: %s", slot.number, _why(error))
+                    return
+
+    async def _replace(self, slot: Slot) -> None:
+        """Brings up a new worker in a slot, whatever is going on there, and waits until the old one has gone."""
+        if slot.task is not None:
+            slot.task.cancel()
+            await asyncio.wait([slot.task])
+        old = slot.current
+        slot.task = asyncio.current_task()
+        try:
+            if old is not None and self.config.replace_first == "old":
+                self._leave(slot, 0)  # what comes meanwhile waits in the slot's queue
+                await asyncio.shield(old.exited)
+            await self._bring_up(slot)
+        finally:
+            slot.task = None
+            if slot.current is None and slot in self._slots and not self._stopping.is_set():
+                self._fill(slot)  # the old one has died meanwhile
+        if old is not None and not self.config.reload:
+            await asyncio.shield(old.exited)
+
+    def _add_slot(self) -> None:
+        if self._stopping.is_set() or not self.ready.done():
+            return
+        slot = Slot(len(self._slots))
+        try:
+            self._common.listening.grow(len(self._slots) + 1)
+        except OSError as error:
+            _logger.error("no worker %d: cannot listen for it: %s", slot.number, reason(error))
+            return
+        self._slots.append(slot)
+        self._fill(slot)
+
+    def _remove_slot(self) -> None:
+        if self._stopping.is_set() or not self.ready.done() or len(self._slots) == 1:
+            return
+        slot = self._slots.pop()
+        if slot.task is not None:
+            slot.task.cancel()
+        if slot.current is not None:
+            _logger.info("worker %d (pid %d) is taken away", slot.number, slot.current.pid)
+            self._leave(slot, _LEAVE_SECONDS)
+
+    def _leave(self, slot: Slot, seconds: float) -> None:
+        """Has the worker of a slot leave, from which connections are kept from now on; it is told in `seconds`."""
+        process, slot.current = slot.current, None
+        if process is not None:
+            process.accepts = False
+            self._steer()
+            self._loop.call_later(seconds, process.retire)
+
+    async def _watch_files(self) -> None:
+        async for files in changes(self.config):
+            names = ", ".join(file.name for file in files[:3]) + ", ..." * (len(files) > 3)
+            _logger.info("changed: %s", names)
+            self._changed.set()
+            self._begin_roll()
+
+    def _begin_stop(self) -> None:
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._abandon()
+            self._spawn(self._shut_down())
+
+    async def _shut_down(self) -> None:
+        if self._opened.is_set():
+            self._common.listening.close_soon()
+            await asyncio.sleep(_QUEUE_SECONDS)
+        # Before the Envoys close theirs, or the port would be open with nobody there.
+        self._common.listening.close()
+        for process in self._processes:
+            process.shutdown()
+
+    def _abort(self) -> None:
+        self._stopping.set()
+        self._abandon()
+        for process in self._processes:
+            process.abort()
+
+    def _kill(self) -> None:
+        self._stopping.set()
+        self._abandon()
+        for process in self._processes:
+            process.kill()
+
+    def _abandon(self) -> None:
+        """Nothing is to come any more."""
+        for task in (self._rolling, *(slot.task for slot in self._slots)):
+            if task is not None:
+                task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, StartupError):
+            _logger.error("the supervision of the workers has failed", exc_info=error)
+
+
+def _why(error: StartupError) -> str:
+    """What to say of it; the rest stands in the log if it is reported."""
+    return str(error).partition("\n")[0] if error.reported else str(error)
+
+
+async def _true(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _started(slot: Slot) -> None:
+    """Waits until the application has started in a slot for the first time; `StartupError` if it has not."""
+    started = asyncio.ensure_future(slot.started.wait())
+    task = slot.task
+    if task is not None:
+        await asyncio.wait([started, task], return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if task.done():
+            task.result()
+
+
+_running: set[Supervisor] = set()
+
+
+@atexit.register
+def _kill_all() -> None:
+    for supervisor in list(_running):
+        supervisor.kill()
+        with contextlib.suppress(TimeoutError):
+            supervisor.exited.result(timeout=5)
