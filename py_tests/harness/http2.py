@@ -81,18 +81,15 @@ class Http2Connection(Connection):
 
     def frames(self, data: bytes) -> bytes:
         """Takes whole frames off `data`; gives back what is not yet a frame."""
-        while len(data) >= FRAME_HEAD:
-            end = FRAME_HEAD + int.from_bytes(data[:3], "big")
-            if len(data) < end:
-                break
-            frame, data = data[:end], data[end:]
+        frames, rest = whole_frames(data)
+        for frame in frames:
             if frame[3] == GOAWAY:
                 # h2 would take it for the end of everything; it lets streams in flight finish.
                 self.going_away.set()
                 continue
             for event in self.h2.receive_data(frame):
                 self.happened(event)
-        return data
+        return rest
 
     def happened(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
@@ -193,3 +190,12 @@ class Http2Exchange(StreamExchange):
         with contextlib.suppress(h2.exceptions.StreamClosedError):
             self.connection.h2.reset_stream(self.stream_id, CANCEL)
         await self.connection.flush()
+
+
+def whole_frames(data: bytes) -> tuple[list[bytes], bytes]:
+    """The frames that `data` begins with, each with its head, and what is not yet one."""
+    frames = []
+    while len(data) >= FRAME_HEAD and len(data) >= (end := FRAME_HEAD + int.from_bytes(data[:3])):
+        frames.append(data[:end])
+        data = data[end:]
+    return frames, data

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from py_tests.harness.certificates import Pair, client_context
@@ -29,33 +30,52 @@ class Tls:
         return context
 
 
+class Truncated(ConnectionResetError):
+    """The connection's end without the alert of TLS that should have come before."""
+
+
 class Wire:
-    """A TCP connection."""
+    """A TCP connection, or one to a Unix domain socket."""
 
     tls: ssl.SSLObject | None = None
+    local_port = 0
 
-    def __init__(self, sock: socket.socket, port: int) -> None:
+    def __init__(self, sock: socket.socket, to: int | Path) -> None:
         self.sock = sock
-        self.local_port: int = sock.getsockname()[1]
-        # Not from the socket: a server that stops may have closed it already.
-        self.authority = f"127.0.0.1:{port}"
+        self.authority = "localhost"
+        if isinstance(to, int):
+            self.local_port = sock.getsockname()[1]
+            # Not from the socket: a server that stops may have closed it already.
+            self.authority = f"127.0.0.1:{to}"
         self.writing = asyncio.Lock()
 
     @classmethod
     async def open(cls, port: int, tls: Tls | None = None, *alpn: str) -> Self:
-        sock = socket.socket()
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(DEADLINE):
-                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-                wire = cls(sock, port)
+        async with asyncio.timeout(DEADLINE):
+            wire = await cls.connect(port)
+            try:
                 if tls is not None:
                     await wire.shake_hands(tls.context(*alpn), tls.name)
+            except BaseException:
+                wire.close()
+                raise
+        return wire
+
+    @classmethod
+    async def connect(cls, to: int | Path) -> Self:
+        """To a port of this machine or to a Unix domain socket, without TLS so far."""
+        sock = socket.socket() if isinstance(to, int) else socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)
+            if isinstance(to, int):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", to))
+            else:
+                await _connect_unix(sock, to)
         except BaseException:
             sock.close()
             raise
-        return wire
+        return cls(sock, to)
 
     async def shake_hands(self, context: ssl.SSLContext, name: str) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -92,6 +112,8 @@ class Wire:
                 await self.feed()
             except ssl.SSLZeroReturnError:
                 return b""
+            except ssl.SSLEOFError as error:
+                raise Truncated(str(error)) from None
             except ssl.SSLError as error:
                 raise ConnectionResetError(str(error)) from None
 
@@ -111,3 +133,14 @@ class Wire:
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
+
+
+async def _connect_unix(sock: socket.socket, path: Path) -> None:
+    """As a blocking `connect` does: where the queue is full, it waits for a place."""
+    while True:
+        try:
+            sock.connect(str(path))
+        except BlockingIOError:
+            await asyncio.sleep(0.005)
+        else:
+            return

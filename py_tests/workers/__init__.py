@@ -1,0 +1,1 @@
+"""Worker processes: replaced, killed, added and taken away under load, and the load itself."""
