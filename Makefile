@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python test-router conformance autobahn lint format check check-abi bench bench-idle clean
+.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-abi bench bench-idle clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-python: build ## Run the tests in Python; ARGS goes to pytest
 
 test-router: build ## Run all tests of HTTP and WebSocket through Envoy's router; ARGS goes to pytest
 	$(ROUTER_TESTS) $(ARGS)
+
+soak-workers: build ## Replace and kill workers under load for an hour or two; ARGS goes to pytest
+	AIOVOY_TEST_SOAK=1 $(BIN)/pytest py_tests/workers $(ARGS)
 
 conformance: build ## Run the tests that docs/conformance.md is made of, and write it; ARGS goes to pytest
 	$(BIN)/pytest $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort) $(ARGS)

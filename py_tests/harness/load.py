@@ -15,27 +15,22 @@ import asyncio
 import contextlib
 import itertools
 import random
-import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-import h2.config
-import h2.connection
-import h2.errors
-import h2.events
 import h2.exceptions
-from wsproto.frame_protocol import FrameProtocol, ParseFailed
+from wsproto.frame_protocol import ParseFailed
 
 from py_tests.harness.deadline import DEADLINE, eventually
-from py_tests.harness.http2 import GOAWAY, whole_frames
-from py_tests.harness.load_app import pid_in
-from py_tests.harness.wire import Tls, Truncated, Wire
-from py_tests.harness.ws_client import ACCEPT, KEY, PING, PONG, TEXT, close_frame, frame
+from py_tests.harness.load_links import Cut, Http1Link, Http2Link, Link, Told, WebSocketLink, Wrong
+from py_tests.harness.wire import Tls, Truncated
+
+L = TypeVar("L", bound=Link)
 
 SHORT, SLOW, KEEP_ALIVE, PACED, HTTP2, WEBSOCKET = CLIENTS = (
     "short",
@@ -71,21 +66,14 @@ REFUSED, RESET, CUT, TIMED_OUT, WRONG = (
 - wrong: an answer that is whole, but not the right one; or bytes that nobody asked for
 """
 
-TOLD_CLOSE, TOLD_GOAWAY, TOLD_1012, IDLE_CLOSED, UNPROCESSED, CONNECTIONS = (
+TOLD_CLOSE, TOLD_GOAWAY, TOLD_1012, IDLE_CLOSED = (
     "connection: close",
     "GOAWAY",
     "1012",
     "idle closed",
-    "unprocessed",
-    "connections",
 )
-"""What is counted beside answers, and is no failure:
-
-- a client was told to move, in one of three ways, and did
-- idle closed: a connection ended between two exchanges, and nobody had told the client
-- unprocessed: an HTTP/2 stream beyond what the server's GOAWAY promised to answer, which the client may repeat
-- connections that were opened
-"""
+"""What is counted beside answers, and is no failure: a client was told to move, in one of three ways, and did; or its
+connection ended between two exchanges, and nobody had told it. See also `CONNECTIONS` and `UNPROCESSED`."""
 
 PATIENCE = 15.0
 PACE = 0.3
@@ -96,19 +84,6 @@ _PAUSE = 0.003
 _RETRY = 0.02
 
 _STREAMS = ["/", "/", "/slow", "/"]
-_PIECE = 64 * 1024
-
-
-class Cut(Exception):
-    """The connection's end where an answer was due."""
-
-
-class Wrong(Exception):
-    """What came is not what was asked for."""
-
-
-class Told(Exception):
-    """The WebSocket's server closes it, and says that the client may come again."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +108,13 @@ class Failure:
             f"{self.seen:.3f} {self.client}: {self.kind}: {self.detail}; asked {self.seen - self.asked:.3f} s before, "
             f"connected {self.seen - self.connected:.3f} s before, {before}"
         )
+
+
+def _came_too_late(failure: Failure) -> bool:
+    if failure.kind == REFUSED:
+        return True
+    unavailable = failure.client == WEBSOCKET and failure.kind == WRONG and "HTTP/1.1 503" in failure.detail
+    return failure.pid is None and (failure.kind == RESET or unavailable)
 
 
 # What is caught for which kind; the first that fits.
@@ -200,6 +182,11 @@ class Load:
         """How many exchanges failed, by kind of client and of failure."""
         return dict(Counter((failure.client, failure.kind) for failure in self.failed))
 
+    def lost_at_stop(self) -> list[Failure]:
+        """Failures that a server which stops is to blame for. Not those of clients who came too late: they were
+        refused, or reset while they waited to be accepted, or had a WebSocket's handshake answered with 503."""
+        return [failure for failure in self.failed if not _came_too_late(failure)]
+
     def report(self) -> str:
         """All that is counted, and the first failures of each sort."""
         sorts: dict[tuple[str, str], list[str]] = {}
@@ -259,7 +246,7 @@ class Load:
     ) -> None:
         close_line = b"connection: close\r\n" if close else b""
         request = b"GET %s HTTP/1.1\r\nhost: localhost\r\n%s\r\n" % (path.encode(), close_line)
-        link = Http1Link(self, "http/1.1")
+        link = self._link(Http1Link, "http/1.1")
         while not self._ending:
             async with self._exchange(client, link, pause):
                 if link.opened and link.ended():
@@ -275,7 +262,7 @@ class Load:
                     link.close()
 
     async def _http2(self) -> None:
-        link = Http2Link(self, "h2")
+        link = self._link(Http2Link, "h2")
         while not self._ending:
             async with self._exchange(HTTP2, link, _PAUSE):
                 if link.opened and link.ended():
@@ -295,7 +282,7 @@ class Load:
                     link.close()
 
     async def _websocket(self) -> None:
-        link = WebSocketLink(self, "http/1.1")
+        link = self._link(WebSocketLink, "http/1.1")
         while not self._ending:
             async with self._exchange(WEBSOCKET, link, _PAUSE):
                 try:
@@ -306,8 +293,13 @@ class Load:
                     self.counts[TOLD_1012] += 1
                     link.close()
 
+    def _link(self, kind: type[L], alpn: str) -> L:
+        link = kind(self.to, self._contexts.get(alpn), self.counts)
+        self._links.append(link)
+        return link
+
     @contextlib.asynccontextmanager
-    async def _exchange(self, client: str, link: "Link", pause: float) -> AsyncIterator[None]:
+    async def _exchange(self, client: str, link: Link, pause: float) -> AsyncIterator[None]:
         """Counts what goes wrong within, for as many exchanges as wait on the connection. Pauses after it."""
         link.asked = time.monotonic()
         try:
@@ -321,271 +313,12 @@ class Load:
         else:
             await asyncio.sleep(random.random() * 2 * pause)
 
-    def _fail(self, client: str, link: "Link", error: Exception) -> None:
+    def _fail(self, client: str, link: Link, error: Exception) -> None:
         kind = next(kind for kind, errors in _KINDS.items() if isinstance(error, errors))
         detail = f"{error!r} {link.doing}"
         self.failed.append(Failure(client, kind, detail, link.connected, link.asked, time.monotonic(), link.pid))
 
-    def _answered(self, client: str, link: "Link", pid: int) -> None:
+    def _answered(self, client: str, link: Link, pid: int) -> None:
         self.answered[client] += 1
         self.served[pid] += 1
         self.slowest[client] = max(self.slowest.get(client, 0.0), time.monotonic() - link.asked)
-
-
-class Link:
-    """A client's connection, and after its end the next one."""
-
-    def __init__(self, load: Load, alpn: str) -> None:
-        load._links.append(self)
-        self._load = load
-        self._alpn = alpn
-        self._wire: Wire | None = None
-        self.pid: int | None = None
-        """The process at the other end; a connection stays with one."""
-        self.connected = self.asked = 0.0
-        self.waiting = 1
-        """The exchanges that end with the connection."""
-        self.doing = ""
-
-    @property
-    def opened(self) -> bool:
-        return self._wire is not None
-
-    @property
-    def wire(self) -> Wire:
-        assert self._wire is not None
-        return self._wire
-
-    async def open(self) -> None:
-        self.pid = None
-        self.connected = time.monotonic()
-        self.doing = "while connecting"
-        self._wire = await Wire.connect(self._load.to)
-        if context := self._load._contexts.get(self._alpn):
-            self.doing = "in the TLS handshake"
-            await self._wire.shake_hands(context, "localhost")
-        self._load.counts[CONNECTIONS] += 1
-
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    def checked(self, data: bytes) -> int:
-        """The process that a body is of."""
-        try:
-            pid = pid_in(data)
-        except ValueError as error:
-            raise Wrong(str(error)) from None
-        if self.pid not in (None, pid):
-            raise Wrong(f"an answer of process {pid} on a connection of process {self.pid}")
-        self.pid = pid
-        return pid
-
-    async def receive(self) -> bytes:
-        """Some bytes."""
-        if data := await self.wire.receive(_PIECE):
-            return data
-        raise Cut
-
-    def arrived(self) -> bytes | None:
-        """What has come by itself; None if the connection has ended after it."""
-        received = b""
-        try:
-            while True:
-                if self.wire.tls is not None:
-                    # First what has come with the last answer.
-                    received += self._deciphered(self.wire.tls)
-                data = self.wire.sock.recv(_PIECE)
-                if not data:
-                    return None
-                if self.wire.tls is not None:
-                    self.wire.incoming.write(data)
-                else:
-                    received += data
-        except BlockingIOError:
-            return received
-        except ssl.SSLZeroReturnError:
-            return None
-
-    def _deciphered(self, tls: ssl.SSLObject) -> bytes:
-        received = b""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while data := tls.read(_PIECE):
-                received += data
-        return received
-
-
-class Http1Link(Link):
-    def ended(self) -> bool:
-        """Whether the connection has ended since the last answer."""
-        self.doing = "between two exchanges"
-        arrived = self.arrived()
-        if arrived:
-            raise Wrong(f"{arrived!r}, which nobody asked for")
-        return arrived is None
-
-    async def exchange(self, request: bytes) -> tuple[bytes, bool]:
-        """The answer's body, and whether it is the connection's last one."""
-        self.doing = "while sending the request"
-        await self.wire.send(request)
-        received = b""
-        while True:
-            self.doing = f"with {len(received)} bytes of the answer there"
-            received += await self.receive()
-            head, end, data = received.partition(b"\r\n\r\n")
-            if not end:
-                continue
-            if not head.startswith(b"HTTP/1.1 200 "):
-                raise Wrong(f"{received!r}")
-            length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
-            if length is None or len(data) > int(length[1]):
-                raise Wrong(f"{received!r}")
-            if len(data) == int(length[1]):
-                return data, re.search(rb"\r\nconnection: close", head, re.IGNORECASE) is not None
-
-
-class Http2Link(Link):
-    async def open(self) -> None:
-        self.waiting = 1
-        await super().open()
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        self._h2.initiate_connection()
-        self._rest = b""
-        self._streams: dict[int, list[bytes]] = {}
-        self._answers: list[bytes | Exception] = []
-        self._last_stream_id: int | None = None
-
-    @property
-    def going_away(self) -> bool:
-        return self._last_stream_id is not None
-
-    def ended(self) -> bool:
-        """Whether the connection has ended since the last answer, or the server has asked to leave it."""
-        self.doing = "between two exchanges"
-        arrived = self.arrived()
-        if arrived:
-            self._take(arrived)
-        return arrived is None or self.going_away
-
-    def ask(self, paths: Sequence[str]) -> None:
-        """Begins a request for each of `paths`."""
-        scheme = "https" if self.wire.tls is not None else "http"
-        for path in paths:
-            stream_id = self._h2.get_next_available_stream_id()
-            head = [(":method", "GET"), (":scheme", scheme), (":authority", "localhost"), (":path", path)]
-            self._h2.send_headers(stream_id, head, end_stream=True)
-            self._streams[stream_id] = []
-
-    def waits(self) -> bool:
-        """Whether answers are due: not those of streams that the server has said it will not answer."""
-        self.waiting = len(self._streams) or 1
-        return bool(self._streams)
-
-    async def some(self) -> list[bytes | Exception]:
-        """The bodies of the answers that come next, if any, and what is wrong with streams."""
-        self.doing = f"with {len(self._streams)} streams unanswered"
-        if self.going_away:
-            self.doing += f", after a GOAWAY that promised answers up to {self._last_stream_id}"
-        await self.wire.send(self._h2.data_to_send())
-        self._take(await self.receive())
-        answers, self._answers = self._answers, []
-        return answers
-
-    def _take(self, data: bytes) -> None:
-        frames, self._rest = whole_frames(self._rest + data)
-        for frame_ in frames:
-            if frame_[3] == GOAWAY:
-                # The library would take it for the end of everything.
-                self._go_away(int.from_bytes(frame_[9:13]), int.from_bytes(frame_[13:17]))
-                continue
-            for event in self._h2.receive_data(frame_):
-                self._happened(event)
-
-    def _go_away(self, last_stream_id: int, code: int) -> None:
-        if code != h2.errors.ErrorCodes.NO_ERROR:
-            raise Wrong(f"GOAWAY with the error code {code}")
-        self._last_stream_id = last_stream_id
-        beyond = [stream_id for stream_id in self._streams if stream_id > last_stream_id]
-        self._load.counts[UNPROCESSED] += len(beyond)
-        for stream_id in beyond:
-            del self._streams[stream_id]
-
-    def _happened(self, event: h2.events.Event) -> None:
-        stream_id = getattr(event, "stream_id", None)
-        if stream_id not in self._streams:
-            return
-        if isinstance(event, h2.events.ResponseReceived):
-            if (status := dict(event.headers)[b":status"]) != b"200":
-                del self._streams[stream_id]
-                self._answers.append(Wrong(f"status {status!r}"))
-        elif isinstance(event, h2.events.DataReceived):
-            self._h2.acknowledge_received_data(event.flow_controlled_length, stream_id)
-            self._streams[stream_id].append(event.data)
-        elif isinstance(event, h2.events.StreamEnded):
-            self._answers.append(b"".join(self._streams.pop(stream_id)))
-        elif isinstance(event, h2.events.StreamReset):
-            del self._streams[stream_id]
-            self._answers.append(ConnectionResetError(f"RST_STREAM, code {event.error_code}"))
-
-
-class WebSocketLink(Link):
-    async def open(self) -> None:
-        await super().open()
-        self.doing = "in the WebSocket's handshake"
-        self._protocol = FrameProtocol(client=True, extensions=[])
-        self._frames = self._protocol.received_frames()
-        await self.wire.send(
-            b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-            b"sec-websocket-version: 13\r\nsec-websocket-key: %s\r\n\r\n" % KEY
-        )
-        received = b""
-        while b"\r\n\r\n" not in received:
-            received += await self.receive()
-        head, _, rest = received.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101 ") or ACCEPT not in head:
-            raise Wrong(f"{received!r}")
-        self._protocol.receive_bytes(rest)
-        self.pid = int(await self._message())
-
-    async def echo(self, text: str) -> int:
-        """Sends a message and waits until it has come back. Gives the process that has sent it."""
-        self.doing = "while sending a message"
-        # What the server has said before it went is worth more than the error.
-        with contextlib.suppress(ConnectionError):
-            await self.wire.send(frame(TEXT, text.encode()))
-        if (message := await self._message()) != text:
-            raise Wrong(f"{message!r} instead of {text!r}")
-        assert self.pid is not None
-        return self.pid
-
-    async def _message(self) -> str:
-        self.doing = "where a message was due"
-        text = ""
-        while True:
-            while (received := next(self._frames, None)) is None:
-                # The parser's generator ends where it lacks bytes.
-                self._protocol.receive_bytes(await self.receive())
-                self._frames = self._protocol.received_frames()
-            payload = received.payload
-            if isinstance(payload, tuple):
-                await self._closed(int(payload[0]))
-            elif isinstance(payload, str):
-                text += payload
-                if received.message_finished:
-                    return text
-            elif received.opcode is PING:
-                await self.wire.send(frame(PONG, payload))
-            else:
-                raise Wrong(f"{received}")
-
-    async def _closed(self, code: int) -> None:
-        """Answers a close frame, as the protocol wants it, and waits for the connection's end."""
-        if code != 1012:
-            raise Wrong(f"closed with {code}")
-        # It is over, however it ends.
-        with contextlib.suppress(ConnectionError):
-            await self.wire.send(close_frame(code))
-            while await self.wire.receive(_PIECE):
-                pass
-        raise Told

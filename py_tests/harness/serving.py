@@ -219,7 +219,7 @@ class _Written:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would configure a server behind the test's back."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AIOVOY_")}
+    return {name: value for name, value in os.environ.items() if not re.match("AIOVOY_|WEB_CONCURRENCY$", name)}
 
 
 def import_string(app: str | Callable[..., Any]) -> str:
@@ -251,15 +251,18 @@ def launch(
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
+    through: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
     **options: Any,
 ) -> Iterator[Server]:
     """Starts a server and does not wait for it; stopped and checked at the end, if it still runs.
 
     `app` is an import string, or a function or class of a test module. `options` are those of the
     command line; `env` is added to the environment. What it writes to standard output goes to the
-    descriptor `stdout`, if there is one.
+    descriptor `stdout`, if there is one. It inherits `pass_fds`. `through` are the words of a command that
+    runs the one that follows them in its own place.
     """
-    server = Server(command(app, kind, **options), kind, cwd, env or {}, stdout)
+    server = Server([*through, *command(app, kind, **options)], kind, cwd, env or {}, stdout, pass_fds)
     RECENT.append(server)
     try:
         yield server

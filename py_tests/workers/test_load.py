@@ -33,13 +33,13 @@ from py_tests.harness.load import (
     TOLD_1012,
     TOLD_CLOSE,
     TOLD_GOAWAY,
-    UNPROCESSED,
     WEBSOCKET,
     WRONG,
     Load,
 )
 from py_tests.harness.load_app import app as load_app
 from py_tests.harness.load_app import body_of
+from py_tests.harness.load_links import CONNECTIONS, UNPROCESSED
 from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 from py_tests.harness.ws_client import ACCEPT
 
@@ -65,7 +65,7 @@ async def test_clients_of_each_kind_are_answered(serve: Serve) -> None:
     assert set(load.answered) == set(CLIENTS)
     assert set(load.served) == {worker(server)}
     assert set(load.slowest) == set(CLIENTS)
-    assert set(load.counts) <= {"connections"}
+    assert set(load.counts) <= {CONNECTIONS}
 
 
 async def test_load_under_tls(serve: Serve, pair: Pair) -> None:
@@ -111,12 +111,7 @@ async def test_server_that_stops_tells_its_clients_to_move(serve: Serve) -> None
         assert await server.exit_code() == 0
         await eventually(lambda: {client for client, kind in load.failures if kind == REFUSED} == set(CLIENTS))
     assert {TOLD_CLOSE, TOLD_GOAWAY, TOLD_1012} <= set(load.counts), load.report()
-    # Who has come too late, and was not refused: connections that waited to be accepted when the port was closed have
-    # been reset, and a WebSocket's handshake on one that was accepted gets a 503.
-    late = [failure for failure in load.failed if failure.kind != REFUSED]
-    assert not [failure for failure in late if failure.pid], load.report()
-    assert {failure.kind for failure in late if failure.client != WEBSOCKET} <= {RESET}, load.report()
-    assert all("503" in failure.detail for failure in late if failure.kind == WRONG), load.report()
+    assert not load.lost_at_stop(), load.report()
 
 
 # --- Servers that go wrong ---
@@ -274,7 +269,7 @@ async def test_answer_that_says_close_moves_the_client() -> None:
         writer.write(answer(more=b"connection: close\r\n"))
 
     load = await counted(says_close, "", lambda load: load.counts[TOLD_CLOSE] > 3, keep_alive=1)
-    assert load.answered[KEEP_ALIVE] == load.counts[TOLD_CLOSE] == load.counts["connections"]
+    assert load.answered[KEEP_ALIVE] == load.counts[TOLD_CLOSE] == load.counts[CONNECTIONS]
 
 
 # --- HTTP/2 ---
@@ -321,7 +316,7 @@ def http2(*, answered: int, goaway: int | None, error: int = 0, resets: bool = F
 )
 async def test_goaway_moves_the_client(behave: Behaviour, answered: int, unprocessed: int) -> None:
     load = await counted(behave, "", lambda load: load.counts[TOLD_GOAWAY] > 2, http2=1)
-    connections = load.counts["connections"]
+    connections = load.counts[CONNECTIONS]
     assert load.counts[TOLD_GOAWAY] == connections
     assert load.answered[HTTP2] == answered * connections
     assert load.counts[UNPROCESSED] == unprocessed * connections
@@ -388,4 +383,4 @@ async def test_websocket_that_ends_unasked_is_counted(behave: Behaviour, kind: s
 async def test_websocket_that_is_closed_with_1012_moves_the_client() -> None:
     behave = websocket(PID, b"\x88\x02" + (1012).to_bytes(2))
     load = await counted(behave, "", lambda load: load.counts[TOLD_1012] > 2, websockets=1)
-    assert load.counts[TOLD_1012] == load.counts["connections"]
+    assert load.counts[TOLD_1012] == load.counts[CONNECTIONS]
