@@ -14,8 +14,8 @@ SIGNAL = signal.SIGRTMAX - 6
 """At this signal the tracebacks of all threads go to standard error.
 
 The launcher may send it before it kills a process that is beyond help, and the bridge raises it where the GIL is not to
-be had; both know its number, see `aiovoy/launcher/control.py` and `src/life/explain.rs`. Neither Envoy nor the C
-library has a use for it, and it is not one of the first, which programs take, nor the last, which is Valgrind's.
+be had; both know its number, see `aiovoy/launcher/workers/control.py` and `src/life/explain.rs`. Neither Envoy nor the
+C library has a use for it, and it is not one of the first, which programs take, nor the last, which is Valgrind's.
 """
 
 _DEEPEST = 50

@@ -31,27 +31,13 @@ class GivenSocket:
         """Takes the socket with a number, or with a name that systemd has given it; `StartupError` if it is none."""
         number = _number(descriptor)
         try:
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                raise OSError("it is no socket")
-            os.set_inheritable(number, False)
-            self._socket = socket.socket(fileno=number)
+            self.address = _address(number)
         except OSError as error:
             raise StartupError(f"cannot listen on descriptor {number}: {reason(error)}") from None
-        family, kind = self._socket.family, self._socket.type
-        if kind != socket.SOCK_STREAM or family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise StartupError(f"cannot listen on descriptor {number}: it is no socket of TCP or of a Unix domain")
-        self.address = self._address(number)
+        os.set_inheritable(number, False)
+        self._socket = socket.socket(fileno=number)
         # Of the open file, which Envoys share: one that finds the queue emptied by another must not wait.
         self._socket.setblocking(False)
-
-    def _address(self, number: int) -> Address:
-        name = self._socket.getsockname()
-        if self._socket.family != socket.AF_UNIX:
-            return Address(name[0], name[1])
-        path = os.fsdecode(name)
-        if not path:
-            raise StartupError(f"cannot listen on descriptor {number}: it is not bound")
-        return Address(path=path.replace("\0", "@", 1))
 
     def grow(self, slots: int) -> None:
         """There is one for all."""
@@ -71,6 +57,21 @@ class GivenSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _address(number: int) -> Address:
+    """The address of a socket; `OSError` if it is none that can be listened on. It stays whose it is until then."""
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        raise OSError("it is no socket")
+    with socket.socket(fileno=os.dup(number)) as sock:
+        if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise OSError("it is no socket of TCP or of a Unix domain")
+        name = sock.getsockname()
+        if sock.family != socket.AF_UNIX:
+            return Address(name[0], name[1])
+        if not name:
+            raise OSError("it is not bound")
+        return Address(path=os.fsdecode(name).replace("\0", "@", 1))
 
 
 def _number(descriptor: int | str) -> int:

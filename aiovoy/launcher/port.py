@@ -51,12 +51,12 @@ class HeldPort:
             more = _open(_bind_once(self._family, (self.address.host, self.address.port), reuse_port=True))
             self._sockets.append(more)
             if self._listens:
-                more.listen(BACKLOG)
+                _listen(more)
 
     def listen(self) -> None:
         """Opens the port. The order of the calls gives the sockets their indices in the group."""
         for held in self._sockets:
-            held.listen(BACKLOG)
+            _listen(held)
         self._listens = True
 
     def steer(self, live: Sequence[int]) -> None:
@@ -138,6 +138,13 @@ def _open(bound: socket.socket) -> socket.socket:
     # Of the open file, which Envoys share: one that finds the queue emptied by another must not wait.
     bound.setblocking(False)
     return bound
+
+
+def _listen(bound: socket.socket) -> None:
+    # Its connections have the option from it, and so do not keep the port from the next server when they linger. Of two
+    # that are bound by it, the second can't listen.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.listen(BACKLOG)
 
 
 def _bind_once(

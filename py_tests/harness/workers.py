@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ TCP, TLS, UDS, FD, SYSTEMD = "tcp", "tls", "uds", "fd", "systemd"
 """A port, in the clear or under TLS; the path of a Unix domain socket; a socket that is there before the server, named
 by `--fd` or as systemd does it."""
 
-TRANSPORTS = [TCP, TLS, UDS]
-"""Those that are tested. `FD` and `SYSTEMD` belong here as soon as the command line takes descriptors."""
+TRANSPORTS = [TCP, TLS, UDS, FD, SYSTEMD]
+"""Those that are tested."""
 
 SHARED = {UDS, FD, SYSTEMD}
 """Those where all workers have one socket. Who of them is idle takes what comes, so one may have nothing to do."""
@@ -154,17 +154,21 @@ class Site:
         number: int | str | None = None,
         transport: str = TCP,
         *,
+        served: str | Callable[..., Any] = app,
         env: dict[str, str] | None = None,
         **options: Any,
     ) -> Iterator[Workers]:
-        """Starts a server and does not wait for it. One worker is what it has without being told."""
+        """Starts a server and does not wait for it. One worker is what it has without being told.
+
+        `served` is another application that does what `load_app` does.
+        """
         options = {"timeout_graceful_shutdown": 10, **options}
         if number not in (None, 1):
             options["workers"] = number
         env = {"TMPDIR": str(self.tmp), "LOAD_APP_FOLDER": str(self.steering), **(env or {})}
         with contextlib.ExitStack() as running:
             with self._reached_by(transport) as more:
-                server = running.enter_context(launch(app, env=env, **{**options, **more}))
+                server = running.enter_context(launch(served, env=env, **{**options, **more}))
             self.sessions.append(server.pid)
             yield Workers(server, self.path if transport == UDS else None, transport == TLS)
 

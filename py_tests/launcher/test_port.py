@@ -113,6 +113,17 @@ def test_port_where_old_connections_linger() -> None:
     held.close()
 
 
+def test_connections_that_linger_do_not_keep_the_port() -> None:
+    held = HeldPort("127.0.0.1", 0)
+    held.listen()
+    with socket.create_connection((held.address.host, held.address.port), timeout=5) as client:
+        accepted, _ = held.socket(0).accept()
+        accepted.close()  # the side that closes first keeps the port in TIME_WAIT
+        assert client.recv(1) == b""
+    held.close()
+    HeldPort("127.0.0.1", held.address.port).close()
+
+
 def test_unknown_host() -> None:
     with pytest.raises(StartupError, match=r"cannot resolve the host name `no\.such\.invalid`"):
         HeldPort("no.such.invalid", 0)

@@ -112,7 +112,7 @@ class Leftovers:
     """What the launcher of a server is to remove at its end: a folder on which it has a lock, and a socket file."""
 
     def __init__(self, top: Path) -> None:
-        self.folder, self.socket = top / "private", top / "server.sock"
+        self.folder, self.socket = top / "aiovoy-private", top / "server.sock"
         (self.folder / "inner").mkdir(parents=True)
         (self.folder / "inner" / "file").touch()
         listen_once(self.socket)

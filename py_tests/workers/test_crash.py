@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,6 +78,7 @@ async def test_connections_in_the_queue_of_a_killed_worker_are_served(
     victim = max(workers.pids())
     # It accepts nothing any more, so whatever comes to it waits in its queue.
     psutil.Process(victim).suspend()
+    await eventually(lambda: threads(victim) == {"T"})
     async with workers.load(short=20, slow=10, keep_alive=20, patience=PATIENCE) as load:
         # All clients of the first worker wait, or a good number of those of several.
         await eventually(lambda: load.counts[CONNECTIONS] >= 50)
@@ -107,6 +109,12 @@ async def test_all_workers_killed_at_once_come_back(start: Start) -> None:
         await workers.become(2, without=old, within=RESPAWN)
         await load.more(within=RESPAWN)
     assert_only_in_flight(load, killed)
+
+
+def threads(pid: int) -> set[str]:
+    """The states of a process's threads (proc_pid_stat(5)); `T` is stopped."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
 
 
 # --- The launcher ---

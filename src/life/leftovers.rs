@@ -62,7 +62,10 @@ impl Leftovers {
         let paths = env::var_os("AIOVOY_REMOVE")?;
         // The application may change its working directory.
         let mut paths = env::split_paths(&paths).filter_map(|path| path::absolute(path).ok());
-        Some(Self::new(lock, paths.next()?, paths))
+        let folder = paths.next()?;
+        // Rather nothing than all of a folder of somebody else's.
+        let is_ours = folder.file_name()?.to_str()?.starts_with("aiovoy-");
+        is_ours.then(|| Self::new(lock, folder, paths))
     }
 
     fn new(lock: RawFd, folder: PathBuf, sockets: impl Iterator<Item = PathBuf>) -> Self {
@@ -92,7 +95,27 @@ impl Leftovers {
                 let _ = fs::remove_file(path);
             }
         }
+        for worker in subfolders(&self.folder) {
+            remove_memory(&worker);
+        }
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Removes the shared memory that the launcher has made for an Envoy which has died before it took it.
+/// The name of the launcher's socket in its folder tells which that is: see
+/// `aiovoy/launcher/workers/hot_restart.py`.
+fn remove_memory(worker: &Path) {
+    for path in subfolders(worker) {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(number) = name.and_then(|name| name.strip_prefix("hot_parent_")) {
+            let _ = fs::remove_file(format!("/dev/shm/envoy_shared_memory_{number}"));
+        }
     }
 }
 
@@ -158,6 +181,22 @@ mod tests {
         assert!(!server.folder.exists() && !server.socket.exists());
         // There is nothing any more.
         server.leftovers().remove();
+    }
+
+    #[test]
+    fn memory_that_no_envoy_has_taken_is_removed() {
+        let server = Server::new("memory");
+        // No base id is that large.
+        let number = format!("9{:010}", std::process::id());
+        let memory = PathBuf::from(format!("/dev/shm/envoy_shared_memory_{number}"));
+        fs::write(&memory, "").expect("a file");
+        let parent = server
+            .folder
+            .join("inner")
+            .join(format!("hot_parent_{number}"));
+        drop(UnixListener::bind(parent).expect("a socket"));
+        server.leftovers().remove();
+        assert!(!memory.exists());
     }
 
     #[test]

@@ -9,5 +9,6 @@ loop for long: an Envoy that starts waits for it to be given its sockets.
 - `control`: the channel to the bridge
 - `limits`: when a worker is to be replaced
 - `reload`: files whose changes have all replaced
+- `leash`: the end of an Envoy whose launcher dies while it starts
 - `hot_restart`: how Envoy is given its sockets
 """

@@ -52,7 +52,9 @@ class Common:
                     made.callback(self.log.close)
             # By these the last Envoy knows what to remove if this process is killed: see `src/life/leftovers.rs`.
             left = [str(self.folder.path), *self.listening.files]
-            self.leftovers = {"AIOVOY_LOCK": str(self.folder.fileno()), "AIOVOY_REMOVE": os.pathsep.join(left)}
+            self.leftovers = {}
+            if os.pathsep not in "".join(left):
+                self.leftovers = {"AIOVOY_LOCK": str(self.folder.fileno()), "AIOVOY_REMOVE": os.pathsep.join(left)}
             self._made = made.pop_all()
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from ..relay import Fifo
 from .common import Common, writing
 from .control import STACKS_SIGNAL, ControlChannel, Event
 from .hot_restart import HotRestartParent
+from .leash import Leash
 
 _logger = logging.getLogger("aiovoy")
 
@@ -109,16 +110,24 @@ class EnvoyProcess:
                 made.callback(parent.close)
                 self._loop.add_reader(parent, parent.answer)
                 made.callback(self._loop.remove_reader, parent)
+                leash = Leash()
+                made.callback(leash.take_off)
+
+                def on_connect() -> None:
+                    parent.opened()
+                    leash.take_off()
+
                 control = folder / "control.sock"
-                self._control = ControlChannel(control, parent.opened, self._on_event)
+                self._control = ControlChannel(control, on_connect, self._on_event)
                 made.callback(self._control.close)
-            self._popen = self._run(folder, control, parent, made)
+            self._popen = self._run(folder, control, parent, leash, made)
+            leash.tie(self._popen.pid)
             self.born = time.monotonic()
             self._made = made.pop_all()
         threading.Thread(target=self._wait, name="aiovoy-wait", daemon=True).start()
 
     def _run(
-        self, folder: Path, control: Path, parent: HotRestartParent, made: contextlib.ExitStack
+        self, folder: Path, control: Path, parent: HotRestartParent, leash: Leash, made: contextlib.ExitStack
     ) -> subprocess.Popen[bytes]:
         common, config = self._common, self._common.config
         with writing(), contextlib.ExitStack() as written:
@@ -140,15 +149,15 @@ class EnvoyProcess:
                 access_log=access_log,
             )
             bootstrap_file.write_text(document, "utf-8")
+            words = [self._title(), *envoy_arguments(config, bootstrap_file), *parent.arguments()]
             try:
                 return subprocess.Popen(
-                    [self._title(), *envoy_arguments(config, bootstrap_file), *parent.arguments()],
-                    executable=common.binary,
+                    leash.command(common.binary, words),
                     env={**envoy_environ(config, control, self.slot), **common.leftovers},
                     stdin=inherited(0),
                     stdout=common.stdout,
                     stderr=stderr,
-                    pass_fds=[common.folder.fileno(), parent.fileno()],
+                    pass_fds=[common.folder.fileno(), parent.fileno(), *leash.filenos()],
                 )
             except OSError as error:
                 raise StartupError(f"cannot run `{common.binary}`: {reason(error)}") from None

@@ -323,7 +323,7 @@ class Supervisor:
             level = logging.INFO if self.ready.done() or len(self._slots) > 1 else logging.DEBUG
             _logger.log(level, "worker %d (pid %d) serves", slot.number, process.pid)
         else:
-            _logger.info("worker %d (pid %d) serves in place of pid %d", slot.number, process.pid, before.pid)
+            _logger.info("worker %d (pid %d) has replaced pid %d", slot.number, process.pid, before.pid)
             before.retire()
 
     def _fill(self, slot: Slot) -> None:
