@@ -301,7 +301,7 @@ def _forget_output() -> None:
 @_count(
     "--limit-connections",
     metavar="NUMBER",
-    show_default="3/4 of the file descriptors beyond 56",
+    show_default="3/4 of the file descriptors beyond 64",
     help="Most connections; more are closed at once.",
 )
 @_count(

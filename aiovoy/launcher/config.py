@@ -223,7 +223,7 @@ class Config:
     """Requests in the application; one more is answered with 503."""
 
     limit_connections: int | None = None
-    """Connections; more are closed at once. By default three quarters of the file descriptors beyond 56."""
+    """Connections; more are closed at once. By default three quarters of the file descriptors beyond 64."""
 
     http2_max_concurrent_streams: int = 100
     """Requests at a time on one connection of HTTP/2 or HTTP/3."""

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from py_tests.harness.deadline import DEADLINE, eventually
+from py_tests.harness.folders import ROOT
 from py_tests.harness.load import TOLD_1012
+from py_tests.harness.load_app import STARTING
 from py_tests.harness.serving import Server, unlike_uvicorn
-from py_tests.harness.workers import Workers, rounds
+from py_tests.harness.workers import Site, Workers, rounds
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("its reloader cuts requests off")
@@ -23,6 +25,9 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(VERSION))]})
     await send({"type": "http.response.body", "body": VERSION})
 """
+
+
+ENVIRON = {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -45,8 +50,7 @@ async def serves(server: Server, version: str) -> None:
 
 
 def reloading(start: Start, code: Path, number: int = 1) -> Workers:
-    environ = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return start(number, served="main:app", app_dir=code, reload=True, env=environ)
+    return start(number, served="main:app", app_dir=code, reload=True, env=ENVIRON)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -82,11 +86,23 @@ async def test_code_that_cannot_be_imported_leaves_the_old_one(start: Start, cod
 async def test_first_start_that_fails_waits_for_the_next_change(start: Start, code: Path) -> None:
     save(code, "1")
     (code / "main.py").write_text("import nothing_of_the_kind\n")
-    workers = start(1, served="main:app", app_dir=code, reload=True, wait=False)
+    workers = start(1, served="main:app", app_dir=code, reload=True, env=ENVIRON, wait=False)
     await eventually(lambda: "again when its files change" in workers.server.log)
     (code / "main.py").write_text(MAIN)
     await eventually(workers.server.started)
     await serves(workers.server, "1")
+
+
+async def test_first_start_that_hangs_ends_with_the_next_change(start: Start, code: Path, site: Site) -> None:
+    site.write("hold")
+    workers = start(1, served="main:app", app_dir=code, reload=True, env=ENVIRON, wait=False)
+    (hanging,) = await site.event(STARTING)
+    save(code, "1")
+    await site.event(STARTING, but=[hanging.pid])
+    site.remove("hold")
+    await eventually(workers.server.started)
+    await serves(workers.server, "1")
+    await eventually(lambda: hanging.pid not in workers.pids())
 
 
 async def test_other_files_are_of_no_interest(start: Start, code: Path) -> None:

@@ -261,13 +261,14 @@ class Supervisor:
             self._changed.clear()
             self._fill(first)
             try:
-                await _started(first)
-                break
+                await self._started_or_changed(first)
+                if first.started.is_set():
+                    break
             except StartupError:
                 if not self.config.reload:
                     raise
-            _logger.error("the application has not started: again when its files change")
-            await self._changed.wait()
+                _logger.error("the application has not started: again when its files change")
+                await self._changed.wait()
         took = time.monotonic() - begun
         self._patience = max(STARTUP_SECONDS, 3 * took)
         for slot in others:
@@ -286,6 +287,17 @@ class Supervisor:
         self._common.listening.release_udp()
         self._spawn(self._examine_all())
         self.ready.set_result(dataclasses.replace(self._info, workers=len(self._slots)))
+
+    async def _started_or_changed(self, slot: Slot) -> None:
+        """Waits until the application has started in a slot; if files change before, what was begun is given up."""
+        start, change = self._spawn(_started(slot)), self._spawn(_true(self._changed))
+        await asyncio.wait([start, change], return_when=asyncio.FIRST_COMPLETED)
+        change.cancel()
+        if start.done():
+            start.result()
+        elif slot.task is not None:
+            slot.task.cancel()
+            await asyncio.wait([slot.task])
 
     async def _bring_up(self, slot: Slot) -> None:
         """Starts a worker in the slot, and makes it the current one when it accepts connections.
@@ -353,6 +365,11 @@ class Supervisor:
         del self._processes[process]
         if self._stopping.is_set():
             self._code = self._code or code
+        elif process is slot.current and code == 0 and len(self._slots) == 1:
+            # By a signal that the application has sent to itself, or by hand: as it would stop other servers.
+            _logger.info("the only worker has ended in good order, and so does the server")
+            slot.current = None
+            self._begin_stop()
         elif process is slot.current and slot in self._slots:
             slot.current = None
             self._steer()
