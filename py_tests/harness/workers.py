@@ -22,7 +22,7 @@ from py_tests.harness.serving import Server, ServerEnded, launch
 
 KILLED = r"worker {number}\b.*(signal 9|SIGKILL|killed)"
 EXITED = r"worker {number}\b.*\b{code}\b"
-REPLACED = r"worker {number}\b.*replace"
+REPLACED = r"worker {number}\b.*(replace|in place of)"
 MENTIONED = r"worker {number}\b"
 """Patterns of lines on standard error, case aside: the worker's number and the words that matter, nothing more."""
 
@@ -131,6 +131,9 @@ class Workers:
             raise TimeoutError(f"{error}\n{self.server.log}") from None
 
 
+_SEGMENT = r"envoy_shared_memory_\d+"
+
+
 @dataclass
 class Site:
     """Where the servers of one test run, so that what they leave behind can be seen."""
@@ -215,12 +218,12 @@ class Site:
 
     def processes(self) -> list[int]:
         """Those of all servers that run still."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if os.getsid(process.pid) in self.sessions and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process.pid)
-        return found
+        return [process.pid for process in psutil.process_iter() if self._runs(process)]
+
+    def _runs(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            return os.getsid(process.pid) in self.sessions and process.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def files(self) -> list[str]:
         """What is left where servers keep their own files."""
@@ -228,8 +231,15 @@ class Site:
         return [*left, self.path.name] if self.path.exists() else left
 
     def new_segments(self) -> set[str]:
-        """Shared memory that was not there before. A server of somebody else's may have some for a moment."""
-        return _segments() - self.segments
+        """Shared memory that was not there before, and that no server of somebody else's uses. One that starts has some
+        for a moment that nobody uses."""
+        new = _segments() - self.segments
+        if new:
+            for process in psutil.process_iter():
+                with contextlib.suppress(OSError):
+                    if not self._runs(process):
+                        new -= _used(process.pid)
+        return new
 
     async def nothing_is_left(self) -> None:
         await eventually(lambda: not self.processes())
@@ -239,4 +249,8 @@ class Site:
 
 def _segments() -> set[str]:
     """What Envoys share with their successors."""
-    return {path.name for path in Path("/dev/shm").glob("envoy_shared_memory_*")}
+    return {path.name for path in Path("/dev/shm").iterdir() if re.fullmatch(_SEGMENT, path.name)}
+
+
+def _used(pid: int) -> set[str]:
+    return set(re.findall(_SEGMENT, Path(f"/proc/{pid}/maps").read_text()))

@@ -11,10 +11,10 @@ import pytest
 
 from py_tests.harness.deadline import eventually
 from py_tests.harness.load import CUT, REFUSED, RESET, WEBSOCKET, Load
-from py_tests.harness.load_app import ENDED, STARTED
+from py_tests.harness.load_app import ENDED, STARTED, STARTING
 from py_tests.harness.load_links import CONNECTIONS
 from py_tests.harness.serving import CRASHES, unlike_uvicorn
-from py_tests.harness.workers import KILLED, SHARED, TCP, TRANSPORTS, UDS, Site, Workers, cases, rounds
+from py_tests.harness.workers import KILLED, SHARED, TCP, UDS, Site, Workers, cases, rounds
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
@@ -48,7 +48,7 @@ def assert_only_in_flight(load: Load, killed: dict[int, float]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "transport"),
-    cases([(1, TCP), (2, TCP), (4, TCP), *((2, transport) for transport in TRANSPORTS[1:])]),
+    cases([(1, TCP), (2, TCP), (4, TCP), (2, UDS)]),
 )
 async def test_only_what_is_in_flight_in_a_killed_worker_fails(
     start: Start, site: Site, number: int, transport: str
@@ -56,7 +56,7 @@ async def test_only_what_is_in_flight_in_a_killed_worker_fails(
     workers = start(number, transport)
     killed: dict[int, float] = {}
     async with workers.load(patience=PATIENCE) as load:
-        for _ in range(rounds(3 if number == 2 else 2)):
+        for _ in range(rounds(2)):
             await load.more(random.randrange(1, 15), within=RESPAWN)
             pids = workers.pids()
             victim = random.choice(sorted(pids))
@@ -172,18 +172,21 @@ async def assert_started_anew(start: Start, site: Site, old: Workers, number: in
     assert not left & set(site.files()) - {site.path.name}
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("early", [True, False], ids=["early", "late"])
 async def test_launcher_killed_during_a_replacement_leaves_nothing_running(
-    start: Start, site: Site, number: int
+    start: Start, site: Site, early: bool
 ) -> None:
-    workers = start(number)
+    """The new worker has just been started, or its lifespan starts."""
+    workers = start(2)
     site.write("hold")
     pids = workers.pids()
     workers.tell(signal.SIGHUP)
-    await workers.become(number + 1)
+    await workers.become(3)
+    if not early:
+        await site.event(STARTING, but=pids)
     kill(workers.server.pid)
     await workers.server.exit_code()
     await eventually(lambda: not site.processes())
     assert {event.pid for event in site.events(ENDED)} == pids
     site.remove("hold")
-    await assert_started_anew(start, site, workers, number, TCP)
+    await assert_started_anew(start, site, workers, 2, TCP)

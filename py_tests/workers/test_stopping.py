@@ -15,7 +15,7 @@ from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.load import REFUSED, TOLD_1012, WEBSOCKET
 from py_tests.harness.load_app import ENDED, IMPORTED, STARTING
 from py_tests.harness.serving import CRASHES, unlike_uvicorn
-from py_tests.harness.workers import TCP, TLS, UDS, Site, cases
+from py_tests.harness.workers import TCP, UDS, Site, cases
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
@@ -38,10 +38,9 @@ async def open_stream(port: int) -> AsyncIterator[None]:
             await reading
 
 
-@pytest.mark.parametrize("number", [1, 4])
-async def test_every_accepted_request_is_answered(start: Start, site: Site, number: int) -> None:
+async def test_every_accepted_request_is_answered(start: Start, site: Site) -> None:
     """Requests of 2 s keep coming, while WebSockets and streams without an end are open."""
-    workers = start(number, timeout_graceful_shutdown=GRACE)
+    workers = start(4, timeout_graceful_shutdown=GRACE)
     pids = workers.pids()
     websockets = 4
     async with workers.load(slow=24, slow_path="/slow?seconds=2", websockets=websockets) as load:
@@ -53,8 +52,7 @@ async def test_every_accepted_request_is_answered(start: Start, site: Site, numb
             assert await workers.server.exit_code(within=GRACE + 2 * DEADLINE) == 0
         await eventually(lambda: any(kind == REFUSED for _, kind in load.failures))
     ended = site.events(ENDED)
-    assert {event.pid for event in ended} == pids
-    assert len(ended) == number
+    assert sorted(event.pid for event in ended) == sorted(pids)
     answered = sum(number for client, number in load.answered.items() if client != WEBSOCKET)
     assert sum(event.begun for event in ended) == sum(event.finished for event in ended) == answered, load.report()
     assert load.counts[TOLD_1012] >= websockets, load.report()
@@ -62,7 +60,7 @@ async def test_every_accepted_request_is_answered(start: Start, site: Site, numb
     assert not CRASHES.search(workers.server.log)
 
 
-@pytest.mark.parametrize(("number", "transport"), cases([(4, TCP), (2, TLS), (2, UDS)]))
+@pytest.mark.parametrize(("number", "transport"), cases([(4, TCP), (2, UDS)]))
 @pytest.mark.parametrize("to_all", [False, True], ids=["launcher", "group"])
 async def test_idle_workers_end_in_good_order(
     start: Start, site: Site, number: int, transport: str, to_all: bool
@@ -98,6 +96,20 @@ async def test_second_signal_ends_all_at_once(start: Start, site: Site, number: 
         for exchange in exchanges:
             with pytest.raises(ResponseCut):
                 await exchange.response()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_port_can_be_taken_again_at_once(start: Start, number: int) -> None:
+    """Though connections that the old server has closed first linger there, in TIME_WAIT."""
+    workers = start(number)
+    async with workers.load() as load:
+        await load.more(20)
+        workers.server.signal(signal.SIGTERM)
+        assert await workers.server.exit_code() == 0
+    assert not load.lost_at_stop(), load.report()
+    again = start(number, port=workers.server.port)
+    assert again.server.port == workers.server.port
+    await again.answer()
 
 
 @pytest.mark.parametrize("number", [1, 4])

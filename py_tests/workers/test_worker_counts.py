@@ -10,7 +10,7 @@ import pytest
 
 from py_tests.harness.load_app import STARTED
 from py_tests.harness.serving import unlike_uvicorn
-from py_tests.harness.workers import FIRST_WORKER, SHARED, TCP, TRANSPORTS, Site, cases
+from py_tests.harness.workers import FIRST_WORKER, SHARED, TCP, UDS, Site, cases
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
@@ -26,12 +26,9 @@ ON_ONE_PROCESSOR = [
 @pytest.mark.parametrize(
     ("option", "environment", "number"),
     [
-        (None, {}, 1),
-        ("1", {}, 1),
         ("3", {}, 3),
         (None, {"WEB_CONCURRENCY": "2"}, 2),
         ("1", {"WEB_CONCURRENCY": "2"}, 1),
-        (None, {"AIOVOY_WORKERS": "2"}, 2),
         (None, {"AIOVOY_WORKERS": "2", "WEB_CONCURRENCY": "3"}, 2),
     ],
 )
@@ -92,9 +89,7 @@ async def test_auto_counts_the_processors_that_are_allowed(start: Start) -> None
 # --- Signals ---
 
 
-@pytest.mark.parametrize(
-    ("number", "transport"), cases([(1, TCP), *((2, transport) for transport in TRANSPORTS[1:])], numbers=[1, 2])
-)
+@pytest.mark.parametrize(("number", "transport"), cases([(1, TCP), (2, UDS)], numbers=[1, 2]))
 async def test_one_more_and_one_fewer_under_load(start: Start, site: Site, number: int, transport: str) -> None:
     workers = start(number, transport)
     first = workers.pids()
@@ -132,17 +127,3 @@ async def test_last_worker_stays(start: Start) -> None:
         await load.more()
     assert last in pids
     assert not load.failures, load.report()
-
-
-async def test_several_more_and_several_fewer(start: Start) -> None:
-    workers = start(1)
-    (first,) = workers.pids()
-    workers.tell(signal.SIGTTIN)
-    await workers.become(2)
-    workers.tell(signal.SIGTTIN)
-    await workers.become(3)
-    await workers.answer()
-    workers.tell(signal.SIGTTOU)
-    await workers.become(2)
-    workers.tell(signal.SIGTTOU)
-    assert await workers.become(1) == {first}
