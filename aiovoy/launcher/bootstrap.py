@@ -29,17 +29,21 @@ def bootstrap(
     python: str,
     secrets: Path | None = None,
     access_log: Path | None = None,
+    pause: Path | None = None,
 ) -> str:
     """The bootstrap that serves `config` at `addresses`.
 
     `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
     application runs in. With `secrets`, a folder where `write_secrets` has been, certificates can be renewed.
-    `access_log` is the file for that, if it is not to be standard output.
+    `access_log` is the file for that, if it is not to be standard output. As long as there is a 1 in the file `pause`,
+    and no 0, no connections are accepted.
     """
     return _fill(
         "bootstrap.yaml",
         admin=_quote(str(admin)),
         max_connections=_quote(config.limit_connections or _max_connections()),
+        pause=_fill("pause.yaml", file=_quote(str(pause))) if pause is not None else "",
+        pause_action=_template("pause_action.yaml") if pause is not None else "",
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, _quic(config, addresses), admin, python)),
         listeners="".join(_listeners(config, addresses, secrets, access_log)),

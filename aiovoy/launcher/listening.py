@@ -67,6 +67,11 @@ class Listening:
         return dataclasses.replace(held.address, tls=tls)
 
     @property
+    def are_shared(self) -> bool:
+        """Whether some of the sockets are all slots', so that only an Envoy itself can leave connections to others."""
+        return any(not isinstance(held, HeldPort) for held in self._held)
+
+    @property
     def files(self) -> list[str]:
         """The files of its Unix domain sockets."""
         return [held.address.path for held in self._held if isinstance(held, HeldUds)]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,6 +73,35 @@ async def test_blocked_worker_gets_no_connections_until_it_turns(serve: Serve, t
 
         await eventually(is_asked_again)
     assert WELL in server.log
+    assert workers(server) == pids
+
+
+async def test_blocked_worker_leaves_connections_of_a_shared_socket_to_others(serve: Serve, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        server = serve(app, workers=2, lifespan="off", fd=fd, pass_fds=[fd], port=None)
+    pids = workers(server)
+    async with blocked(server, tmp_path / "gate") as (pid, exchange):
+        (other,) = pids - {pid}
+        waiting: list[asyncio.Task[int]] = []
+
+        async def is_left_alone() -> bool:
+            """Thirty in a row are the other's. What the blocked one has accepted before waits."""
+            asked = [asyncio.create_task(ask(server)) for _ in range(30)]
+            done, pending = await asyncio.wait(asked, timeout=1)
+            waiting.extend(pending)
+            return not pending and {task.result() for task in done} == {other}
+
+        await eventually(is_left_alone)
+        assert SUSPECTED in server.log
+        (tmp_path / "gate").touch()
+        assert int((await exchange.response()).body) == pid
+        assert set(await asyncio.gather(*waiting)) <= {pid}
+
+        async def is_asked_again() -> bool:
+            return pid in await asyncio.gather(*(ask(server) for _ in range(30)))
+
+        await eventually(is_asked_again)
     assert workers(server) == pids
 
 

@@ -100,6 +100,8 @@ class EnvoyProcess:
         self.vitals = Vitals()
         self.is_suspected = False
         self._failure: str | None = None
+        self._pause_file: Path | None = None
+        self._is_paused = False
         self._killer: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as made:
             with writing():
@@ -133,6 +135,9 @@ class EnvoyProcess:
         with writing(), contextlib.ExitStack() as written:
             bootstrap_file = folder / "bootstrap.yaml"
             access_log, stderr = None, common.stderr
+            if common.listening.are_shared:
+                self._pause_file = folder / "pause"
+                self._pause_file.write_text("0")
             if common.access_log is not None:
                 access_log = folder / "access.log"
                 made.callback(Fifo(access_log, common.access_log).close)
@@ -147,6 +152,7 @@ class EnvoyProcess:
                 python=sys.executable,
                 secrets=common.secrets,
                 access_log=access_log,
+                pause=self._pause_file,
             )
             bootstrap_file.write_text(document, "utf-8")
             words = [self._title(), *envoy_arguments(config, bootstrap_file), *parent.arguments()]
@@ -179,6 +185,14 @@ class EnvoyProcess:
     def listen(self) -> None:
         """Has Envoy accept connections. The application has started."""
         self.accepts = self._control.send("listen")
+
+    def pause(self, wanted: bool) -> None:
+        """Has it leave connections to others, on sockets that are shared; or not any more."""
+        if self._pause_file is not None and wanted != self._is_paused:
+            self._is_paused = wanted
+            new = self._pause_file.with_suffix(".new")
+            new.write_text(str(int(wanted)))
+            new.rename(self._pause_file)  # Envoy looks when something is renamed there
 
     def examine(self) -> None:
         """Asks it to say that it is well. To be called every `STEP_SECONDS`."""

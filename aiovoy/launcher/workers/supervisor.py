@@ -390,6 +390,9 @@ class Supervisor:
         accept = [slot for slot in self._slots if slot.accepts]
         good = [slot for slot in accept if slot.current is None or not slot.current.is_suspected]
         self._common.listening.steer([slot.index for slot in good or accept])
+        for slot in accept:
+            if slot.current is not None:
+                slot.current.pause(slot.current.is_suspected and bool(good))
 
     async def _examine_all(self) -> None:
         while True:
