@@ -33,8 +33,7 @@ build: $(INSTALLED) ## Build the bridge, and .venv with the package in it
 	  { cp target/release/libaiovoy.so "$$bridge~" && mv "$$bridge~" "$$bridge"; }
 
 # What applications and clients see is the same if requests go through Envoy's router.
-ROUTER_TESTS := AIOVOY_TEST_RESPONSE_PATH=router $(BIN)/pytest py_tests/http py_tests/websocket \
-  py_tests/frameworks/test_grpc.py py_tests/lifecycle/test_shutdown.py
+ROUTER_TESTS := $$($(BIN)/python -c 'from py_tests.harness.side_by_side import ROUTER; print(*ROUTER)')
 
 test: test-rust test-python ## Run all tests; ARGS goes to pytest
 
@@ -42,11 +41,10 @@ test-rust: $(INSTALLED) ## Run the tests of the Rust crates
 	LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" cargo test --workspace --all-features
 
 test-python: build ## Run the tests in Python; ARGS goes to pytest
-	$(BIN)/pytest $(ARGS)
-	$(if $(ARGS),,$(ROUTER_TESTS) --half)
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(BIN)/python -m py_tests.harness.side_by_side)
 
 test-router: build ## Run all tests of HTTP and WebSocket through Envoy's router; ARGS goes to pytest
-	$(ROUTER_TESTS) $(ARGS)
+	AIOVOY_TEST_RESPONSE_PATH=router $(BIN)/pytest $(ROUTER_TESTS) $(ARGS)
 
 soak-workers: build ## Replace and kill workers under load for an hour or two; ARGS goes to pytest
 	AIOVOY_TEST_SOAK=1 $(BIN)/pytest py_tests/workers $(ARGS)

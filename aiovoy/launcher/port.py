@@ -38,7 +38,7 @@ class HeldPort:
         except OSError as error:
             raise StartupError(f"cannot listen on {authority(address[0], port)}: {reason(error)}") from None
         self.address = Address(*self._sockets[0].getsockname()[:2])
-        self._listens = self._steers = False
+        self._listens = self._steers = self._has_complained = False
 
     def socket(self, slot: int) -> socket.socket:
         """The listening socket of a slot, which `grow` has made."""
@@ -67,7 +67,9 @@ class HeldPort:
             steer(self._sockets[0], live)
             self._steers = True
         except OSError as error:
-            _logger.warning("cannot say which worker gets a connection, so the kernel does: %s", reason(error))
+            if not self._has_complained:
+                _logger.warning("cannot say which worker gets a connection, so the kernel does: %s", reason(error))
+            self._has_complained = True
 
     def close_soon(self) -> None:
         """Lets in no connection any more, while those that wait can still be accepted."""

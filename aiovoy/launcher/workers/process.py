@@ -125,8 +125,13 @@ class EnvoyProcess:
             self._popen = self._run(folder, control, parent, leash, made)
             leash.tie(self._popen.pid)
             self.born = time.monotonic()
+            try:
+                threading.Thread(target=self._wait, name="aiovoy-wait", daemon=True).start()
+            except RuntimeError as error:  # there are too many
+                self._popen.kill()
+                self._popen.wait()
+                raise StartupError(f"cannot watch over a worker: {error}") from None
             self._made = made.pop_all()
-        threading.Thread(target=self._wait, name="aiovoy-wait", daemon=True).start()
 
     def _run(
         self, folder: Path, control: Path, parent: HotRestartParent, leash: Leash, made: contextlib.ExitStack
@@ -191,8 +196,11 @@ class EnvoyProcess:
         if self._pause_file is not None and wanted != self._is_paused:
             self._is_paused = wanted
             new = self._pause_file.with_suffix(".new")
-            new.write_text(str(int(wanted)))
-            new.rename(self._pause_file)  # Envoy looks when something is renamed there
+            try:
+                new.write_text(str(int(wanted)))
+                new.rename(self._pause_file)  # Envoy looks when something is renamed there
+            except OSError as error:
+                _logger.warning("worker %d (pid %d) goes on to get connections: %s", self.slot, self.pid, reason(error))
 
     def examine(self) -> None:
         """Asks it to say that it is well. To be called every `STEP_SECONDS`."""

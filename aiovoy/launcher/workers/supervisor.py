@@ -122,6 +122,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         """Whether files have changed."""
+        self._is_outdated = False
+        """Whether what starts first is to be replaced once it has."""
         self._rolling: asyncio.Task[None] | None = None
         self._processes: dict[EnvoyProcess, asyncio.Task[None]] = {}
         """Those that have not exited, with who watches them."""
@@ -259,6 +261,7 @@ class Supervisor:
         while True:
             begun = time.monotonic()
             self._changed.clear()
+            self._is_outdated = False
             self._fill(first)
             try:
                 await self._started_or_changed(first)
@@ -273,12 +276,13 @@ class Supervisor:
         self._patience = max(STARTUP_SECONDS, 3 * took)
         for slot in others:
             self._fill(slot)
-        starts = [self._spawn(_started(slot)) for slot in others]
-        if starts:
+        filling = [slot.task for slot in self._slots if slot.task is not None]
+        if others:
+            starts = [self._spawn(_started(slot)) for slot in others]
             await asyncio.wait(starts, timeout=2 * took + 1, return_when=asyncio.FIRST_EXCEPTION)
-        for start in starts:
-            if start.done():
-                start.result()
+        for task in filling:
+            if task.done():
+                task.result()  # it has failed: who succeeds waits for the port
         started = [slot for slot in self._slots if slot.started.is_set()]
         self._common.listening.listen()
         self._common.listening.steer([slot.index for slot in started])
@@ -287,6 +291,8 @@ class Supervisor:
         self._common.listening.release_udp()
         self._spawn(self._examine_all())
         self.ready.set_result(dataclasses.replace(self._info, workers=len(self._slots)))
+        if self._is_outdated:
+            self._begin_roll()
 
     async def _started_or_changed(self, slot: Slot) -> None:
         """Waits until the application has started in a slot; if files change before, what was begun is given up."""
@@ -353,9 +359,13 @@ class Supervisor:
                     if not self._opened.is_set():
                         raise  # to `_start`, and the server ends
                     slot.failures += 1
-                    _logger.error(
-                        "worker %d has not come up: %s: again in %g s", slot.number, _why(error), slot.delay()
-                    )
+                    why, again = _why(error), slot.delay()
+                    _logger.error("worker %d has not come up: %s: again in %g s", slot.number, why, again)
+                except Exception:
+                    if not self._opened.is_set():
+                        raise
+                    slot.failures += 1
+                    _logger.exception("worker %d has not come up: again in %g s", slot.number, slot.delay())
         finally:
             slot.task = None
 
@@ -440,7 +450,10 @@ class Supervisor:
             slot.limits = dataclasses.replace(Limits(), dies=time.monotonic() + slot.delay())
 
     def _begin_roll(self) -> None:
-        if self._stopping.is_set() or not self.ready.done():
+        if self._stopping.is_set():
+            return
+        if not self.ready.done():
+            self._is_outdated = True
             return
         if self._rolling is not None:
             self._rolling.cancel()
@@ -502,7 +515,11 @@ class Supervisor:
         if process is not None:
             process.accepts = False
             self._steer()
-            self._loop.call_later(seconds, process.retire)
+            self._loop.call_later(seconds, self._retire, process)
+
+    def _retire(self, process: EnvoyProcess) -> None:
+        if not self._stopping.is_set():  # else it is told to stop
+            process.retire()
 
     async def _watch_files(self) -> None:
         async for files in changes(self.config):

@@ -1,0 +1,52 @@
+"""Runs all tests in Python, in two lines at a time, since tests wait more than they compute.
+
+What the second line says comes after the first one's. The exit code is that of the first run that has failed, else 0.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import IO
+
+from py_tests.harness.folders import ROOT
+
+Run = tuple[list[str], dict[str, str]]
+"""Arguments of pytest, and variables for it."""
+
+# What applications and clients see is the same if requests go through Envoy's router; of that, half.
+ROUTER = [
+    "py_tests/http",
+    "py_tests/websocket",
+    "py_tests/frameworks/test_grpc.py",
+    "py_tests/lifecycle/test_shutdown.py",
+]
+
+FIRST: list[Run] = [(["--ignore", "py_tests/workers"], {})]
+SECOND: list[Run] = [(["py_tests/workers"], {}), ([*ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"})]
+
+
+def run_all(runs: list[Run], output: IO[bytes] | None, codes: list[int]) -> None:
+    for arguments, variables in runs:
+        command = [sys.executable, "-m", "pytest", *arguments]
+        ended = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **variables}, stdout=output, stderr=output, check=False
+        )
+        codes.append(ended.returncode)
+
+
+def main() -> int:
+    codes: list[int] = []
+    with tempfile.TemporaryFile() as output:
+        second = threading.Thread(target=run_all, args=[SECOND, output, codes])
+        second.start()
+        run_all(FIRST, None, codes)
+        second.join()
+        output.seek(0)
+        sys.stdout.buffer.write(output.read())
+    return next((code for code in codes if code), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
