@@ -341,7 +341,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     """Serve the Python application MODULE:ATTRIBUTE from inside Envoy.
 
     CTRL+C lets requests in flight finish; a second CTRL+C quits at once. The exit code is 0 after the first, 128 plus
-    the signal's number after the second, and Envoy's own if it fails.
+    the signal's number after the second, and Envoy's own if it fails. SIGHUP replaces all workers, SIGTTIN adds one,
+    SIGTTOU takes one away.
     """
     if not settings["app"] and not settings["mount"]:
         raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
