@@ -36,7 +36,7 @@ TCP, TLS, UDS, FD, SYSTEMD = "tcp", "tls", "uds", "fd", "systemd"
 by `--fd` or as systemd does it."""
 
 TRANSPORTS = [TCP, TLS, UDS, FD, SYSTEMD]
-"""Those that are tested."""
+"""Those that tests run with: all cases of the long version, and what of the short one names them."""
 
 SHARED = {UDS, FD, SYSTEMD}
 """Those where all workers have one socket. Who of them is idle takes what comes, so one may have nothing to do."""

@@ -23,7 +23,7 @@ pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
 PATIENCE = RESPAWN = 60.0
 
 # After the signal, until it has reached each thread of the worker on whatever processor that runs.
-ARRIVAL = 0.01
+ARRIVAL = 0.002
 
 
 def kill(pid: int) -> float:

@@ -17,8 +17,9 @@ pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
 
 RESPAWN = 60.0
 
-# In seconds, the least between attempts to start a worker that fails.
-BACK_OFF = [0.5, 1.0, 2.0, 4.0]
+# In seconds, the least between attempts to start a worker that fails. Before the first it is half a second, since a
+# worker that has died young counts as one that has failed.
+BACK_OFF = [1.0, 2.0, 4.0, 8.0]
 
 SAID = {RAISE: "told to raise", FAIL: "told to fail", EXIT: ""}
 """What stands in the log for each fault of the application, besides the supervisor's own line."""

@@ -10,7 +10,7 @@ from py_tests.harness.load import IDLE_CLOSED, TOLD_1012, TOLD_CLOSE, TOLD_GOAWA
 from py_tests.harness.load_app import ENDED, IMPORTED, STARTING
 from py_tests.harness.load_links import CONNECTIONS
 from py_tests.harness.serving import CRASHES, unlike_uvicorn
-from py_tests.harness.workers import REPLACED, TCP, TRANSPORTS, Site, cases, rounds
+from py_tests.harness.workers import REPLACED, TCP, TLS, TRANSPORTS, Site, cases, rounds
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
@@ -38,7 +38,7 @@ async def test_rolling_replacement_loses_no_request(start: Start, site: Site, nu
     assert not CRASHES.search(workers.server.log)
 
 
-@pytest.mark.parametrize(("number", "transport"), cases([(1, TCP), *((1, transport) for transport in TRANSPORTS[1:])]))
+@pytest.mark.parametrize(("number", "transport"), cases([(1, TCP), (1, TLS)]))
 async def test_connections_that_move_are_told_to(start: Start, number: int, transport: str) -> None:
     """Those that are idle between two requests, too: the successor serves, so there is time to wait for the next."""
     workers = start(number, transport)

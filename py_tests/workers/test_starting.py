@@ -51,7 +51,8 @@ async def test_first_worker_starts_alone_and_the_port_opens_when_all_are_ready(s
     first, second, third = (f"hold-{FIRST_WORKER + at}" for at in range(3))
     for name in [first, second, third]:
         site.write(name)
-    workers = start(3, port=port, wait=False)
+    # Slow, so that the others are waited for.
+    workers = start(3, port=port, env={"LOAD_APP_STARTUP": "1"}, wait=False)
     await site.event(STARTING)
     assert len(workers.pids()) == 1
     assert await refused(port)
