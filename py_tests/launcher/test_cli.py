@@ -297,12 +297,28 @@ def test_envoy_stops_when_its_launcher_dies(launch: Callable[..., Launcher], fak
     eventually(removed_by_the_next)  # once that Envoy has ended
 
 
-def test_folder_of_an_envoy_that_outlives_its_launcher(
+def test_envoy_that_has_not_loaded_the_bridge_is_killed_with_its_launcher(
     launch: Callable[..., Launcher], fake: Fake, run_folders: Path
 ) -> None:
     fake.behave("hang")
     launcher = launch()
     eventually(lambda: fake.notes == ["hanging"])
+    (envoy,) = psutil.Process(launcher.process.pid).children()
+    launcher.process.kill()
+    launcher.process.wait()
+    eventually(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE)
+    fake.behave("serve")
+    (folder,) = run_folders.iterdir()
+    serve_once(launch)
+    assert not folder.exists()
+
+
+def test_folder_of_an_envoy_that_outlives_its_launcher(
+    launch: Callable[..., Launcher], fake: Fake, run_folders: Path
+) -> None:
+    fake.behave("deaf")
+    launcher = launch()
+    launcher.wait_until_running()
     (envoy,) = psutil.Process(launcher.process.pid).children()
     (folder,) = run_folders.iterdir()
     launcher.process.kill()
