@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 
-import psutil
 import pytest
 
 from py_tests.harness.deadline import DEADLINE, eventually
@@ -15,7 +14,7 @@ from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.load import REFUSED, TOLD_1012, WEBSOCKET
 from py_tests.harness.load_app import ENDED, IMPORTED, STARTING
 from py_tests.harness.serving import CRASHES, unlike_uvicorn
-from py_tests.harness.workers import TCP, UDS, Site, cases
+from py_tests.harness.workers import KILLED, TCP, UDS, Site, cases
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
@@ -133,7 +132,8 @@ async def test_server_stops_while_a_dead_worker_waits_to_come_back(start: Start,
     os.kill(victim, signal.SIGKILL)
     (new,) = await site.event(STARTING, but=old)
     os.kill(new.pid, signal.SIGKILL)
-    await eventually(lambda: not psutil.pid_exists(new.pid))
+    # Told of twice, so it waits for another attempt.
+    await workers.said(KILLED, times=2)
     workers.server.signal(signal.SIGTERM)
     assert await workers.server.exit_code() == 0
     assert old - {victim} == {event.pid for event in site.events(ENDED)}
