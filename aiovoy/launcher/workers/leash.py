@@ -1,8 +1,8 @@
 """Ends an Envoy that starts with the process that starts it.
 
-An Envoy asks its launcher for its sockets, and would wait for the answer for ever if that has died. From when the
-bridge is loaded, that sees to an end in good order; until then the kernel does. It has a signal for the death of a
-parent, but only the child itself can ask for it, and Envoy does so late.
+An Envoy asks its launcher for its sockets, and would wait for the answer for ever if that has died. Once it has them,
+the bridge sees to an end in good order; until then the kernel does. It has a signal for the death of a parent, but only
+the child itself can ask for it, and Envoy does so late.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -108,19 +109,22 @@ class EnvoyProcess:
                 folder = common.folder.path / f"{slot}.{generation}"
                 folder.mkdir(0o700)
                 made.callback(shutil.rmtree, folder, ignore_errors=True)
-                parent = HotRestartParent(folder, lambda address: common.listening.find(address, slot - 1))
+                leash = Leash()
+                made.callback(leash.take_off)
+                missing = {address.name for address in common.listening.addresses}
+
+                def find(name: str) -> socket.socket | None:
+                    missing.discard(name)
+                    if not missing:  # this is the last time that it waits for us
+                        self._loop.call_soon(leash.take_off)
+                    return common.listening.find(name, slot - 1)
+
+                parent = HotRestartParent(folder, find)
                 made.callback(parent.close)
                 self._loop.add_reader(parent, parent.answer)
                 made.callback(self._loop.remove_reader, parent)
-                leash = Leash()
-                made.callback(leash.take_off)
-
-                def on_connect() -> None:
-                    parent.opened()
-                    leash.take_off()
-
                 control = folder / "control.sock"
-                self._control = ControlChannel(control, on_connect, self._on_event)
+                self._control = ControlChannel(control, parent.opened, self._on_event)
                 made.callback(self._control.close)
             self._popen = self._run(folder, control, parent, leash, made)
             leash.tie(self._popen.pid)
