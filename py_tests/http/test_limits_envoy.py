@@ -202,8 +202,10 @@ LARGE = 3_000_000
 
 def is_gone(client: socket.socket) -> bool:
     """Whether the server's end of the connection is."""
-    port = client.getsockname()[1]
-    return not [one for one in psutil.net_connections("tcp") if one.raddr and one.raddr.port == port]
+    ours, theirs = client.getsockname()[1], client.getpeername()[1]
+    connections = psutil.net_connections("tcp")
+    ends = [(one.laddr.port, one.raddr.port) for one in connections if one.laddr and one.raddr]
+    return (theirs, ours) not in ends
 
 
 async def test_connection_of_a_response_that_is_not_taken_is_cut(strict: Server, key: str) -> None:

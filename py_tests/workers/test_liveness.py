@@ -92,8 +92,8 @@ async def test_blocked_worker_leaves_connections_of_a_shared_socket_to_others(se
             waiting.extend(pending)
             return not pending and {task.result() for task in done} == {other}
 
+        await eventually(lambda: SUSPECTED in server.log)
         await eventually(is_left_alone)
-        assert SUSPECTED in server.log
         (tmp_path / "gate").touch()
         assert int((await exchange.response()).body) == pid
         assert set(await asyncio.gather(*waiting)) <= {pid}
