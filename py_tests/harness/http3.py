@@ -14,7 +14,7 @@ from aioquic.quic.events import ConnectionTerminated, QuicEvent, StopSendingRece
 from aioquic.tls import SessionTicket
 
 from py_tests.harness.certificates import authority
-from py_tests.harness.deadline import DEADLINE
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Connection, Headers
 from py_tests.harness.streams import Fields, StreamExchange, request_fields
 from py_tests.harness.wire import Tls
@@ -37,7 +37,7 @@ class Http3Connection(Connection):
         self.local_port: int = endpoint.transport.get_extra_info("sockname")[1]
 
     @classmethod
-    async def open(cls, port: int, tls: Tls) -> Self:
+    async def open(cls, port: int, tls: Tls, host: str = "127.0.0.1") -> Self:
         configuration = QuicConfiguration(
             alpn_protocols=H3_ALPN,
             server_name=tls.name,
@@ -47,15 +47,17 @@ class Http3Connection(Connection):
         configuration.load_verify_locations(cadata=authority().cert_pem.bytes())
         if tls.certificate is not None:
             configuration.load_cert_chain(tls.certificate.certfile, tls.certificate.keyfile)
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
+        # As the socket says of packets whom they are from.
+        family, address = (socket.AF_INET6, (host, port, 0, 0)) if ":" in host else (socket.AF_INET, (host, port))
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.bind((host, 0))
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
         tickets: list[SessionTicket] = []
         quic = Quic(configuration=configuration, session_ticket_handler=tickets.append)
         _, endpoint = await loop.create_datagram_endpoint(lambda: Endpoint(quic), sock=sock)
         try:
-            endpoint.connect(("127.0.0.1", port))
+            endpoint.connect(address)
             async with asyncio.timeout(DEADLINE):
                 await endpoint.wait_connected()
         except BaseException:
@@ -93,6 +95,17 @@ class Http3Connection(Connection):
         async with asyncio.timeout(within):
             await self.endpoint.closed.wait()
 
+    async def move(self) -> None:
+        """Goes on from another port, with another connection id."""
+        endpoint, old = self.endpoint, self.endpoint.transport
+        await eventually(lambda: endpoint.quic._peer_cid_available)
+        await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: endpoint, local_addr=(old.get_extra_info("sockname")[0], 0)
+        )
+        old.close()
+        self.local_port = endpoint.transport.get_extra_info("sockname")[1]
+        endpoint.change_connection_id()
+
     async def close(self) -> None:
         self.leave(ErrorCode.H3_NO_ERROR)
 
@@ -109,6 +122,11 @@ class Quic(QuicConnection):
 
     def stream(self, stream_id: int) -> Any:
         return self._streams[stream_id]
+
+    def reset_tokens(self) -> list[bytes]:
+        """Those of the server's connection ids (RFC 9000, section 10.3), which the library does not look for."""
+        ids = [self._peer_cid, *self._peer_cid_available]
+        return [one.stateless_reset_token for one in ids if one.stateless_reset_token]
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
         # The library doubles the window of a stream that has used half of it: it has used none.
@@ -153,6 +171,9 @@ class Endpoint(QuicConnectionProtocol):
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
+        if data[-16:] in self.quic.reset_tokens():
+            self.end("the connection's end by a stateless reset")
+            return
         super().datagram_received(data, addr)
         self.progress.set()
 

@@ -2,6 +2,7 @@
 
     /                   at once
     /slow               after 150 ms, or `?seconds=2`
+    /upload             once all of the request's body is there
     /events             server-sent events without an end
     a WebSocket         the process's id, then an echo
 
@@ -109,7 +110,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["path"] == "/events":
         await _events(send)
     else:
-        await _http(scope, send)
+        await _http(scope, receive, send)
 
 
 async def _events(send: Send) -> None:
@@ -119,9 +120,11 @@ async def _events(send: Send) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _http(scope: Scope, send: Send) -> None:
+async def _http(scope: Scope, receive: Receive, send: Send) -> None:
     global _begun, _finished
     _begun += 1
+    while scope["path"] == "/upload" and (await receive()).get("more_body"):
+        pass
     if scope["path"] == "/slow":
         await asyncio.sleep(float(parse_qs(scope["query_string"]).get(b"seconds", [SLOW_SECONDS])[0]))
     data = body_of(os.getpid())
