@@ -30,6 +30,9 @@ class Address:
 
     tls: bool = False
 
+    inherited: bool = False
+    """Whether the socket was there before the server. Such a port is TCP alone."""
+
     @property
     def url(self) -> str:
         if self.path:

@@ -3,6 +3,7 @@
 Values go in as JSON, which YAML reads as it stands: no value can change the shape of the document.
 """
 
+import base64
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from .certificates import Authorities, Certificate
 from .config import LOG_LEVELS, Config
 from .environ import bridge_path
 from .errors import ConfigError
+from .lanes import Lane
 
 
 def bootstrap(
@@ -30,13 +32,15 @@ def bootstrap(
     secrets: Path | None = None,
     access_log: Path | None = None,
     pause: Path | None = None,
+    lane: Lane | None = None,
 ) -> str:
     """The bootstrap that serves `config` at `addresses`.
 
     `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
     application runs in. With `secrets`, a folder where `write_secrets` has been, certificates can be renewed.
     `access_log` is the file for that, if it is not to be standard output. As long as there is a 1 in the file `pause`,
-    and no 0, no connections are accepted.
+    and no 0, no connections are accepted. With a `lane` the ids of QUIC connections are those that lead there; without,
+    one process has the port.
     """
     return _fill(
         "bootstrap.yaml",
@@ -46,15 +50,17 @@ def bootstrap(
         pause_action=_template("pause_action.yaml") if pause is not None else "",
         bridge=_quote(str(bridge_path())),
         settings=_lines(_settings(config, _quic(config, addresses), admin, python)),
-        listeners="".join(_listeners(config, addresses, secrets, access_log)),
+        key=_key(lane) if lane is not None else "",
+        listeners="".join(_listeners(config, addresses, secrets, access_log, lane)),
         clusters=_cluster(config) if _routed(config) else "",
         extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
 
 
 def _quic(config: Config, addresses: Sequence[Address]) -> Address | None:
-    """Where HTTP/3 is, over UDP: at the first port that speaks TLS."""
-    return next((address for address in addresses if address.tls and address.host), None) if config.http3 else None
+    """Where HTTP/3 is, over UDP: at the first port of the server's own that speaks TLS."""
+    ports = (address for address in addresses if address.tls and address.host and not address.inherited)
+    return next(ports, None) if config.http3 else None
 
 
 def _routed(config: Config) -> bool:
@@ -129,7 +135,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _listeners(
-    config: Config, addresses: Sequence[Address], secrets: Path | None, access_log: Path | None
+    config: Config, addresses: Sequence[Address], secrets: Path | None, access_log: Path | None, lane: Lane | None
 ) -> list[str]:
     log = _access_log(config, access_log)
     tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets)) if config.certificates else ""
@@ -139,10 +145,22 @@ def _listeners(
         place = _pipe(config, address.path) if address.path else _tcp(config, address)
         listeners.append(_listener(config, log, name, place, tls if address.tls else ""))
     if (quic := _quic(config, addresses)) is not None:
-        place = _fill("udp.yaml", host=_quote(quic.host), port=_quote(quic.port), **_streams(config, 24 * 2**20))
+        place = _fill(
+            "udp.yaml",
+            host=_quote(quic.host),
+            port=_quote(quic.port),
+            ids=_fill("quic_ids.yaml", nonce_length=_quote(lane.length - 1)) if lane is not None else "",
+            **_streams(config, 24 * 2**20),
+        )
         transport = _fill("quic.yaml", context=_tls_context(config, "[h3]", secrets))
         listeners.append(_listener(config, log, "aiovoy_quic", place, transport, udp=True))
     return [*listeners, _behind(config)] if _routed(config) else listeners
+
+
+def _key(lane: Lane) -> str:
+    """What the ids of a lane are made with."""
+    key, version = (base64.b64encode(data).decode() for data in (os.urandom(16), bytes([lane.version])))
+    return _fill("quic_key.yaml", key=_quote(key), version=_quote(version))
 
 
 def _behind(config: Config) -> str:

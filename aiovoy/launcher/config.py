@@ -16,6 +16,7 @@ from .addresses import Place, parse_bind
 from .appname import app_name
 from .certificates import Authorities, Certificate
 from .errors import ConfigError
+from .lanes import MOST_WORKERS
 from .processors import processors
 
 Loop = Literal["uvloop", "asyncio"]
@@ -291,8 +292,8 @@ class Config:
         self._check_places()
         self._check_router()
         self._check_tls()
-        if self.http3 and self.worker_count > 1:
-            raise ConfigError(f"`http3` needs one worker, got `workers` of {self.worker_count}")
+        if self.http3 and self.worker_count > MOST_WORKERS:
+            raise ConfigError(f"`http3` allows {MOST_WORKERS} workers, got `workers` of {self.worker_count}")
 
     def _check_places(self) -> None:
         given = [name for name in ("uds", "fd", "bind") if getattr(self, name) not in (None, (), [])]

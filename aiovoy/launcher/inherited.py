@@ -68,7 +68,7 @@ def _address(number: int) -> Address:
             raise OSError("it is no socket of TCP or of a Unix domain")
         name = sock.getsockname()
         if sock.family != socket.AF_UNIX:
-            return Address(name[0], name[1])
+            return Address(name[0], name[1], inherited=True)
         if not name:
             raise OSError("it is not bound")
         return Address(path=os.fsdecode(name).replace("\0", "@", 1))

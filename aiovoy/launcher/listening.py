@@ -9,7 +9,9 @@ from typing import Protocol
 from .addresses import Address, Place
 from .config import Config
 from .inherited import GivenSocket
+from .lanes import MOST_WORKERS, Lane
 from .port import HeldPort
+from .udp import HeldUdp
 from .uds import HeldUds
 
 
@@ -41,30 +43,40 @@ class Listening:
     addresses: list[Address]
     """In the order of the settings, that of `ssl_port` last."""
 
+    udp: HeldUdp | None
+    """Where HTTP/3 is, at the first port that speaks TLS."""
+
     def __init__(self, config: Config, slots: int) -> None:
         """Takes the addresses of `config`, but does not listen yet; `StartupError` says which one can't be taken."""
         self._held: list[Held] = []
-        self._ports: list[HeldPort] = []
+        self.udp = None
         tls = bool(config.certificates) and config.ssl_port is None
         with contextlib.ExitStack() as taken:
             taken.callback(self.close)
-            self.addresses = [self._take(config, place, tls) for place in config.places]
+            self.addresses = [self._take(config, place, tls, slots) for place in config.places]
             if config.ssl_port is not None:
-                self.addresses.append(self._take(config, Place(config.host, config.ssl_port), True))
+                self.addresses.append(self._take(config, Place(config.host, config.ssl_port), True, slots))
             self.grow(slots)
             taken.pop_all()
 
-    def _take(self, config: Config, place: Place, tls: bool) -> Address:
+    def _take(self, config: Config, place: Place, tls: bool, slots: int) -> Address:
         held: Held
         if place.descriptor is not None:
             held = GivenSocket(place.descriptor)
         elif place.path is not None:
             held = HeldUds(place.path, config.uds_permissions)
         else:
-            held = HeldPort(place.host, place.port, udp=config.http3 and tls)
-            self._ports.append(held)
+            held = HeldPort(place.host, place.port, udp=config.http3 and tls and self.udp is None)
+            if held.udp is not None:
+                self.udp = HeldUdp(held.udp, several=slots > 1)
         self._held.append(held)
         return dataclasses.replace(held.address, tls=tls)
+
+    @property
+    def names(self) -> set[str]:
+        """All that an Envoy asks for, as it writes it."""
+        names = {address.name for address in self.addresses}
+        return names if self.udp is None else {*names, self.udp.name}
 
     @property
     def are_shared(self) -> bool:
@@ -97,11 +109,18 @@ class Listening:
 
     def grow(self, slots: int) -> None:
         """Sees to it that there are sockets for so many slots; raises `OSError`."""
+        if self.udp is not None and slots > MOST_WORKERS:
+            raise OSError(f"HTTP/3 allows {MOST_WORKERS} workers")
         for held in self._held:
             held.grow(slots)
 
-    def find(self, name: str, slot: int) -> socket.socket | None:
-        """The socket of a slot for an address as Envoy writes it; None if there is none, or none any more."""
+    def find(self, name: str, slot: int, lane: Lane | None) -> socket.socket | None:
+        """The socket for an address as Envoy writes it, of a process that has a slot, and a lane if there is HTTP/3.
+
+        None if there is none, or none any more.
+        """
+        if self.udp is not None and lane is not None and name == self.udp.name:
+            return self.udp.socket(lane)
         for held in self._held:
             if name == held.address.name:
                 return held.socket(slot)
@@ -122,14 +141,14 @@ class Listening:
         for held in self._held:
             held.close_soon()
 
-    def release_udp(self) -> None:
-        """Envoy has bound what it needs for HTTP/3."""
-        for held in self._ports:
-            held.release_udp()
-
-    def close(self) -> None:
-        """Lets go. May be called again."""
+    def close_listeners(self) -> None:
+        """Lets go of what connections wait in. Packets of those that there are still get to their processes."""
         for held in self._held:
             held.close()
         self._held.clear()
-        self._ports.clear()
+
+    def close(self) -> None:
+        """Lets go of all. May be called again."""
+        self.close_listeners()
+        if self.udp is not None:
+            self.udp.close()

@@ -26,15 +26,14 @@ class HeldPort:
 
     address: Address
 
-    def __init__(self, host: str, port: int, *, udp: bool = False) -> None:
-        """Resolves `host` and takes `port` of it, for TCP and if `udp` also for UDP; 0 takes a free one.
+    udp: socket.socket | None
+    """Bound to the UDP port of the same number, and in a group of its own; whoever asked for it owns it."""
 
-        Envoy binds a socket for UDP itself, beside the one that is held here until `release_udp`. That may get
-        datagrams of clients that come too early; they send them again.
-        """
+    def __init__(self, host: str, port: int, *, udp: bool = False) -> None:
+        """Resolves `host` and takes `port` of it, for TCP and if `udp` also for UDP; 0 takes a free one."""
         self._family, address = _resolve(host, port)
         try:
-            self._sockets, self._udp = _hold(self._family, address, udp)
+            self._sockets, self.udp = _hold(self._family, address, udp)
         except OSError as error:
             raise StartupError(f"cannot listen on {authority(address[0], port)}: {reason(error)}") from None
         self.address = Address(*self._sockets[0].getsockname()[:2])
@@ -48,7 +47,7 @@ class HeldPort:
         """Sees to it that there are as many sockets; raises `OSError`."""
         while len(self._sockets) < slots:
             # All in the group have the option, hence share the address.
-            more = _open(_bind_once(self._family, (self.address.host, self.address.port), reuse_port=True))
+            more = bind_to_group(self._family, (self.address.host, self.address.port), socket.SOCK_STREAM)
             self._sockets.append(more)
             if self._listens:
                 _listen(more)
@@ -77,13 +76,8 @@ class HeldPort:
             with contextlib.suppress(OSError):  # those that come late are reset, then
                 accept_no_more(held)
 
-    def release_udp(self) -> None:
-        if self._udp is not None:
-            self._udp.close()
-
     def close(self) -> None:
         """Lets go. An Envoy that has been given a socket keeps it."""
-        self.release_udp()
         for held in self._sockets:
             held.close()
 
@@ -131,6 +125,11 @@ def _bind(family: socket.AddressFamily, address: tuple[str, int]) -> socket.sock
         if error.errno != errno.EADDRINUSE:
             raise
         return _open(_bind_once(family, address, reuse_address=True))
+
+
+def bind_to_group(family: socket.AddressFamily, address: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+    """One more socket for an address that another one is bound to; raises `OSError`."""
+    return _open(_bind_once(family, address, kind, reuse_port=True))
 
 
 def _open(bound: socket.socket) -> socket.socket:

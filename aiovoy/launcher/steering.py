@@ -1,7 +1,8 @@
-"""Which socket of a group of SO_REUSEPORT gets a new connection.
+"""Which socket of a group of SO_REUSEPORT gets a new connection, or, of UDP, a packet.
 
 The kernel asks a classic BPF program for the index of a socket, which is its place in the order of the calls of
-`listen`. Without one, or if the index is none, it takes a hash of the addresses, over all sockets of the group.
+`listen`, and on UDP of `bind`. Without one, or if the index is none, it takes a hash of the addresses, over all sockets
+of the group.
 """
 
 import ctypes
@@ -9,11 +10,14 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from .lanes import Lane
+
 _SO_ATTACH_REUSEPORT_CBPF = 51
 _SO_ATTACH_FILTER = 26
 
 # linux/filter.h, linux/bpf_common.h
-_LOAD_WORD, _LOAD_BYTE, _MOD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x30, 0x94, 0x54, 0x15, 0x06
+_LOAD_WORD, _LOAD_BYTE, _MOD, _AND, _ADD, _TO_X = 0x20, 0x30, 0x94, 0x54, 0x04, 0x07
+_JUMP, _JUMP_EQUAL, _JUMP_EQUAL_X, _JUMP_SET, _RETURN = 0x05, 0x15, 0x1D, 0x45, 0x06
 _RANDOM = (-0x1000 + 56) & 0xFFFFFFFF
 
 _Instruction = tuple[int, int, int, int]
@@ -25,11 +29,47 @@ def steer(group: socket.socket, live: Sequence[int]) -> None:
 
     It takes the place of the program that was there. Raises `OSError` where the kernel has none of this.
     """
-    program: list[_Instruction] = [(_LOAD_WORD, 0, 0, _RANDOM), (_MOD, 0, 0, len(live))]
-    for number, index in enumerate(live[:-1]):
-        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, index)]
-    program.append((_RETURN, 0, 0, live[-1]))
+    _attach(group, _SO_ATTACH_REUSEPORT_CBPF, [(_LOAD_WORD, 0, 0, _RANDOM), *_one_of(live)])
+
+
+def steer_packets(group: socket.socket, takers: Sequence[Lane], living: Sequence[Lane]) -> None:
+    """Has QUIC packets with an id of a lane that is `living` go there, and all others to one of `takers`.
+
+    Which one, the packet's id says: so all go to the same until the client has heard from the server, and sends to the
+    id that it has been given. Raises `OSError` where the kernel has none of this.
+    """
+    lanes: list[_Instruction] = []
+    for lane in living:
+        lanes += [(_JUMP_EQUAL, 0, 1, lane.first_byte), (_RETURN, 0, 0, lane.index)]
+    program = [
+        # RFC 9000, section 17: a long header has the id's length in byte 5, then the id; a short one has it in byte 1.
+        (_LOAD_BYTE, 0, 0, 0),
+        (_JUMP_SET, 2, 0, 0x80),
+        (_LOAD_BYTE, 0, 0, 1),
+        (_JUMP, 0, 0, 8),
+        # The id of a long header may be one that the client has made up: those of lanes have a length that fits.
+        (_LOAD_BYTE, 0, 0, 6),
+        (_AND, 0, 0, 0x1F),
+        (_ADD, 0, 0, 2),
+        (_TO_X, 0, 0, 0),
+        (_LOAD_BYTE, 0, 0, 5),
+        (_JUMP_EQUAL_X, 1, 0, 0),
+        (_JUMP, 0, 0, 1 + len(lanes)),
+        (_LOAD_BYTE, 0, 0, 6),
+        *lanes,
+        # What a client makes up has eight bytes at least, which can't be foreseen (section 7.2): these are the last.
+        (_LOAD_WORD, 0, 0, 10),
+        *_one_of([lane.index for lane in takers]),
+    ]
     _attach(group, _SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def _one_of(indices: Sequence[int]) -> list[_Instruction]:
+    """Returns one of these, as the number at hand says."""
+    program: list[_Instruction] = [(_MOD, 0, 0, len(indices))]
+    for number, index in enumerate(indices[:-1]):
+        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, index)]
+    return [*program, (_RETURN, 0, 0, indices[-1])]
 
 
 def accept_no_more(listener: socket.socket) -> None:

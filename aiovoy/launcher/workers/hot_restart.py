@@ -71,8 +71,9 @@ class HotRestartParent:
             *("--socket-path", str(self._path)),
             *("--socket-mode", "600"),
             "--skip-hot-restart-parent-stats",
-            # After that it does not talk to its parent any more, so that it does not miss one that has gone.
-            *("--parent-shutdown-time-s", "1"),
+            # As soon as it serves, it does not talk to its parent any more, so that it does not miss one that has gone;
+            # nor does it read UDP before.
+            *("--parent-shutdown-time-s", "0"),
         ]
 
     def answer(self) -> None:

@@ -20,6 +20,7 @@ from ..config import LOG_LEVELS, Config
 from ..descriptors import inherited
 from ..environ import envoy_environ
 from ..errors import StartupError
+from ..lanes import Lane
 from ..port import reason
 from ..relay import Fifo
 from .common import Common, writing
@@ -91,6 +92,9 @@ class EnvoyProcess:
     accepts: bool
     """It has been told to listen, and has not been told to stop."""
 
+    lane: Lane | None = None
+    """Its lane, if it speaks HTTP/3."""
+
     def __init__(self, common: Common, slot: int, generation: int) -> None:
         """`generation` tells processes of a slot apart; `StartupError` if Envoy can't be run."""
         self._common = common
@@ -105,19 +109,22 @@ class EnvoyProcess:
         self._is_paused = False
         self._killer: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as made:
+            if (udp := common.listening.udp) is not None:
+                self.lane = udp.take()
+                made.callback(udp.give_back, self.lane)
             with writing():
                 folder = common.folder.path / f"{slot}.{generation}"
                 folder.mkdir(0o700)
                 made.callback(shutil.rmtree, folder, ignore_errors=True)
                 leash = Leash()
                 made.callback(leash.take_off)
-                missing = {address.name for address in common.listening.addresses}
+                missing = common.listening.names
 
                 def find(name: str) -> socket.socket | None:
                     missing.discard(name)
                     if not missing:  # this is the last time that it waits for us
                         self._loop.call_soon(leash.take_off)
-                    return common.listening.find(name, slot - 1)
+                    return common.listening.find(name, slot - 1, self.lane)
 
                 parent = HotRestartParent(folder, find)
                 made.callback(parent.close)
@@ -162,6 +169,7 @@ class EnvoyProcess:
                 secrets=common.secrets,
                 access_log=access_log,
                 pause=self._pause_file,
+                lane=self.lane,
             )
             bootstrap_file.write_text(document, "utf-8")
             words = [self._title(), *envoy_arguments(config, bootstrap_file), *parent.arguments()]

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,6 +16,7 @@ import aiovoy
 from ..config import Config
 from ..descriptors import Output
 from ..errors import StartupError
+from ..lanes import Lane
 from ..port import reason
 from .common import Common
 from .limits import Limits
@@ -43,7 +44,7 @@ _QUEUE_SECONDS = 0.05
 """How long Envoys get to accept the connections that wait when the server stops."""
 
 _LEAVE_SECONDS = 1.0
-"""How long a handshake may take whose worker is not to get connections any more, and is not to be replaced."""
+"""How long a handshake may take whose worker is not to get connections any more, and whose socket no other one has."""
 
 
 class Slot:
@@ -77,9 +78,10 @@ class Slot:
         return self.index + 1
 
     @property
-    def accepts(self) -> bool:
-        """Whether somebody takes connections from its sockets."""
-        return any(process is not None and process.accepts for process in (self.current, self.coming))
+    def accepts(self) -> EnvoyProcess | None:
+        """Who takes connections from its sockets, if anybody does."""
+        candidates = (self.current, self.coming)
+        return next((process for process in candidates if process is not None and process.accepts), None)
 
     def delay(self) -> float:
         """Seconds until the next attempt to fill it."""
@@ -94,8 +96,9 @@ class Supervisor:
     before, the workers are killed.
 
     The invariants: a slot that is not filled is being filled (`Slot.task`), unless the server stops. Connections are
-    steered to slots in which somebody accepts. An Envoy that was started is watched until it has exited, and the
-    thread outlives them all: Envoy asks the kernel to be stopped when the thread ends that has started it.
+    steered to slots in which somebody accepts, and packets of QUIC to the process whose connection it is. An Envoy that
+    was started is watched until it has exited, and the thread outlives them all: Envoy asks the kernel to be stopped
+    when the thread ends that has started it.
     """
 
     ready: "Future[Ready]"
@@ -129,6 +132,8 @@ class Supervisor:
         """Those that have not exited, with who watches them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._patience: float | None = None
+        # A handshake of QUIC is over with the process that has its first packet. In development nobody waits for that.
+        self._handshake = _LEAVE_SECONDS if config.http3 and not config.reload else 0.0
         self._info: Ready
         """Of the worker that has come last."""
         self._code = 0
@@ -288,7 +293,6 @@ class Supervisor:
         self._common.listening.steer([slot.index for slot in started])
         self._opened.set()
         await asyncio.wait([slot.task for slot in started if slot.task is not None])
-        self._common.listening.release_udp()
         self._spawn(self._examine_all())
         self.ready.set_result(dataclasses.replace(self._info, workers=len(self._slots)))
         if self._is_outdated:
@@ -311,11 +315,15 @@ class Supervisor:
         `StartupError` if it does not come to that. One that is not to come any more, since this task is cancelled, is
         told to stop.
         """
+        udp = self._common.listening.udp
+        while udp is not None and udp.is_full:  # of those that retire: there are more lanes than slots
+            await asyncio.wait(self._processes.values(), return_when=asyncio.FIRST_COMPLETED)
         slot.generation += 1
         slot.started.clear()
         process = slot.coming = slot.latest = EnvoyProcess(self._common, slot.number, slot.generation)
         self._processes[process] = self._spawn(self._watch(slot, process))
         try:
+            self._steer()
             async with asyncio.timeout(self._patience):
                 await asyncio.shield(process.started)
                 slot.started.set()
@@ -342,7 +350,7 @@ class Supervisor:
             _logger.log(level, "worker %d (pid %d) serves", slot.number, process.pid)
         else:
             _logger.info("worker %d (pid %d) has replaced pid %d", slot.number, process.pid, before.pid)
-            before.retire()
+            self._loop.call_later(self._handshake, self._retire, before)
 
     def _fill(self, slot: Slot) -> None:
         """Has a worker brought up in an empty slot, however many attempts that takes."""
@@ -375,14 +383,16 @@ class Supervisor:
         del self._processes[process]
         if self._stopping.is_set():
             self._code = self._code or code
-        elif process is slot.current and code == 0 and len(self._slots) == 1:
+            return
+        is_current = process is slot.current and slot in self._slots
+        if is_current:
+            slot.current = None
+        self._steer()
+        if is_current and code == 0 and len(self._slots) == 1:
             # By a signal that the application has sent to itself, or by hand: as it would stop other servers.
             _logger.info("the only worker has ended in good order, and so does the server")
-            slot.current = None
             self._begin_stop()
-        elif process is slot.current and slot in self._slots:
-            slot.current = None
-            self._steer()
+        elif is_current:
             lived = time.monotonic() - process.born
             slot.failures = 0 if lived > SETTLED_SECONDS else slot.failures + 1
             end = f"worker {slot.number} (pid {process.pid}) {exit_text(code)}"
@@ -396,13 +406,22 @@ class Supervisor:
             _logger.log(level, "worker %d (pid %d), retired, %s", slot.number, process.pid, exit_text(code))
 
     def _steer(self) -> None:
-        """Has connections go to those who accept them, and not to suspects unless there are only those."""
+        """Has connections go to those who accept them, and not to suspects unless there are only those.
+
+        Before the port is open there is nothing to steer. While nobody accepts, connections wait in the sockets of
+        slots, and those of QUIC in that of whoever comes.
+        """
+        if not self._opened.is_set():
+            return
         accept = [slot for slot in self._slots if slot.accepts]
         good = [slot for slot in accept if slot.current is None or not slot.current.is_suspected]
         self._common.listening.steer([slot.index for slot in good or accept])
         for slot in accept:
             if slot.current is not None:
                 slot.current.pause(slot.current.is_suspected and bool(good))
+        if (udp := self._common.listening.udp) is not None:
+            takers = [slot.accepts for slot in good or accept] or [slot.coming for slot in self._slots]
+            udp.steer(_lanes(takers), _lanes(self._processes))
 
     async def _examine_all(self) -> None:
         while True:
@@ -477,7 +496,7 @@ class Supervisor:
         slot.task = asyncio.current_task()
         try:
             if old is not None and self.config.replace_first == "old":
-                self._leave(slot, 0)  # what comes meanwhile waits in the slot's queue
+                self._leave(slot, self._handshake)  # what comes meanwhile waits in the slot's queue
                 await asyncio.shield(old.exited)
             await self._bring_up(slot)
         finally:
@@ -518,7 +537,8 @@ class Supervisor:
             self._loop.call_later(seconds, self._retire, process)
 
     def _retire(self, process: EnvoyProcess) -> None:
-        if not self._stopping.is_set():  # else it is told to stop
+        # When the server stops, it is told to stop.
+        if process in self._processes and not self._stopping.is_set():
             process.retire()
 
     async def _watch_files(self) -> None:
@@ -539,7 +559,7 @@ class Supervisor:
             self._common.listening.close_soon()
             await asyncio.sleep(_QUEUE_SECONDS)
         # Before the Envoys close theirs, or the port would be open with nobody there.
-        self._common.listening.close()
+        self._common.listening.close_listeners()
         for process in self._processes:
             process.shutdown()
 
@@ -571,6 +591,10 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, StartupError):
             _logger.error("the supervision of the workers has failed", exc_info=error)
+
+
+def _lanes(processes: Iterable[EnvoyProcess | None]) -> list[Lane]:
+    return [process.lane for process in processes if process is not None and process.lane is not None]
 
 
 def _why(error: StartupError) -> str:
