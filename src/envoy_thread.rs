@@ -428,7 +428,7 @@ impl PlayedLoop {
             | Inbound::Closed { id, .. }
             | Inbound::Disconnect(id)
             | Inbound::GivenUp(id) => id,
-            Inbound::File(..) | Inbound::Ping | Inbound::CloseWebSockets => {
+            Inbound::File(..) | Inbound::Ping | Inbound::CloseWebSockets(_) => {
                 unreachable!("does not come from Envoy's side")
             }
         };

@@ -150,6 +150,32 @@ async def test_pending_handshake_is_503(server: Server, connect: Connect, key: s
     assert "Traceback" not in server.log
 
 
+async def accepts_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    note(scope, await receive())
+    await file_exists(gate(scope))
+    await send({"type": "websocket.accept"})
+    note(scope, await receive())
+
+
+@unlike_uvicorn("its workers are not replaced so")
+async def test_pending_handshake_is_finished_by_a_worker_that_is_replaced(
+    server: Server, connect: Connect, key: str, tmp_path: Any
+) -> None:
+    """The client has come to a server that goes on. It is told to come again, as all who are there are."""
+    before = await dial(await connect(server), "/tells_the_end")
+    assert await before.receive() == "open"
+    path = tmp_path / "gate"
+    connection = await connect(server)
+    exchange = await begin(connection, f"/accepts_slowly?{key}", [(b"x-gate", str(path).encode())])
+    await server.noted(key, CONNECT)
+    server.process.send_signal(signal.SIGHUP)
+    await gone_away(before)
+    path.touch()
+    await gone_away(await answered(connection, exchange))
+    await eventually(lambda: "retired, exited with status 0" in server.log)
+    assert "Traceback" not in server.log
+
+
 async def denies_slowly(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.start", "status": 401})
     await send({"type": "websocket.http.response.body", "body": b"first,", "more_body": True})
@@ -212,4 +238,4 @@ async def test_many_websockets_at_the_end(server: Server, connect: Connect) -> N
     assert "Traceback" not in server.log
 
 
-app = routes(denies_slowly, echo, hesitates, ignores, sends_without_end, tells_the_end)
+app = routes(accepts_slowly, denies_slowly, echo, hesitates, ignores, sends_without_end, tells_the_end)

@@ -24,7 +24,7 @@ use super::python::slots;
 use super::python::traceback;
 use crate::exchange::file::FileReader;
 use crate::exchange::{
-    ExchangeId, Failure, Inbound, LoopWaker, Outbound, Process, Request, Waker, Worker,
+    ExchangeId, Failure, Handshakes, Inbound, LoopWaker, Outbound, Process, Request, Waker, Worker,
 };
 
 /// The loop's side of a worker.
@@ -45,8 +45,8 @@ pub(crate) struct Dispatcher {
     queue: Mutex<Queue>,
     /// A timer for [`sweep`](Self::sweep) runs.
     watching: AtomicBool,
-    /// The server stops: WebSockets that come now are closed, too.
-    closes_websockets: AtomicBool,
+    /// Set once they are closed: those that come now are, too.
+    closes_websockets: OnceLock<Handshakes>,
 }
 
 /// What has come from the inbox and is not handled yet.
@@ -91,7 +91,7 @@ impl Dispatcher {
             calls: Mutex::default(),
             queue: Mutex::default(),
             watching: AtomicBool::default(),
-            closes_websockets: AtomicBool::default(),
+            closes_websockets: OnceLock::new(),
         };
         let dispatcher = Bound::new(py, dispatcher)?;
         let drain = dispatcher.getattr(intern!(py, "drain"))?;
@@ -225,7 +225,7 @@ impl Dispatcher {
             }
             Inbound::CancelAll => return Self::cancel_all(slf),
             Inbound::GivenUp(id) => return Self::leave(slf, id),
-            Inbound::CloseWebSockets => return this.close_websockets(py),
+            Inbound::CloseWebSockets(handshakes) => return this.close_websockets(py, handshakes),
             _ => message.id(),
         };
         // An exchange whose application has returned wants to know nothing more.
@@ -260,8 +260,8 @@ impl Dispatcher {
             task: None,
         };
         let call = this.calls.lock().add(id, running, call);
-        if this.closes_websockets.load(Ordering::Relaxed) {
-            cycle.feed(py, Inbound::CloseWebSockets)?;
+        if let Some(handshakes) = this.closes_websockets.get() {
+            cycle.feed(py, Inbound::CloseWebSockets(*handshakes))?;
         }
         if let Some(call) = call {
             this.begin(py, id, call);
@@ -325,10 +325,11 @@ impl Dispatcher {
         cycles.collect()
     }
 
-    fn close_websockets(&self, py: Python<'_>) -> PyResult<()> {
-        self.closes_websockets.store(true, Ordering::Relaxed);
+    fn close_websockets(&self, py: Python<'_>, handshakes: Handshakes) -> PyResult<()> {
+        // A process drains once.
+        let _ = self.closes_websockets.set(handshakes);
         let cycles = self.cycles(py).into_iter();
-        let told = cycles.map(|cycle| cycle.feed(py, Inbound::CloseWebSockets));
+        let told = cycles.map(|cycle| cycle.feed(py, Inbound::CloseWebSockets(handshakes)));
         told.fold(Ok(()), PyResult::and)
     }
 

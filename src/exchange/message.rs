@@ -51,8 +51,8 @@ pub(crate) enum Inbound {
     File(ExchangeId, Box<FileRead>),
     /// Has the loop answer that it turns: see [`Pulse`](super::pulse::Pulse).
     Ping,
-    /// Close all WebSockets: the server stops.
-    CloseWebSockets,
+    /// Close all WebSockets: the server stops, or this process of it.
+    CloseWebSockets(Handshakes),
     /// Cancel what still runs: the time for a graceful shutdown is over.
     CancelAll,
 }
@@ -69,9 +69,18 @@ impl Inbound {
             | Self::Disconnect(id)
             | Self::GivenUp(id)
             | Self::File(id, _) => Some(*id),
-            Self::Ping | Self::CloseWebSockets | Self::CancelAll => None,
+            Self::Ping | Self::CloseWebSockets(_) | Self::CancelAll => None,
         }
     }
+}
+
+/// What becomes of handshakes that the application has not answered when WebSockets are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshakes {
+    /// They fail: there is no server any more.
+    Fail,
+    /// They succeed if the application accepts, and are closed then: another process serves.
+    Finish,
 }
 
 /// From the loop to the Envoy worker. Bounded by [`RESPONSE_WINDOW`](super::RESPONSE_WINDOW) an exchange.

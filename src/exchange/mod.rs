@@ -44,7 +44,7 @@ pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Tls, decode, port, split_target,
 };
 pub(crate) use message::{
-    Failure, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,
+    Failure, Handshakes, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,
 };
 pub(crate) use process::Process;
 pub(crate) use running::Running;

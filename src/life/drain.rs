@@ -26,7 +26,8 @@ impl Shared {
         let since = Instant::now();
         let deadline = since + self.process.config.timeout_graceful_shutdown;
         in_flight.drain();
-        self.tell_loops(|| Inbound::CloseWebSockets);
+        let handshakes = self.stop.handshakes();
+        self.tell_loops(|| Inbound::CloseWebSockets(handshakes));
         if let Some(address) = &self.process.config.admin {
             let stopped = self.unless_destroyed(admin::stop_listening(address));
             if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use super::leftovers;
+use crate::exchange::Handshakes;
 
 /// Exit code when a second signal ends the server at once, or something does not end.
 const ABORTED: i32 = 1;
@@ -86,6 +87,14 @@ impl Stop {
         match *self.requested.borrow() {
             Requested::Retirement(idle_grace) => idle_grace,
             Requested::Nothing | Requested::Stop => Duration::ZERO,
+        }
+    }
+
+    /// What becomes of WebSocket handshakes that have begun.
+    pub(super) fn handshakes(&self) -> Handshakes {
+        match *self.requested.borrow() {
+            Requested::Retirement(_) => Handshakes::Finish,
+            Requested::Nothing | Requested::Stop => Handshakes::Fail,
         }
     }
 
@@ -213,10 +222,12 @@ mod tests {
         stop.retire(seconds(5));
         stop.requested().await;
         assert_eq!(stop.idle_grace(), seconds(5));
+        assert_eq!(stop.handshakes(), Handshakes::Finish);
         stop.retire(seconds(9));
         assert_eq!(stop.idle_grace(), seconds(5), "the first one counts");
         stop.request();
         assert_eq!(stop.idle_grace(), seconds(0));
+        assert_eq!(stop.handshakes(), Handshakes::Fail);
         stop.retire(seconds(9));
         assert_eq!(stop.idle_grace(), seconds(0), "a stop is a stop");
     }

@@ -70,7 +70,7 @@ impl Cycle {
                     Inbound::Room(_, bytes) => websocket::Event::Room(bytes),
                     Inbound::Closed { code, reason, .. } => websocket::Event::Closed(code, reason),
                     Inbound::Disconnect(_) | Inbound::GivenUp(_) => websocket::Event::Disconnect,
-                    Inbound::CloseWebSockets => websocket::Event::Shutdown,
+                    Inbound::CloseWebSockets(handshakes) => websocket::Event::Shutdown(handshakes),
                     _ => return Ok(()),
                 };
                 cycle.get().feed(py, event)

@@ -19,7 +19,8 @@ use crate::app::outcome::{Outcome, log_exception};
 use crate::app::python::awaitable::{Awaitable, Source};
 use crate::app::response_order::Step as Response;
 use crate::exchange::{
-    ExchangeId, Failure, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP, WebSocketOffer,
+    ExchangeId, Failure, Handshakes, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP,
+    WebSocketOffer,
 };
 use state::{Progress, Socket, Step, Violation};
 
@@ -53,6 +54,8 @@ struct State {
     least_cost: usize,
     /// The cost of messages received of which Envoy's side has not been told.
     unreported: usize,
+    /// It has been told to close, before it was open.
+    closes_once_open: bool,
     /// How it was closed, once it is: code and reason.
     closed: Option<(u16, String)>,
     receivers: Waiters,
@@ -71,8 +74,8 @@ pub(crate) enum Event {
     Closed(u16, String),
     /// The stream is gone.
     Disconnect,
-    /// The server stops.
-    Shutdown,
+    /// It is to be closed, as all are.
+    Shutdown(Handshakes),
 }
 
 impl WebSocketCycle {
@@ -88,6 +91,7 @@ impl WebSocketCycle {
             incoming: VecDeque::new(),
             least_cost: offer.least_cost,
             unreported: 0,
+            closes_once_open: false,
             closed: None,
             receivers: Waiters::default(),
             outstanding: 0,
@@ -119,19 +123,19 @@ impl WebSocketCycle {
                 }
                 Event::Closed(code, reason) => state.close(code, reason),
                 Event::Disconnect => state.close(ABNORMAL, String::new()),
-                Event::Shutdown => {
-                    let last = match state.socket.progress() {
-                        Progress::Open => Outbound::Close {
-                            id: self.id,
-                            code: SERVICE_RESTART,
-                            reason: String::new(),
-                        },
-                        Progress::Connecting => Outbound::Fail(self.id, Failure::Stopping),
-                        Progress::Denying | Progress::Closed => return Ok(()),
-                    };
-                    self.dispatcher.get().post(last);
-                    state.close(SERVICE_RESTART, String::new())
-                }
+                Event::Shutdown(handshakes) => match (state.socket.progress(), handshakes) {
+                    (Progress::Open, _) => self.close_for_restart(&mut state),
+                    (Progress::Connecting, Handshakes::Finish) => {
+                        state.closes_once_open = true;
+                        return Ok(());
+                    }
+                    (Progress::Connecting, Handshakes::Fail) => {
+                        let stopping = Outbound::Fail(self.id, Failure::Stopping);
+                        self.dispatcher.get().post(stopping);
+                        state.close(SERVICE_RESTART, String::new())
+                    }
+                    (Progress::Denying | Progress::Closed, _) => return Ok(()),
+                },
             }
         };
         waiters.wake(py)
@@ -198,6 +202,16 @@ impl WebSocketCycle {
 }
 
 impl WebSocketCycle {
+    /// Closes it, which is open, since this process ends. Returns who is to look again.
+    fn close_for_restart(&self, state: &mut State) -> Waiters {
+        self.dispatcher.get().post(Outbound::Close {
+            id: self.id,
+            code: SERVICE_RESTART,
+            reason: String::new(),
+        });
+        state.close(SERVICE_RESTART, String::new())
+    }
+
     /// Does what a message has come to, in the order in which messages were accepted. Returns who
     /// is to look again.
     fn take(&self, state: &mut State, step: Step) -> Waiters {
@@ -207,12 +221,15 @@ impl WebSocketCycle {
                 subprotocol,
                 fields,
             } => {
-                let accept = Outbound::Accept {
+                self.dispatcher.get().post(Outbound::Accept {
                     id,
                     subprotocol,
                     fields,
-                };
-                (accept, None)
+                });
+                if state.closes_once_open {
+                    return self.close_for_restart(state);
+                }
+                return Waiters::default();
             }
             Step::Send(payload) => {
                 state.outstanding += payload.response_cost();
