@@ -8,6 +8,7 @@ import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.deadline import eventually
+from py_tests.harness.ipv6 import needs_ipv6
 from py_tests.harness.serving import Serve
 
 
@@ -22,15 +23,6 @@ def ask(host: str, port: int) -> tuple[object, int]:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         answered = b"".join(iter(lambda: sock.recv(65536), b""))
         return json.loads(answered.partition(b"\r\n\r\n")[2]), sock.getsockname()[1]
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -49,7 +41,7 @@ def test_host_name(serve: Serve) -> None:
     )
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+@needs_ipv6
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_ipv6(serve: Serve, host: str) -> None:
     server = serve(app, host=host, lifespan="off")

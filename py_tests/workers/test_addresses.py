@@ -13,6 +13,7 @@ import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
+from py_tests.harness.ipv6 import needs_ipv6
 from py_tests.harness.serving import Serve, launch, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has one address")
@@ -108,9 +109,8 @@ def test_socket_of_systemd_by_its_name(serve: Serve) -> None:
         assert ask(f"http://127.0.0.1:{port}/") == [["127.0.0.1", port], "http", []]
 
 
+@needs_ipv6
 def test_dual_stack_socket(serve: Serve) -> None:
-    if not socket.has_dualstack_ipv6():
-        return
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         port = listener.getsockname()[1]
         serve(app, fd=listener.fileno(), pass_fds=[listener.fileno()], port=None, lifespan="off")

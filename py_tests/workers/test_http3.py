@@ -27,12 +27,12 @@ from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Exchange, Response, ResponseCut
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http3 import Endpoint, Http3Connection, Quic
+from py_tests.harness.ipv6 import needs_ipv6
 from py_tests.harness.load_app import ENDED, STARTED, STARTING, pid_in
 from py_tests.harness.plain_envoy import PlainEnvoy, environment, free_ports
 from py_tests.harness.serving import CRASHES, unlike_uvicorn
 from py_tests.harness.wire import Tls
 from py_tests.harness.workers import REPLACED, TLS, Site, Workers, rounds
-from py_tests.network.test_addresses import has_ipv6
 from py_tests.workers.conftest import Start
 
 pytestmark = unlike_uvicorn("it speaks no HTTP/3")
@@ -246,7 +246,7 @@ async def test_ids_lead_to_their_lane(index: int, pair: Pair, tmp_path: Path) ->
         server.stop()
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+@needs_ipv6
 @pytest.mark.parametrize("host", ["::1", "::"])
 async def test_ipv6(start3: Start, host: str) -> None:
     workers = start3(2, host=host)

@@ -4,6 +4,7 @@ Everything here runs in the event loop of the supervisor's thread, unless it say
 loop for long: an Envoy that starts waits for it to be given its sockets.
 
 - `supervisor`: which workers there are to be, and what becomes of each
+- `slot`: a place for one of them
 - `process`: one Envoy process and all that belongs to it
 - `common`: what the Envoys of one server have in common
 - `control`: the channel to the bridge

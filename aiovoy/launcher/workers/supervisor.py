@@ -22,6 +22,7 @@ from .common import Common
 from .limits import Limits
 from .process import STEP_SECONDS, EnvoyProcess, Ready, exit_text
 from .reload import changes
+from .slot import Slot
 
 _logger = logging.getLogger("aiovoy")
 
@@ -30,9 +31,6 @@ STARTUP_SECONDS = 60.0
 
 SETTLED_SECONDS = 60.0
 """How long a worker must have lived for its successor to be started at once, if it dies."""
-
-MOST_DELAY = 30.0
-"""Seconds until the next attempt to start a worker, at most."""
 
 SUSPICION_SECONDS = 5.0
 """How long a worker may not respond before others get its connections."""
@@ -45,47 +43,6 @@ _QUEUE_SECONDS = 0.05
 
 _LEAVE_SECONDS = 1.0
 """How long a handshake may take whose worker is not to get connections any more, and whose socket no other one has."""
-
-
-class Slot:
-    """A place for one worker. It has sockets of its own, by its index, which stay whatever comes and goes.
-
-        empty ──▶ coming ──▶ current ──▶ (retired, or dead)
-          ▲          │          │
-          └──────────┴──────────┘
-
-    A worker that comes takes the place of the current one when it accepts connections; until then both are there.
-    """
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.current: EnvoyProcess | None = None
-        self.coming: EnvoyProcess | None = None
-        self.latest: EnvoyProcess | None = None
-        """The one that has come last, alive or not."""
-        self.started = asyncio.Event()
-        """Whether the application of the worker that came last has started."""
-        self.task: asyncio.Task[None] | None = None
-        """What fills the slot; there is never more than one."""
-        self.failures = 0
-        """How many workers in a row have died young, or not come up."""
-        self.limits = Limits()
-        self.generation = 0
-
-    @property
-    def number(self) -> int:
-        """As people see it."""
-        return self.index + 1
-
-    @property
-    def accepts(self) -> EnvoyProcess | None:
-        """Who takes connections from its sockets, if anybody does."""
-        candidates = (self.current, self.coming)
-        return next((process for process in candidates if process is not None and process.accepts), None)
-
-    def delay(self) -> float:
-        """Seconds until the next attempt to fill it."""
-        return min(0.5 * 2.0 ** (self.failures - 1), MOST_DELAY) if self.failures else 0.0
 
 
 class Supervisor:
