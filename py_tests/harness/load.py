@@ -27,7 +27,7 @@ import h2.exceptions
 from wsproto.frame_protocol import ParseFailed
 
 from py_tests.harness.deadline import DEADLINE, eventually
-from py_tests.harness.load_links import Cut, Http1Link, Http2Link, Link, Told, WebSocketLink, Wrong
+from py_tests.harness.load_links import UNANSWERED, UNSENT, Cut, Http1Link, Http2Link, Link, Told, WebSocketLink, Wrong
 from py_tests.harness.wire import Tls, Truncated
 
 L = TypeVar("L", bound=Link)
@@ -113,8 +113,12 @@ class Failure:
 def _came_too_late(failure: Failure) -> bool:
     if failure.kind == REFUSED:
         return True
+    if failure.pid is not None:
+        # Closed while it was idle, as far as the server knew. What an application has begun is counted elsewhere.
+        unheard = failure.detail.endswith((UNSENT, UNANSWERED))
+        return failure.client in (KEEP_ALIVE, PACED) and failure.kind in (RESET, CUT) and unheard
     unavailable = failure.client == WEBSOCKET and failure.kind == WRONG and "HTTP/1.1 503" in failure.detail
-    return failure.pid is None and (failure.kind == RESET or unavailable)
+    return failure.kind == RESET or unavailable
 
 
 # What is caught for which kind; the first that fits.
@@ -184,7 +188,8 @@ class Load:
 
     def lost_at_stop(self) -> list[Failure]:
         """Failures that a server which stops is to blame for. Not those of clients who came too late: they were
-        refused, or reset while they waited to be accepted, or had a WebSocket's handshake answered with 503."""
+        refused, or reset while they waited to be accepted, or had a WebSocket's handshake answered with 503, or found
+        their idle connection closed when they had just sent something."""
         return [failure for failure in self.failed if not _came_too_late(failure)]
 
     def report(self) -> str:

@@ -26,6 +26,8 @@ CONNECTIONS, UNPROCESSED = "connections", "unprocessed"
 """What links count: connections that were opened; HTTP/2 streams beyond what the server's GOAWAY promised to answer,
 which the client may repeat."""
 
+UNSENT, UNANSWERED = "while sending the request", "with nothing of the answer there"
+
 _PIECE = 64 * 1024
 
 
@@ -139,11 +141,11 @@ class Http1Link(Link):
 
     async def exchange(self, request: bytes) -> tuple[bytes, bool]:
         """The answer's body, and whether it is the connection's last one."""
-        self.doing = "while sending the request"
+        self.doing = UNSENT
         await self.wire.send(request)
         received = b""
         while True:
-            self.doing = f"with {len(received)} bytes of the answer there"
+            self.doing = f"with {len(received)} bytes of the answer there" if received else UNANSWERED
             received += await self.receive()
             head, end, data = received.partition(b"\r\n\r\n")
             if not end:

@@ -23,10 +23,12 @@ from py_tests.harness.exchange import Connection, Exchange, ResponseCut
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.http2 import Http2Connection
 from py_tests.harness.http3 import Http3Connection
-from py_tests.harness.protocols import Connect, http3_too
+from py_tests.harness.protocols import HTTP2, HTTP3, Connect, http3_too
 from py_tests.harness.serving import (
     AIOVOY,
     BANNER,
+    RESPONSE_PATH,
+    ROUTER,
     UNDER_TEST,
     UVICORN,
     Serve,
@@ -348,6 +350,47 @@ async def test_new_stream_of_a_connection_in_use_is_answered(server: Server, key
         assert connection.going_away.is_set()
         assert await in_flight.finish() == b"answered"
         await connection.ended()
+
+
+gates: list[str] = []
+
+
+async def shuts_down_gated(scope: Scope, receive: Receive, send: Send) -> None:
+    """Its shutdown lasts until the gate opens that the first request has named."""
+    if scope["type"] == "http":
+        say("request begun")
+        gates.append(gate(scope))
+        await answer(send, b"answered")
+    else:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("lifespan shutdown")
+        await file_exists(gates[0])
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@http3_too
+async def test_request_that_comes_to_an_application_which_shuts_down_is_turned_back(
+    serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    """HTTP/1: as if its connection had ended before. A client of HTTP/2 or 3 learns that nothing has come of it."""
+    server = serve(shuts_down_gated)
+    connection, path = await connect(server), tmp_path / "gate"
+    assert (await connection.get("/", headers=[(b"x-gate", str(path).encode())])).body == b"answered"
+    server.signal(signal.SIGTERM)
+    await eventually(lambda: "lifespan shutdown" in server.log)
+    if RESPONSE_PATH == ROUTER or connection.protocol == HTTP2:
+        assert (await connection.get("/")).status == 503
+        await connection.ended()
+    else:
+        with pytest.raises((ConnectionError, ResponseCut)) as raised:
+            await connection.get("/")
+        if connection.protocol == HTTP3:
+            assert "RESET_STREAM, code 0x10b" in str(raised.value)
+    path.touch()
+    assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
+    assert server.log.count("request begun") == 1
 
 
 # --- Limits ---

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from py_tests.harness.apps import Receive, Scope, Send, file_exists, gate, note, routes
+from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
 from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.http1 import Http1Connection
@@ -176,6 +176,24 @@ async def test_pending_handshake_is_finished_by_a_worker_that_is_replaced(
     assert "Traceback" not in server.log
 
 
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"plain")
+
+
+@unlike_uvicorn("its workers are not replaced so")
+async def test_handshake_that_comes_to_a_worker_that_is_replaced_is_finished(server: Server, connect: Connect) -> None:
+    """Its client has the connection from before."""
+    before = await dial(await connect(server), "/tells_the_end")
+    assert await before.receive() == "open"
+    connection = await connect(server)
+    assert (await connection.get("/plain")).body == b"plain"
+    server.process.send_signal(signal.SIGHUP)
+    await gone_away(before)
+    await gone_away(await dial(connection, "/echo"))
+    await eventually(lambda: "retired, exited with status 0" in server.log)
+    assert "Traceback" not in server.log
+
+
 async def denies_slowly(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.start", "status": 401})
     await send({"type": "websocket.http.response.body", "body": b"first,", "more_body": True})
@@ -205,8 +223,9 @@ async def test_handshake_after_the_signal_finds_nobody(serve: Serve, connect: Co
     server.signal(signal.SIGTERM)
     assert (await socket.closed())[0] == 1012
     with pytest.raises((Refused, ResponseCut, ConnectionError)):
-        await dial(connection, "/echo")
+        await dial(connection, "/tells_the_end")
     assert await server.exit_code() in GOOD_ENDS[server.kind]
+    assert server.log.count("told: ") == 1
 
 
 async def test_client_that_vanishes_then_is_not_waited_for(server: Server, connect: Connect) -> None:
@@ -238,4 +257,4 @@ async def test_many_websockets_at_the_end(server: Server, connect: Connect) -> N
     assert "Traceback" not in server.log
 
 
-app = routes(accepts_slowly, denies_slowly, echo, hesitates, ignores, sends_without_end, tells_the_end)
+app = routes(accepts_slowly, denies_slowly, echo, hesitates, ignores, plain, sends_without_end, tells_the_end)

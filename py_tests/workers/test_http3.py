@@ -69,7 +69,11 @@ class Client:
     @classmethod
     async def open(cls, port: int, host: str = "127.0.0.1") -> "Client":
         client = cls(await Http3Connection.open(port, Tls(), host))
-        client.pid = await client.ask()
+        try:
+            client.pid = await client.ask()
+        except BaseException:
+            await client.connection.close()
+            raise
         return client
 
     async def ask(self, path: str = "/", body: bytes = b"") -> int:

@@ -186,20 +186,23 @@ impl Dispatcher {
         }
         // Dropped outside the lock.
         let calls = std::mem::take(&mut *self.calls.lock());
-        calls.iter().for_each(|(id, _)| self.give_up_call(id));
+        let failure = Failure::Application;
+        calls
+            .iter()
+            .for_each(|(id, _)| self.give_up_call(id, failure));
     }
 
     fn give_up(&self, message: &Inbound) {
         match message {
-            Inbound::Start(id, _) => self.give_up_call(*id),
+            Inbound::Start(id, _) => self.give_up_call(*id, Failure::TooLate),
             Inbound::Ping => self.worker.pulse.answer(),
             _ => {}
         }
     }
 
-    /// There is no call of the application any more.
-    fn give_up_call(&self, id: ExchangeId) {
-        self.post(Outbound::Fail(id, Failure::Application));
+    /// There is no call of the application any more, or there will be none.
+    fn give_up_call(&self, id: ExchangeId, failure: Failure) {
+        self.post(Outbound::Fail(id, failure));
         self.process.in_flight.return_call();
     }
 
@@ -239,6 +242,11 @@ impl Dispatcher {
         request: Box<Request>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
+        let closes_websockets = this.closes_websockets.get().copied();
+        if request.websocket.is_some() && closes_websockets == Some(Handshakes::Fail) {
+            this.give_up_call(id, Failure::Stopping);
+            return Ok(());
+        }
         let mount = request.head.mount;
         let scopes = this.scopes.get();
         let template = &scopes.expect("no request comes before the start-up has ended")[mount];
@@ -260,8 +268,8 @@ impl Dispatcher {
             task: None,
         };
         let call = this.calls.lock().add(id, running, call);
-        if let Some(handshakes) = this.closes_websockets.get() {
-            cycle.feed(py, Inbound::CloseWebSockets(*handshakes))?;
+        if let Some(handshakes) = closes_websockets {
+            cycle.feed(py, Inbound::CloseWebSockets(handshakes))?;
         }
         if let Some(call) = call {
             this.begin(py, id, call);
@@ -418,7 +426,7 @@ impl Dispatcher {
                 if let Some(id) = id {
                     let running = this.calls.lock().remove(id);
                     drop(running);
-                    this.give_up_call(id);
+                    this.give_up_call(id, Failure::Application);
                 }
             }
         }

@@ -67,10 +67,15 @@ impl LoopThread {
         while self.alive.clone().changed().await.is_ok() {}
     }
 
+    /// The application hears of no request any more.
+    pub(crate) fn close(&self) {
+        self.dispatcher.get().close();
+    }
+
     /// Stops the loop: cancels what still runs there and closes it.
     pub(crate) async fn stop(&self) {
+        self.close();
         let ends = Python::attach(|py| {
-            self.dispatcher.get().close();
             let end = py
                 .import(intern!(py, "aiovoy.embedded.event_loop"))?
                 .getattr(intern!(py, "end"))?;

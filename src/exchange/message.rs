@@ -143,7 +143,8 @@ pub(crate) enum Outbound {
     },
     /// The end of the response, with trailers.
     Trailers(ExchangeId, Fields),
-    /// The response will not be completed: an error status if nothing was sent, else a reset.
+    /// The response will not be completed: an error status if nothing was sent and it did not come too late, else a
+    /// reset.
     Fail(ExchangeId, Failure),
 }
 
@@ -158,6 +159,8 @@ pub(crate) enum Failure {
     Refused,
     /// The server stops.
     Stopping,
+    /// It came when the server had stopped already: the application has not heard of it.
+    TooLate,
 }
 
 /// A message of a WebSocket.

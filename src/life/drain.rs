@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::admin;
 use super::gauges::GAUGE_INTERVAL;
 use super::server::Shared;
+use crate::app::event_loop::LoopThread;
 use crate::exchange::Inbound;
 
 /// How long connections without a request are left open at the end of a drain at least, for the request
@@ -20,23 +21,34 @@ const RETIREMENT_INTERVAL: Duration = Duration::from_millis(50);
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 impl Shared {
-    /// Lets what is in flight end, within the time that the configuration gives it.
-    pub(super) async fn drain(&self) {
-        let in_flight = &self.process.in_flight;
+    /// Lets what is in flight end, within the time that the configuration gives it. After that no request gets to
+    /// the applications, which may end.
+    pub(super) async fn drain(&self, loops: &[LoopThread]) {
         let since = Instant::now();
         let deadline = since + self.process.config.timeout_graceful_shutdown;
-        in_flight.drain();
-        let handshakes = self.stop.handshakes();
-        self.tell_loops(|| Inbound::CloseWebSockets(handshakes));
         if let Some(address) = &self.process.config.admin {
             let stopped = self.unless_destroyed(admin::stop_listening(address));
             if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
                 log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
             }
         }
-        if timeout_at(deadline, self.quiet(since)).await.is_ok() {
-            return;
+        // Nobody who is told to come again comes to this process again.
+        self.process.in_flight.drain();
+        let handshakes = self.stop.handshakes();
+        self.tell_loops(|| Inbound::CloseWebSockets(handshakes));
+        if timeout_at(deadline, self.quiet(since)).await.is_err() {
+            self.cut_short().await;
         }
+        loops.iter().for_each(LoopThread::close);
+        if self.process.in_flight.count() > 0 {
+            // One has come just before.
+            let _ = timeout_at(deadline, self.quiet(since)).await;
+        }
+    }
+
+    /// The time is over.
+    async fn cut_short(&self) {
+        let in_flight = &self.process.in_flight;
         let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
         if in_flight.count() == 0 {
             if self.gauges().await.buffered == 0 {

@@ -215,7 +215,7 @@ impl Shared {
                 };
                 if may_listen {
                     self.serve(&loops).await;
-                    self.drain().await;
+                    self.drain(&loops).await;
                 }
                 self.shutdown_lifespans(&loops, &lifespans).await;
             }

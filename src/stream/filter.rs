@@ -382,10 +382,6 @@ impl Filter {
     fn begin(&self, envoy: &mut EnvoyFilter<'_>, admitted: Admitted, complete: bool) {
         let (Admitted { head, handshake }, rules) = (admitted, &self.streams.rules);
         let in_flight = &self.streams.process.in_flight;
-        if handshake.is_some() && in_flight.draining() {
-            self.close_connection(envoy);
-            return self.turn_away(envoy, Refusal::STOPPING);
-        }
         if !in_flight.arrive(rules.limit_concurrency) {
             return self.turn_away(envoy, Refusal::BUSY);
         }

@@ -62,13 +62,25 @@ impl Filter {
         DataStatus::StopIterationNoBuffer
     }
 
-    /// Answers a request that the loop can't take any more.
+    /// Refuses a request that the loop can't take any more.
     pub(crate) fn refuse(&self, current: &mut EnvoyFilter<'_>) {
-        self.envoy.with(current, |envoy| {
-            self.close_connection(envoy);
-            self.want_no_more();
-            self.turn_away(envoy, Refusal::STOPPING);
-        });
+        self.envoy
+            .with(current, |envoy| self.fail(envoy, Failure::TooLate));
+    }
+
+    /// Ends a request that has come too late for the application: on HTTP/1 as if the connection had ended before,
+    /// which clients know; on HTTP/3 with H3_REQUEST_REJECTED, which says that nothing has come of it (RFC 9114,
+    /// section 4.1.1). What Envoy has for HTTP/2 does not say that, so there it is an answer.
+    fn turn_back(&self, envoy: &mut EnvoyFilter<'_>) {
+        self.close_connection(envoy);
+        self.want_no_more();
+        let refusal = Refusal::STOPPING;
+        if self.is_http2() {
+            return self.turn_away(envoy, refusal);
+        }
+        self.log_refusal(envoy, None, refusal.details.as_bytes());
+        self.end_response();
+        envoy.reset_stream(ResetReason::LocalReset, refusal.details);
     }
 
     /// No end of a response waits for the rest of this request.
@@ -86,6 +98,9 @@ impl Filter {
             details,
         } = refusal;
         self.tell_front();
+        if self.streams.process.in_flight.draining() {
+            self.close_connection(envoy);
+        }
         let announced = self.response.get().announced;
         if !announced && !self.holds_end(text.len()) {
             self.end_response();
@@ -112,6 +127,7 @@ impl Filter {
             Failure::Idle => Refusal::IDLE,
             Failure::Refused => Refusal::FORBIDDEN,
             Failure::Stopping => Refusal::STOPPING,
+            Failure::TooLate => return self.turn_back(envoy),
         };
         if self.response.get().started {
             self.end_response();

@@ -115,7 +115,7 @@ impl Filter {
     }
 
     /// Whether the stream is one of HTTP/2, as that to the router always is.
-    fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         self.version.get() == HttpVersion::Http2 || self.place == Place::Behind
     }
 

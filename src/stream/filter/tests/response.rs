@@ -298,8 +298,8 @@ fn requests_that_come_after_the_loop_has_ended_are_refused() {
     envoy.run_events();
     for stream in &refused {
         let response = stream.response();
-        assert_eq!(response.status(), Some(503));
-        assert_eq!(response.body, b"Service Unavailable");
+        assert_eq!(response.status(), None);
+        assert_eq!(response.reset, Some(ResetReason::LocalReset));
         assert_eq!(response.details, "aiovoy_stopped");
         assert_eq!(stream.go_away(), Some(true));
         assert!(stream.is_complete());

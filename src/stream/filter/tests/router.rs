@@ -357,25 +357,6 @@ fn what_comes_in_a_drain_can_be_routed_elsewhere() {
     assert_all_gone(&envoy, &mut played);
 }
 
-#[test]
-fn handshake_in_a_drain_is_refused_behind_the_router() {
-    let (envoy, mut played) = envoy_thread::start();
-    envoy.drain();
-    let request = Request::get("/a")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    let front = envoy.front(request);
-    assert_eq!(front.request_headers(false), HeadersStatus::Continue);
-    let behind = envoy.route(&front);
-    behind.request_headers(false);
-    assert_eq!(behind.response().status(), Some(503));
-    drop(behind);
-    drop(front);
-    assert_all_gone(&envoy, &mut played);
-}
-
 /// Every stage at which one of two clients leaves: nothing is left of either.
 #[test]
 fn nothing_is_left_of_ten_thousand_requests_of_which_half_leave() {
