@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end suite: a running server, and connections to it."""
 
 import contextlib
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -101,6 +102,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Under nohup servers would ignore it as well: what is handled here is not ignored there.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     config.addinivalue_line("markers", "protocols(*names): the protocols that a test runs with")
     config.addinivalue_line("markers", "conforms(*lines, on=()): the lines of conformance.py that a test is about")
     if (UNDER_TEST, RESPONSE_PATH) == (AIOVOY, DIRECT):

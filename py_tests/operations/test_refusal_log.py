@@ -156,6 +156,11 @@ async def test_requests_that_are_too_many(strict: Server, connect: Connect, key:
     assert (await exchange.response()).status == 200
     assert await only_line(strict) == "503 (aiovoy_limit_concurrency): GET /hello"
 
+    async def has_returned() -> bool:
+        return not await refused()
+
+    await eventually(has_returned)
+
 
 @every
 async def test_nothing_is_said_of_what_is_served(strict: Server, connect: Connect) -> None:
