@@ -14,7 +14,7 @@ import time
 
 def main() -> int:
     if sys.argv[1:] == ["--hot-restart-version"]:
-        print(hot_restart_version())
+        print(hot_restart_version(), file=sys.stderr)
         return 0
     behaviour = os.environ.get("FAKE_ENVOY", "serve")
     with open(argument("-c")) as file:

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 
+from aiovoy.launcher.binary import envoy_binary
 from py_tests.harness.deadline import eventually
 from py_tests.harness.load_app import EXIT, EXIT_CODE, FAIL, IMPORTED, RAISE, STARTED, STARTING
 from py_tests.harness.plain_envoy import free_ports
@@ -36,6 +38,21 @@ async def test_all_workers_answer_once_the_banner_is_out(start: Start, site: Sit
     assert {event.pid for event in site.events(STARTED)} == workers.pids()
     assert len(BANNER.findall(workers.server.log)) == 1
     await workers.answer()
+
+
+async def test_envoy_of_ones_own(start: Start, tmp_path: Path) -> None:
+    binary = tmp_path / "envoy"
+    binary.symlink_to(envoy_binary())
+    await start(2, envoy=binary).answer()
+
+
+async def test_another_program_in_the_place_of_envoy(start: Start, tmp_path: Path) -> None:
+    program = tmp_path / "envoy"
+    program.write_text("#!/bin/sh\necho 12.104 >&2\n")
+    program.chmod(0o755)
+    workers = start(1, envoy=program, wait=False)
+    assert await workers.server.exit_code() == 1
+    assert f"`{program}` takes no sockets: its hot restart version is `12.104`, not 11." in workers.server.log
 
 
 async def test_each_worker_knows_its_number(start: Start, site: Site) -> None:

@@ -117,10 +117,12 @@ class HotRestartParent:
 
 def check_version(binary: Path) -> None:
     """Raises `StartupError` if the Envoy `binary` does not understand what is said here."""
+    # It says it on standard error.
     asked = subprocess.run([binary, "--hot-restart-version"], capture_output=True, text=True, check=False)
-    if asked.stdout.strip() != f"{VERSION}.{_SIZE}":
+    version = (asked.stdout + asked.stderr).strip()
+    if version != f"{VERSION}.{_SIZE}":
         raise StartupError(
-            f"`{binary}` takes no sockets: its hot restart version is `{asked.stdout.strip()}`, not {VERSION}.{_SIZE}"
+            f"`{binary}` takes no sockets: its hot restart version is `{version}`, not {VERSION}.{_SIZE}"
         )
 
 
