@@ -86,11 +86,14 @@ async def test_blocked_worker_leaves_connections_of_a_shared_socket_to_others(se
         waiting: list[asyncio.Task[int]] = []
 
         async def is_left_alone() -> bool:
-            """Thirty in a row are the other's. What the blocked one has accepted before waits."""
-            asked = [asyncio.create_task(ask(server)) for _ in range(30)]
-            done, pending = await asyncio.wait(asked, timeout=1)
-            waiting.extend(pending)
-            return not pending and {task.result() for task in done} == {other}
+            """A hundred in a row are the other's. What the blocked one has accepted before waits."""
+            for _ in range(100):
+                asked = asyncio.create_task(ask(server))
+                _, pending = await asyncio.wait([asked], timeout=1)
+                waiting.extend(pending)
+                if pending or asked.result() != other:
+                    return False
+            return True
 
         await eventually(lambda: SUSPECTED in server.log)
         await eventually(is_left_alone)
