@@ -98,7 +98,7 @@ async def test_second_signal_ends_all_at_once(start: Start, site: Site, number: 
 
 
 @pytest.mark.parametrize("number", [1, 2])
-async def test_port_can_be_taken_again_at_once(start: Start, number: int) -> None:
+async def test_port_can_be_taken_again_at_once(start: Start, site: Site, number: int) -> None:
     """Though connections that the old server has closed first linger there, in TIME_WAIT."""
     workers = start(number)
     async with workers.load() as load:
@@ -106,6 +106,8 @@ async def test_port_can_be_taken_again_at_once(start: Start, number: int) -> Non
         workers.server.signal(signal.SIGTERM)
         assert await workers.server.exit_code() == 0
     assert not load.lost_at_stop(), load.report()
+    answered = sum(number for client, number in load.answered.items() if client != WEBSOCKET)
+    assert sum(event.begun for event in site.events(ENDED)) == answered, load.report()
     again = start(number, port=workers.server.port)
     assert again.server.port == workers.server.port
     await again.answer()
