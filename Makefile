@@ -18,10 +18,10 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-abi bench bench-idle clean
+.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-abi bench bench-idle bench-instructions clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## Serve examples/starlette_app.py on port 8000; ARGS adds options of aiovoy
 	$(BIN)/aiovoy starlette_app:app --app-dir examples $(ARGS)
@@ -81,6 +81,9 @@ bench: build ## Compare with other servers; ARGS goes to bench/run.py
 
 bench-idle: build ## Compare the memory of idle WebSockets; ARGS goes to bench/idle.py
 	$(BIN)/python bench/idle.py $(ARGS)
+
+bench-instructions: build ## Count the instructions of a request, and compare with bench/instructions.json; ARGS=--help
+	$(BIN)/python bench/instructions.py $(ARGS)
 
 clean: ## Remove all that was built
 	rm -rf .venv target build dist ./*.egg-info aiovoy/bridge.*.so .mypy_cache .pytest_cache .ruff_cache

