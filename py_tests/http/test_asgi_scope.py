@@ -241,9 +241,10 @@ async def test_http_1_0_needs_no_host(server: Server) -> None:
 
 
 async def scribble(scope: Scope, receive: Receive, send: Send) -> None:
-    untouched = "mine" not in scope["state"] and "mine" not in scope
-    scope["state"]["mine"] = scope["mine"] = True
+    untouched = not any("mine" in part for part in (scope, scope["state"], scope["asgi"]))
+    scope["state"]["mine"] = scope["asgi"]["mine"] = scope["mine"] = True
     scope["headers"].append((b"mine", b"yes"))
+    scope.update(method="MINE", query_string=b"mine", client=None, server=None)
     await answer(send, untouched)
 
 
@@ -251,7 +252,22 @@ async def scribble(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_each_request_has_a_scope_of_its_own(server: Server, connect: Connect) -> None:
     connection = await connect(server)
     assert [(await connection.get("/scribble")).json() for _ in range(3)] == [True] * 3
-    assert (b"mine", b"yes") not in headers_of((await connection.get("/scope")).json())
+    seen = (await connection.get("/scope")).json()
+    assert (b"mine", b"yes") not in headers_of(seen)
+    assert (seen["method"], seen["query_string"], seen["client"]) == (
+        "GET",
+        {"bytes": ""},
+        ["127.0.0.1", connection.local_port],
+    )
+    assert seen["server"] == ["127.0.0.1", port_of(server, connection)]
+
+
+async def test_scope_has_nothing_of_the_request_before(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    await connection.request("POST", "/scope?one=1", headers=[(b"one", b"1")], body=b"one")
+    seen = (await connection.get("/scope")).json()
+    assert (seen["method"], seen["query_string"], seen["path"]) == ("GET", {"bytes": ""}, "/scope")
+    assert b"one" not in dict(headers_of(seen))
 
 
 async def bare_scope(scope_: Scope, receive: Receive, send: Send) -> None:

@@ -41,7 +41,7 @@ mod worker;
 
 pub(crate) use fields::Fields;
 pub(crate) use head::{
-    ClientCertificate, Endpoint, HttpVersion, RequestHead, Tls, decode, port, split_target,
+    ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decode, port, split_target,
 };
 pub(crate) use message::{
     Failure, Handshakes, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,

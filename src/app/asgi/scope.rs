@@ -2,50 +2,90 @@
 //!
 //! The `http` scope of a request. ASGI HTTP 2.5, "HTTP Connection Scope".
 
+use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::exchange::{
-    Endpoint, HttpVersion, RequestHead, Tls, WebSocketOffer, decode, split_target,
+    Endpoint, HttpVersion, RequestHead, Short, Tls, WebSocketOffer, decode, split_target,
 };
 
-/// What is the same in every scope of a worker.
+/// What the scopes of an application have in common.
 pub(crate) struct ScopeTemplate {
-    /// With the prefix of the application's mount, if it has one.
-    root_path: Py<PyString>,
+    http: Kind,
+    websocket: Kind,
     /// What a proxy in front has taken off the path.
     stripped: String,
     /// The lifespan's `state`, if it has one.
     state: Option<Py<PyDict>>,
-    /// The `extensions` of most requests, and of those of HTTP/1.0.
+    /// Requests come from few addresses to fewer.
+    last: Mutex<Last>,
+}
+
+/// What the scopes of one type have in common. A scope begins as a copy, which costs a fraction of
+/// a dict that grows; then what differs is set, in keys that are all there, in their order.
+struct Kind {
+    /// By version, and by whether the scheme is that of TLS.
+    scopes: [[Py<PyDict>; 2]; VERSIONS.len()],
+    /// The value of `asgi`, of which each scope has a copy.
+    asgi: Py<PyDict>,
+    /// That of `extensions`, of which each scope has a copy.
     extensions: Py<PyDict>,
+    /// The same where the version is HTTP/1.0.
     extensions_of_http_10: Py<PyDict>,
 }
 
+/// Objects of the last scope.
+#[derive(Default)]
+struct Last {
+    server: Option<(Endpoint, Py<PyTuple>)>,
+    client: Option<(Short, Py<PyString>)>,
+}
+
+/// `http_version` of each [`HttpVersion`], in their order.
+const VERSIONS: [&str; 4] = ["1.0", "1.1", "2", "3"];
+
+/// What extensions are there for, of requests of HTTP/1.0 and of others.
+const FILES: [&str; 2] = ["http.response.pathsend", "http.response.zerocopysend"];
+/// What HTTP/1.0 has no form for.
+const FRAMES: [&str; 2] = ["http.response.trailers", "http.response.early_hint"];
+
+/// Of `http` scopes 2.3 is said although they are of 2.5, as uvicorn does: from 2.4 on Starlette
+/// learns that a client has gone from `send` alone, and a stream that has nothing to send would stay
+/// open for ever. `send` raises all the same.
+const HTTP_SPEC_VERSION: &str = "2.3";
+const WEBSOCKET_SPEC_VERSION: &str = "2.5";
+
 impl ScopeTemplate {
+    /// `prefix` is that of the application's mount, if it has one.
     pub(crate) fn new(
         py: Python<'_>,
         stripped: &str,
         prefix: &str,
         state: Option<Py<PyDict>>,
     ) -> PyResult<Self> {
-        let files = ["http.response.pathsend", "http.response.zerocopysend"];
-        let extensions = PyDict::new(py);
-        for name in files {
-            extensions.set_item(name, PyDict::new(py))?;
-        }
-        let extensions_of_http_10 = extensions.copy()?.unbind();
-        // What HTTP/1.0 has no form for.
-        for name in ["http.response.trailers", "http.response.early_hint"] {
-            extensions.set_item(name, PyDict::new(py))?;
-        }
+        let root_path = [stripped, prefix].concat();
+        let has_state = state.is_some();
+        let http = Kind {
+            scopes: scopes(py, "http", ["http", "https"], &root_path, has_state)?,
+            asgi: versions(py, HTTP_SPEC_VERSION)?,
+            extensions: extensions(py, &[FILES, FRAMES].concat())?,
+            extensions_of_http_10: extensions(py, &FILES)?,
+        };
+        let denial = ["websocket.http.response"];
+        let websocket = Kind {
+            scopes: scopes(py, "websocket", ["ws", "wss"], &root_path, has_state)?,
+            asgi: versions(py, WEBSOCKET_SPEC_VERSION)?,
+            extensions: extensions(py, &denial)?,
+            extensions_of_http_10: extensions(py, &denial)?,
+        };
         Ok(Self {
-            root_path: PyString::new(py, &[stripped, prefix].concat()).unbind(),
+            http,
+            websocket,
             stripped: stripped.to_owned(),
             state,
-            extensions: extensions.unbind(),
-            extensions_of_http_10,
+            last: Mutex::default(),
         })
     }
 
@@ -55,31 +95,51 @@ impl ScopeTemplate {
         py: Python<'py>,
         head: &RequestHead,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (raw_path, query) = split_target(&head.target);
-        let scope = PyDict::new(py);
-        scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        scope.set_item(intern!(py, "asgi"), versions(py, intern!(py, "2.3"))?)?;
-        scope.set_item(intern!(py, "http_version"), http_version(py, head.version))?;
-        scope.set_item(intern!(py, "server"), address(py, &head.server)?)?;
+        let scope = self.begin(py, &self.http, head)?;
+        if head.method.as_slice() != b"GET" {
+            scope.set_item(intern!(py, "method"), method(py, &head.method))?;
+        }
+        Ok(scope)
+    }
+
+    /// The scope of a WebSocket. ASGI WebSocket 2.5, "WebSocket Connection Scope".
+    pub(crate) fn build_websocket<'py>(
+        &self,
+        py: Python<'py>,
+        head: &RequestHead,
+        offer: &WebSocketOffer,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.begin(py, &self.websocket, head)?;
+        scope.set_item(intern!(py, "subprotocols"), &offer.subprotocols)?;
+        Ok(scope)
+    }
+
+    fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &Kind,
+        head: &RequestHead,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = &kind.scopes[head.version as usize][usize::from(head.https)];
+        let scope = scope.bind(py).copy()?;
+        scope.set_item(intern!(py, "asgi"), kind.asgi.bind(py).copy()?)?;
+        scope.set_item(intern!(py, "server"), self.server(py, &head.server)?)?;
         // Of a client on a Unix domain socket Envoy knows nothing but the socket's path.
-        let client = head.client.port.map(|_| address(py, &head.client));
-        scope.set_item(intern!(py, "client"), client.transpose()?)?;
-        scope.set_item(
-            intern!(py, "scheme"),
-            if head.https {
-                intern!(py, "https")
-            } else {
-                intern!(py, "http")
-            },
-        )?;
-        scope.set_item(intern!(py, "method"), method(py, &head.method))?;
-        scope.set_item(intern!(py, "root_path"), self.root_path.bind(py))?;
+        if let Some(port) = head.client.port
+            && !head.client.host.is_empty()
+        {
+            let client = (self.client_host(py, &head.client.host), port);
+            scope.set_item(intern!(py, "client"), client)?;
+        }
+        let (raw_path, query) = split_target(&head.target);
         self.set_paths(&scope, raw_path)?;
-        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
+        if !query.is_empty() {
+            scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
+        }
         scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
         let extensions = match head.version {
-            HttpVersion::Http10 => &self.extensions_of_http_10,
-            _ => &self.extensions,
+            HttpVersion::Http10 => &kind.extensions_of_http_10,
+            _ => &kind.extensions,
         };
         let extensions = extensions.bind(py).copy()?;
         if let Some(tls) = &head.tls {
@@ -92,29 +152,38 @@ impl ScopeTemplate {
         Ok(scope)
     }
 
-    /// The scope of a WebSocket. ASGI WebSocket 2.5, "WebSocket Connection Scope".
-    pub(crate) fn build_websocket<'py>(
+    /// `(host, port)`, or `(path, None)` of a Unix domain socket.
+    fn server<'py>(
         &self,
         py: Python<'py>,
-        head: &RequestHead,
-        offer: &WebSocketOffer,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.build(py, head)?;
-        scope.del_item(intern!(py, "method"))?;
-        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
-        scope.set_item(intern!(py, "asgi"), versions(py, intern!(py, "2.5"))?)?;
-        let scheme = if head.https { "wss" } else { "ws" };
-        scope.set_item(intern!(py, "scheme"), scheme)?;
-        scope.set_item(intern!(py, "subprotocols"), &offer.subprotocols)?;
-        let extensions = scope.as_any().get_item(intern!(py, "extensions"))?;
-        let extensions = extensions.cast_into::<PyDict>()?;
-        for name in extensions.keys() {
-            if name.to_string().starts_with("http.") {
-                extensions.del_item(name)?;
-            }
+        endpoint: &Endpoint,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        if let Some((same, server)) = &self.last.lock().server
+            && same == endpoint
+        {
+            return Ok(Some(server.bind(py).clone()));
         }
-        extensions.set_item("websocket.http.response", PyDict::new(py))?;
-        Ok(scope)
+        if endpoint.host.is_empty() {
+            return Ok(None);
+        }
+        let server = (text(py, &endpoint.host), endpoint.port).into_pyobject(py)?;
+        let known = Some((endpoint.clone(), server.clone().unbind()));
+        let before = std::mem::replace(&mut self.last.lock().server, known);
+        drop(before);
+        Ok(Some(server))
+    }
+
+    fn client_host<'py>(&self, py: Python<'py>, host: &Short) -> Bound<'py, PyString> {
+        if let Some((same, client)) = &self.last.lock().client
+            && same == host
+        {
+            return client.bind(py).clone();
+        }
+        let client = text(py, host);
+        let known = Some((host.clone(), client.clone().unbind()));
+        let before = std::mem::replace(&mut self.last.lock().client, known);
+        drop(before);
+        client
     }
 
     /// `path` and `raw_path` begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
@@ -134,6 +203,70 @@ impl ScopeTemplate {
     }
 }
 
+/// What scopes of `kind` are copied from, in `schemes` without and with TLS. What differs from
+/// request to request is what it is in most of them, or `None`.
+fn scopes(
+    py: Python<'_>,
+    kind: &str,
+    schemes: [&str; 2],
+    root_path: &str,
+    has_state: bool,
+) -> PyResult<[[Py<PyDict>; 2]; VERSIONS.len()]> {
+    let scope = |version: &str, scheme: &str| {
+        let scope = PyDict::new(py);
+        // Interned, as applications have them: equal strings that are the same are compared at once.
+        let text = |text: &str| PyString::intern(py, text).into_any();
+        let none = || py.None().into_bound(py);
+        let set = |key: &str, value: Bound<'_, PyAny>| scope.set_item(text(key), value);
+        set("type", text(kind))?;
+        set("asgi", none())?;
+        set("http_version", text(version))?;
+        set("server", none())?;
+        set("client", none())?;
+        set("scheme", text(scheme))?;
+        if kind == "http" {
+            set("method", text("GET"))?;
+        }
+        set("root_path", text(root_path))?;
+        set("path", none())?;
+        set("raw_path", none())?;
+        set("query_string", PyBytes::new(py, b"").into_any())?;
+        set("headers", none())?;
+        set("extensions", none())?;
+        if has_state {
+            set("state", none())?;
+        }
+        if kind == "websocket" {
+            set("subprotocols", none())?;
+        }
+        Ok::<_, PyErr>(scope.unbind())
+    };
+    let [v10, v11, v2, v3] = VERSIONS.map(|version| {
+        let [plain, tls] = schemes.map(|scheme| scope(version, scheme));
+        Ok::<_, PyErr>([plain?, tls?])
+    });
+    Ok([v10?, v11?, v2?, v3?])
+}
+
+fn extensions(py: Python<'_>, names: &[&str]) -> PyResult<Py<PyDict>> {
+    let extensions = PyDict::new(py);
+    for name in names {
+        extensions.set_item(PyString::intern(py, name), PyDict::new(py))?;
+    }
+    Ok(extensions.unbind())
+}
+
+fn versions(py: Python<'_>, spec_version: &str) -> PyResult<Py<PyDict>> {
+    let versions = PyDict::new(py);
+    versions.set_item(intern!(py, "version"), "3.0")?;
+    versions.set_item(intern!(py, "spec_version"), spec_version)?;
+    Ok(versions.unbind())
+}
+
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    PyString::new(py, &String::from_utf8_lossy(bytes))
+}
+
 /// ASGI TLS 0.2. Which of its certificates the server has used, Envoy does not say.
 fn tls_extension<'py>(py: Python<'py>, tls: &Tls) -> PyResult<Bound<'py, PyDict>> {
     let extension = PyDict::new(py);
@@ -148,28 +281,6 @@ fn tls_extension<'py>(py: Python<'py>, tls: &Tls) -> PyResult<Bound<'py, PyDict>
     extension.set_item(intern!(py, "tls_version"), tls.version)?;
     extension.set_item(intern!(py, "cipher_suite"), tls.cipher)?;
     Ok(extension)
-}
-
-/// Of `http` scopes 2.3 is said although they are of 2.5, as uvicorn does: from 2.4 on Starlette
-/// learns that a client has gone from `send` alone, and a stream that has nothing to send would stay
-/// open for ever. `send` raises all the same.
-fn versions<'py>(
-    py: Python<'py>,
-    spec_version: &Bound<'py, PyString>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let versions = PyDict::new(py);
-    versions.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
-    versions.set_item(intern!(py, "spec_version"), spec_version)?;
-    Ok(versions)
-}
-
-fn http_version(py: Python<'_>, version: HttpVersion) -> &Bound<'_, PyString> {
-    match version {
-        HttpVersion::Http10 => intern!(py, "1.0"),
-        HttpVersion::Http11 => intern!(py, "1.1"),
-        HttpVersion::Http2 => intern!(py, "2"),
-        HttpVersion::Http3 => intern!(py, "3"),
-    }
 }
 
 fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
@@ -190,13 +301,4 @@ fn headers<'py>(py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyLi
     let fields = head.fields.iter();
     let pairs = fields.map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)));
     PyList::new(py, pairs)
-}
-
-/// `(host, port)`; of a Unix domain socket `(path, None)`, and `None` of its unnamed client.
-fn address<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    if endpoint.host.is_empty() {
-        return Ok(None);
-    }
-    let host = String::from_utf8_lossy(&endpoint.host);
-    (&*host, endpoint.port).into_pyobject(py).map(Some)
 }
