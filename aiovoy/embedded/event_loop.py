@@ -94,12 +94,20 @@ class _ServerLoop:
 
     ending = False
 
+    on_task_factory: Callable[[bool], None] | None = None
+    """Is told whether there is a task factory, when one is set or taken back."""
+
     def __init__(self) -> None:
         super().__init__()
         self.handled_signals: dict[int, Any] = {}
         """What Python calls for signals that the loop has a handler for, as `signal.getsignal` tells it."""
         self._quiet: set[int] = set()
         """Those of them whose handler does nothing."""
+
+    def set_task_factory(self, factory: Any) -> None:
+        super().set_task_factory(factory)  # type: ignore[misc]
+        if self.on_task_factory is not None:
+            self.on_task_factory(factory is not None)
 
     def survive_signals(self) -> None:
         """Sees to it that no signal that other servers have a use for ends this one.
@@ -152,6 +160,7 @@ def close(event_loop: Any) -> None:
         event_loop.run_until_complete(event_loop.shutdown_default_executor())
     finally:
         child.forget_loop(event_loop)
+        event_loop.on_task_factory = None
         asyncio.set_event_loop(None)
         event_loop.close()
 

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use super::asgi::call::Call;
-use super::asgi::cycle::Cycle;
+use super::asgi::cycle::{Cycle, Methods};
 use super::asgi::http::Waits;
 use super::asgi::scope::ScopeTemplate;
 use super::calls::{Calls, LEAVES_WITHIN};
@@ -22,6 +21,7 @@ use super::outcome::Outcome;
 use super::python::awaitable::{Awaitable, Done};
 use super::python::slots;
 use super::python::traceback;
+use super::tasks::Tasks;
 use crate::exchange::file::FileReader;
 use crate::exchange::{
     ExchangeId, Failure, Handshakes, Inbound, LoopWaker, Outbound, Process, Request, Waker, Worker,
@@ -35,10 +35,11 @@ pub(crate) struct Dispatcher {
     process: Arc<Process>,
     /// The applications, in the order of the configuration's mounts.
     apps: Vec<Py<PyAny>>,
-    create_task: Py<PyAny>,
+    tasks: Tasks,
     create_future: Py<PyAny>,
     call_later: Py<PyAny>,
     done: Py<Done>,
+    methods: Methods,
     /// For each application. Set when all have started, which is before the first request.
     scopes: OnceLock<Vec<ScopeTemplate>>,
     calls: Mutex<Calls<Running, Call>>,
@@ -83,10 +84,11 @@ impl Dispatcher {
             waker: Arc::new(waker),
             process,
             apps,
-            create_task: task_maker(event_loop)?.unbind(),
+            tasks: Tasks::new(event_loop)?,
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
+            methods: Methods::new(py)?,
             scopes: OnceLock::new(),
             calls: Mutex::default(),
             queue: Mutex::default(),
@@ -98,6 +100,8 @@ impl Dispatcher {
         let this = dispatcher.get();
         let watched = (this.waker.descriptor(), drain);
         event_loop.call_method1(intern!(py, "add_reader"), watched)?;
+        let use_task_factory = dispatcher.getattr(intern!(py, "use_task_factory"))?;
+        event_loop.setattr(intern!(py, "on_task_factory"), use_task_factory)?;
         this.worker.inbox.set_waker(this.waker.clone());
         Ok(dispatcher.unbind())
     }
@@ -255,13 +259,11 @@ impl Dispatcher {
             None => template.build(py, &request.head)?,
         };
         let cycle = Cycle::new(id, slf, request)?;
-        let receive = cycle.bind(py).getattr(intern!(py, "receive"))?;
-        let send = cycle.bind(py).getattr(intern!(py, "send"))?;
-        let arguments = (scope, receive, send).into_pyobject(py)?.unbind();
+        let [receive, send] = this.methods.of(py, &cycle)?;
         let call = Call::new(
             cycle.clone_ref(py),
             this.apps[mount].clone_ref(py),
-            arguments,
+            (scope.unbind(), receive, send),
         );
         let running = Running {
             cycle: cycle.clone_ref(py),
@@ -279,7 +281,7 @@ impl Dispatcher {
 
     /// Makes the task of a call.
     fn begin(&self, py: Python<'_>, id: ExchangeId, call: Call) {
-        match self.create_task.bind(py).call1((call,)) {
+        match self.tasks.create(py, call) {
             Ok(task) => {
                 // An eager task may have ended already.
                 if let Some(running) = self.calls.lock().get_mut(id) {
@@ -383,21 +385,6 @@ fn cancel(py: Python<'_>, task: Option<Py<PyAny>>) -> PyResult<()> {
     })
 }
 
-/// What makes a task of a coroutine. From Python 3.12 on it runs the first step at once, which
-/// for many a request is the only one.
-fn task_maker<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    if py.version_info() < (3, 12) {
-        return event_loop.getattr(intern!(py, "create_task"));
-    }
-    let task = py.import("asyncio")?.getattr("Task")?;
-    let arguments = PyDict::new(py);
-    arguments.set_item("loop", event_loop)?;
-    arguments.set_item("eager_start", true)?;
-    let partial = py.import("functools")?.getattr("partial")?;
-    partial.call((task,), Some(&arguments))
-}
-
 #[pymethods]
 impl Dispatcher {
     /// The loop's reader callback.
@@ -430,6 +417,11 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// The loop's task factory has been set, or taken back.
+    fn use_task_factory(&self, has_factory: bool) {
+        self.tasks.use_factory(has_factory);
     }
 
     /// Ends exchanges that have waited too long for their client, and looks again later if there

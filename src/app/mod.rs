@@ -13,6 +13,7 @@
 //! - [`event_loop`], the thread of one loop, from its start to its end
 //! - [`dispatch`], what comes from the inbox: new calls, and news for those that run
 //! - [`calls`], which calls there are, and which have to wait
+//! - [`tasks`], the tasks that they run in
 //! - [`asgi`], what an application is called with, what it sends, its lifespan
 //! - [`response_order`], the order of a response: what may be sent next, and what it comes to
 //! - [`checked_fields`], the checks of its header fields
@@ -29,3 +30,4 @@ pub(crate) mod event_loop;
 mod outcome;
 pub(crate) mod python;
 mod response_order;
+mod tasks;

@@ -4,13 +4,14 @@
 //! so that the end of the call is seen where it happens, without a callback of the task, and so
 //! that no exception leaves the task: `SystemExit` would end the loop.
 
+use std::sync::OnceLock;
+
 use parking_lot::Mutex;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::cycle::Cycle;
 use crate::app::outcome::Outcome;
@@ -23,32 +24,35 @@ pub(crate) struct Call {
     cycle: Cycle,
     app: Py<PyAny>,
     /// Until the first step: what the application is called with.
-    arguments: Mutex<Option<Py<PyTuple>>>,
-    /// From the first step on.
-    coroutine: PyOnceLock<Py<PyAny>>,
+    arguments: Mutex<Option<Arguments>>,
+    /// From the first step on. Not pyo3's cell: that lets other threads run while it is filled.
+    coroutine: OnceLock<Py<PyAny>>,
 }
+
+/// `scope`, `receive` and `send`.
+pub(crate) type Arguments = (Py<PyDict>, Py<PyAny>, Py<PyAny>);
 
 impl Call {
     /// A call of `app` with `arguments`, made when the task takes its first step, so that all of
     /// the application runs in its own task and context.
-    pub(crate) fn new(cycle: Cycle, app: Py<PyAny>, arguments: Py<PyTuple>) -> Self {
+    pub(crate) fn new(cycle: Cycle, app: Py<PyAny>, arguments: Arguments) -> Self {
         Self {
             cycle,
             app,
             arguments: Mutex::new(Some(arguments)),
-            coroutine: PyOnceLock::new(),
+            coroutine: OnceLock::new(),
         }
     }
 
     fn coroutine<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        if let Some(coroutine) = self.coroutine.get(py) {
+        if let Some(coroutine) = self.coroutine.get() {
             return Ok(coroutine.bind(py));
         }
         let arguments = self.arguments.lock().take();
         let arguments = arguments.ok_or_else(|| PyRuntimeError::new_err("the call has ended"))?;
-        let awaitable = self.app.bind(py).call1(arguments.bind(py))?;
+        let awaitable = self.app.bind(py).call1(arguments)?;
         let coroutine = iterator(awaitable)?.unbind();
-        Ok(self.coroutine.get_or_init(py, || coroutine).bind(py))
+        Ok(self.coroutine.get_or_init(|| coroutine).bind(py))
     }
 
     fn end<'py>(&self, py: Python<'py>, resumed: PyResult<Resumed<'py>>) -> PyResult<Resumed<'py>> {
@@ -121,7 +125,7 @@ impl Call {
         exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, call) = (slf.py(), slf.get());
-        let thrown = match call.coroutine.get(py) {
+        let thrown = match call.coroutine.get() {
             Some(coroutine) => coroutine
                 .bind(py)
                 .call_method1(intern!(py, "throw"), exception),
@@ -142,7 +146,7 @@ impl Call {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.coroutine.get(py) {
+        match self.coroutine.get() {
             Some(coroutine) => coroutine.call_method0(py, intern!(py, "close")).map(drop),
             None => Ok(()),
         }
@@ -154,7 +158,7 @@ impl Call {
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        match self.coroutine.get(py) {
+        match self.coroutine.get() {
             Some(coroutine) => coroutine.bind(py).getattr(name),
             None => Err(PyAttributeError::new_err(name.clone().unbind())),
         }

@@ -4,18 +4,51 @@
 
 use std::time::{Duration, Instant};
 
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 use super::http::{self, HttpCycle, Waits};
 use super::websocket::{self, WebSocketCycle};
 use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::Outcome;
+use crate::app::python::slots::bind_method;
 use crate::exchange::{ExchangeId, Inbound, Request};
 
 /// What stands between an application's call and its stream.
 pub(crate) enum Cycle {
     Http(Py<HttpCycle>),
     WebSocket(Py<WebSocketCycle>),
+}
+
+/// The descriptors of `receive` and `send`, of exchanges of both kinds.
+pub(crate) struct Methods {
+    http: [Py<PyAny>; 2],
+    websocket: [Py<PyAny>; 2],
+}
+
+impl Methods {
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        let of = |class: Bound<'_, PyType>| -> PyResult<[Py<PyAny>; 2]> {
+            let receive = class.getattr(intern!(py, "receive"))?.unbind();
+            let send = class.getattr(intern!(py, "send"))?.unbind();
+            Ok([receive, send])
+        };
+        Ok(Self {
+            http: of(py.get_type::<HttpCycle>())?,
+            websocket: of(py.get_type::<WebSocketCycle>())?,
+        })
+    }
+
+    /// `receive` and `send` of `cycle`.
+    pub(crate) fn of(&self, py: Python<'_>, cycle: &Cycle) -> PyResult<[Py<PyAny>; 2]> {
+        let (object, [receive, send]) = match cycle {
+            Cycle::Http(cycle) => (cycle.bind(py).as_any(), &self.http),
+            Cycle::WebSocket(cycle) => (cycle.bind(py).as_any(), &self.websocket),
+        };
+        let bound = |method: &Py<PyAny>| bind_method(method.bind(py), object).map(Bound::unbind);
+        Ok([bound(receive)?, bound(send)?])
+    }
 }
 
 impl Cycle {
@@ -39,14 +72,6 @@ impl Cycle {
         match self {
             Self::Http(cycle) => Self::Http(cycle.clone_ref(py)),
             Self::WebSocket(cycle) => Self::WebSocket(cycle.clone_ref(py)),
-        }
-    }
-
-    /// The object whose `receive` and `send` are the application's.
-    pub(crate) fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        match self {
-            Self::Http(cycle) => cycle.bind(py).as_any(),
-            Self::WebSocket(cycle) => cycle.bind(py).as_any(),
         }
     }
 

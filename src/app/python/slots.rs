@@ -1,15 +1,17 @@
 //! Runs on: loop thread.
 //!
-//! CPython's `am_send` slot for our awaitables, and its use on those of others. pyo3 knows
-//! neither, and without the slot each result of an `await` travels in a `StopIteration` that is
-//! made, raised and taken apart again.
+//! Slots of CPython that pyo3 has no safe way to.
+//!
+//! `am_send` for our awaitables, and its use on those of others: without the slot each result of an
+//! `await` travels in a `StopIteration` that is made, raised and taken apart again. `tp_descr_get`
+//! binds a method without a look-up by its name.
 
 #![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{PyTypeInfo, ffi};
 
@@ -74,6 +76,23 @@ pub(crate) fn stepped(resumed: PyResult<Resumed<'_>>) -> PyResult<Bound<'_, PyAn
         // A tuple, or `StopIteration` would take a tuple for its arguments.
         Resumed::Returned(result) => Err(PyStopIteration::new_err((result.unbind(),))),
     }
+}
+
+/// The method that `descriptor`, of the class of `object`, gives for it.
+pub(crate) fn bind_method<'py>(
+    descriptor: &Bound<'py, PyAny>,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = descriptor.py();
+    let kind = descriptor.get_type();
+    // SAFETY: `kind` is a live type object.
+    let get = unsafe { (*kind.as_type_ptr()).tp_descr_get };
+    let get = get.ok_or_else(|| PyTypeError::new_err("expected a method of a class"))?;
+    let class = object.get_type();
+    // SAFETY: three live objects, and we are attached. The slot checks whether it can bind them.
+    let bound = unsafe { get(descriptor.as_ptr(), object.as_ptr(), class.as_ptr()) };
+    // SAFETY: the slot gives a new reference, or raises and gives none.
+    unsafe { Bound::from_owned_ptr_or_err(py, bound) }
 }
 
 /// Whether `object` is what calling an `async def` function gives.
