@@ -76,7 +76,7 @@ pub(crate) struct Config {
     /// which it says what is refused. Before that Envoy would add news of its own.
     #[serde(default)]
     pub log_refusals: bool,
-    /// What the access log wants to know: keys of dynamic metadata in the namespace `aiovoy`.
+    /// What the access log wants to know: filter states `aiovoy.KEY`.
     #[serde(default)]
     pub access_log: Vec<LogField>,
     /// Bytes of the largest WebSocket message that is taken.
@@ -167,6 +167,8 @@ impl Lifespan {
 pub(crate) enum LogField {
     /// The scope's client.
     Client,
+    /// The scope's client, if it is another than the connection's, which Envoy knows.
+    NamedClient,
     /// Method and target.
     Request,
     Referer,
@@ -174,13 +176,13 @@ pub(crate) enum LogField {
 }
 
 impl LogField {
-    /// Its name in settings, and the key.
-    pub(crate) fn name(self) -> &'static str {
+    /// The filter state that has it.
+    pub(crate) fn key(self) -> &'static str {
         match self {
-            Self::Client => "client",
-            Self::Request => "request",
-            Self::Referer => "referer",
-            Self::UserAgent => "user_agent",
+            Self::Client | Self::NamedClient => "aiovoy.client",
+            Self::Request => "aiovoy.request",
+            Self::Referer => "aiovoy.referer",
+            Self::UserAgent => "aiovoy.user_agent",
         }
     }
 }
@@ -411,7 +413,7 @@ mod tests {
         }
         for name in ["client", "request", "referer", "user_agent"] {
             let parsed: LogField = serde_json::from_value(name.into()).expect(name);
-            assert_eq!(parsed.name(), name);
+            assert_eq!(parsed.key(), format!("aiovoy.{name}"));
         }
     }
 }

@@ -296,7 +296,8 @@ def _log_fields(config: Config) -> list[str]:
     """What the bridge is to tell the access log."""
     if not config.access_log:
         return []
-    return {"common": _COMMON_FIELDS, "combined": _COMBINED_FIELDS}.get(config.access_log_format, ["client"])
+    fields = {"common": _COMMON_FIELDS, "combined": _COMBINED_FIELDS, "json": ["named_client"]}
+    return fields.get(config.access_log_format, ["client"])
 
 
 def _log_format(config: Config) -> str:
@@ -318,23 +319,23 @@ KIB_ABOVE = 32
 # Bytes of a request body that are on their way and not read yet, on HTTP/2 and 3.
 STREAM_WINDOW = 256 * 1024
 
-# As the scope names it; a request that was refused before there was a scope has only the connection's.
+# The scope's; the bridge says it only where it is not the connection's.
 _CLIENT = (
-    '%COALESCE({"operators": [{"command": "DYNAMIC_METADATA", "param": "aiovoy:client"}, '
+    '%COALESCE({"operators": [{"command": "FILTER_STATE", "param": "aiovoy.client:PLAIN"}, '
     '"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"]})%'
 )
 
 # Envoy escapes nothing in a text format. So what a client may choose comes from the bridge, which does, and of a
 # request that the bridge has not seen there is nothing.
-_COMMON_FIELDS = ["client", "request"]
+_COMMON_FIELDS = ["named_client", "request"]
 _COMBINED_FIELDS = [*_COMMON_FIELDS, "referer", "user_agent"]
 
 _COMMON = (
-    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%DYNAMIC_METADATA(aiovoy:request)% %PROTOCOL%" '
+    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%FILTER_STATE(aiovoy.request:PLAIN)% %PROTOCOL%" '
     "%RESPONSE_CODE% %BYTES_SENT%"
 )
 
-_COMBINED = _COMMON + ' "%DYNAMIC_METADATA(aiovoy:referer)%" "%DYNAMIC_METADATA(aiovoy:user_agent)%"'
+_COMBINED = _COMMON + ' "%FILTER_STATE(aiovoy.referer:PLAIN)%" "%FILTER_STATE(aiovoy.user_agent:PLAIN)%"'
 
 TEXT_LOGS = {"common": _COMMON, "combined": _COMBINED}
 

@@ -200,7 +200,7 @@ def test_settings_of_the_bridge() -> None:
         "ws_ping_interval: 3",
         "ws_ping_timeout: 0",
         "ws_per_message_deflate: false",
-        'access_log: ["client", "request"]',
+        'access_log: ["named_client", "request"]',
     ]:
         assert " " * 8 + line in settings
 

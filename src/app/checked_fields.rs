@@ -3,7 +3,7 @@
 //! The header fields of a response, checked: with those that leave this file an application can't
 //! change the framing of a connection, since Envoy writes what it is given.
 
-use crate::exchange::Fields;
+use crate::exchange::{Fields, alphanumeric_or};
 
 /// Fields that have been checked, and what was read from them.
 #[derive(Default)]
@@ -38,6 +38,10 @@ impl CheckedFields {
         if u32::try_from(name.len()).is_err() || u32::try_from(value.len()).is_err() {
             return Err("the field is longer than 4 GiB");
         }
+        if !has_special_length(name) {
+            self.fields.push_lower_case(name, value);
+            return Ok(());
+        }
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = parse_length(value).ok_or("the value is not a number of bytes")?;
             match self.content_length.replace(length) {
@@ -67,8 +71,15 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 }
 
 /// RFC 9110, section 5.6.2.
+static IS_TOKEN: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    IS_TOKEN[usize::from(byte)]
+}
+
+/// Whether a name is as long as one that means something here: few others are, and need not be compared.
+fn has_special_length(name: &[u8]) -> bool {
+    matches!(name.len(), 2 | 7 | 10 | 14 | 16 | 17)
 }
 
 fn is_hop_by_hop(name: &[u8]) -> bool {
@@ -109,6 +120,23 @@ mod tests {
         let fields: Vec<_> = checked.fields.iter().collect();
         assert_eq!(fields, [(&b"x-a"[..], &b"1"[..])]);
         assert!(checked.close);
+    }
+
+    #[test]
+    fn all_hop_by_hop_fields_are_dropped_however_they_are_written() {
+        for name in [
+            "Connection",
+            "keep-alive",
+            "PROXY-CONNECTION",
+            "TE",
+            "Transfer-encoding",
+            "upgrade",
+        ] {
+            let checked = push(&[(name.as_bytes(), b"a")]).expect("valid");
+            assert!(checked.fields.is_empty(), "{name}");
+        }
+        let checked = push(&[(b"CONTENT-length", b"3")]).expect("valid");
+        assert_eq!(checked.content_length, Some(3));
     }
 
     #[test]

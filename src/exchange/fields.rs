@@ -1,6 +1,6 @@
 //! Runs on: any thread.
 //!
-//! Header fields, in one allocation.
+//! Header fields, in one allocation, and the characters of their parts.
 
 /// Header fields in one allocation: a message that goes from one processor to another should be
 /// of few cache lines.
@@ -25,26 +25,23 @@ impl Fields {
 
     /// Appends a field.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.push_lengths(name, value);
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(value);
-    }
-
-    /// Appends a field with the name in lower case.
-    pub(crate) fn push_lower_case(&mut self, name: &[u8], value: &[u8]) {
-        self.push_lengths(name, value);
-        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn push_lengths(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.reserve(LENGTHS + name.len() + value.len());
         for part in [name, value] {
             // Envoy's limits keep requests far below, and what an application sends is checked
             // where it is read.
             let length = u32::try_from(part.len()).expect("a header field is shorter than 4 GiB");
             self.bytes.extend_from_slice(&length.to_ne_bytes());
         }
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
         self.count += 1;
+    }
+
+    /// Appends a field with the name in lower case.
+    pub(crate) fn push_lower_case(&mut self, name: &[u8], value: &[u8]) {
+        let at = self.bytes.len() + LENGTHS;
+        self.push(name, value);
+        self.bytes[at..at + name.len()].make_ascii_lowercase();
     }
 
     /// The same with another value of this name.
@@ -87,6 +84,22 @@ impl Fields {
             (name, value)
         })
     }
+}
+
+/// Which bytes are letters, digits or `others`, all of ASCII: a table, since each byte of each name is asked about.
+pub(crate) const fn alphanumeric_or(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 fn take_length(rest: &mut &[u8]) -> usize {

@@ -37,6 +37,8 @@ pub(crate) struct RequestHead {
     pub websocket: bool,
     /// The connection's other end, or what a trusted proxy says that it is.
     pub client: Endpoint,
+    /// A proxy has said so.
+    pub names_client: bool,
     /// Our end.
     pub server: Endpoint,
     /// The fields in wire order, `host` first.
@@ -64,7 +66,7 @@ pub(crate) struct ClientCertificate {
 }
 
 /// One end of a connection.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// An IP address; the path of a Unix domain socket; empty for its unnamed client.
     pub host: Short,
@@ -72,31 +74,46 @@ pub(crate) struct Endpoint {
     pub port: Option<u16>,
 }
 
+impl Clone for Endpoint {
+    /// At once: a `SmallVec` would clone byte by byte.
+    fn clone(&self) -> Self {
+        Self {
+            host: Short::from_slice(&self.host),
+            port: self.port,
+        }
+    }
+}
+
 impl Endpoint {
     /// Reads Envoy's text: `ipv4:port`, `[ipv6]:port`, or a path.
     pub(crate) fn parse(text: &[u8]) -> Self {
-        if let Some(colon) = text.iter().rposition(|&byte| byte == b':')
-            && let Some(port) = port(&text[colon + 1..])
-        {
-            let host = &text[..colon];
-            let ipv6 = host
-                .strip_prefix(b"[")
-                .and_then(|host| host.strip_suffix(b"]"));
-            return Self {
-                host: ipv6.unwrap_or(host).into(),
-                port: Some(port),
-            };
-        }
+        let colon = text.iter().rposition(|&byte| byte == b':');
+        let port = colon.and_then(|colon| port(&text[colon + 1..]));
+        let host = match (colon, port) {
+            (Some(colon), Some(_)) => match &text[..colon] {
+                [b'[', ipv6 @ .., b']'] => ipv6,
+                host => host,
+            },
+            _ => text,
+        };
         Self {
-            host: text.into(),
-            port: None,
+            host: Short::from_slice(host),
+            port,
         }
     }
 }
 
 /// A port number.
 pub(crate) fn port(digits: &[u8]) -> Option<u16> {
-    str::from_utf8(digits).ok()?.parse().ok()
+    let mut port = 0_u32;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        port = port * 10 + u32::from(digit);
+        if digit > 9 || port > u32::from(u16::MAX) {
+            return None;
+        }
+    }
+    u16::try_from(port).ok().filter(|_| !digits.is_empty())
 }
 
 impl RequestHead {
@@ -181,6 +198,25 @@ mod tests {
         ] {
             let endpoint = Endpoint::parse(text);
             assert_eq!((endpoint.host.as_slice(), endpoint.port), (host, port));
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_of_16_bits() {
+        for (digits, expected) in [
+            (&b"0"[..], Some(0)),
+            (b"8000", Some(8000)),
+            (b"65535", Some(65535)),
+            (b"00080", Some(80)),
+            (b"65536", None),
+            (b"655350", None),
+            (b"", None),
+            (b"+80", None),
+            (b"8 ", None),
+            (b"8a", None),
+            (b":1", None),
+        ] {
+            assert_eq!(port(digits), expected, "{digits:?}");
         }
     }
 

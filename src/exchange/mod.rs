@@ -39,7 +39,7 @@ mod wake;
 mod window;
 mod worker;
 
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Fields, alphanumeric_or};
 pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decode, port, split_target,
 };

@@ -2,6 +2,8 @@
 //!
 //! Copies a request out of Envoy. What leaves this file has no pointer into Envoy.
 
+use std::cell::RefCell;
+
 use envoy::{AttributeId, EnvoyFilter, Headers};
 use smallvec::SmallVec;
 use upstream::router::NUMBER;
@@ -10,7 +12,7 @@ use super::proxies::Proxies;
 use super::refusal::Refusal;
 use super::rules::Rules;
 use super::tls;
-use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead};
+use crate::exchange::{self, Endpoint, Fields, HttpVersion, RequestHead, Short, alphanumeric_or};
 
 /// Copies the head of the request, and says whether it is to be refused.
 pub(crate) fn read_head(
@@ -28,15 +30,16 @@ pub(crate) fn read_head(
     let shown = rules.client_certs
         && tls.is_some()
         && envoy.attribute_bool(AttributeId::ConnectionMtls) == Some(true);
+    let server = envoy.attribute_bytes(AttributeId::DestinationAddress);
     let mut head = RequestHead {
         https: tls.is_some(),
         tls,
         version: version(envoy.attribute_bytes(AttributeId::RequestProtocol)),
-        client: endpoint(peer),
-        server: endpoint(envoy.attribute_bytes(AttributeId::DestinationAddress)),
+        client: Endpoint::parse(peer.unwrap_or_default()),
+        server: rules.known.server(server.unwrap_or_default()),
         ..RequestHead::default()
     };
-    let said = read_fields(&headers, &mut head, shown);
+    let said = read_fields(&headers, &mut head, &rules.known, shown);
     if said.is_forwarded() && rules.proxies.trust(&head.client.host) {
         said.tell(&rules.proxies, &mut head);
     }
@@ -58,6 +61,36 @@ pub(crate) fn read_head(
         _ => None,
     };
     (head, said.refusal.or(refusal))
+}
+
+/// What most requests of a worker say alike, and need not be read again.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Our end of the last connection, as Envoy writes it.
+    server: RefCell<(Short, Endpoint)>,
+    /// The last authority that was one.
+    authority: RefCell<Short>,
+}
+
+impl Known {
+    fn server(&self, text: &[u8]) -> Endpoint {
+        let mut server = self.server.borrow_mut();
+        if server.0.as_slice() != text {
+            *server = (Short::from_slice(text), Endpoint::parse(text));
+        }
+        server.1.clone()
+    }
+
+    fn is_authority(&self, text: &[u8]) -> bool {
+        if self.authority.borrow().as_slice() == text {
+            return true;
+        }
+        let valid = is_authority(text);
+        if valid {
+            *self.authority.borrow_mut() = Short::from_slice(text);
+        }
+        valid
+    }
 }
 
 /// Appends the chunks of a body to `body`.
@@ -94,6 +127,7 @@ impl Said<'_> {
         }
         if let Some(client) = proxies.client(&self.clients) {
             head.client = client;
+            head.names_client = true;
         }
     }
 }
@@ -105,7 +139,12 @@ impl Said<'_> {
 /// application gets that as the client has sent it.
 ///
 /// What Envoy lets in although RFC 9110, 9112 or 9113 has it refused, is refused here.
-fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -> Said<'a> {
+fn read_fields<'a>(
+    headers: &Headers<'a>,
+    head: &mut RequestHead,
+    known: &Known,
+    shown: bool,
+) -> Said<'a> {
     let bytes = headers
         .iter()
         .map(|(name, value)| name.len() + value.len())
@@ -120,7 +159,7 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -
         match name {
             b":authority" if value == NO_HOST && head.version == HttpVersion::Http10 => {}
             b":authority" => {
-                if !is_authority(value) {
+                if !known.is_authority(value) {
                     said.refusal = Some(Refusal::bad("aiovoy_bad_host"));
                 }
                 head.fields.push(b"host", value);
@@ -129,7 +168,7 @@ fn read_fields<'a>(headers: &Headers<'a>, head: &mut RequestHead, shown: bool) -
                 if value == b"CONNECT" {
                     said.refusal = Some(Refusal::CONNECT);
                 }
-                head.method = value.into();
+                head.method = Short::from_slice(value);
             }
             b":path" => {
                 if !value.iter().all(u8::is_ascii_graphic) {
@@ -184,17 +223,18 @@ fn is_authority(authority: &[u8]) -> bool {
         Some(colon) if !authority.ends_with(b"]") => (&authority[..colon], &authority[colon + 1..]),
         _ => (authority, &b""[..]),
     };
-    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
+    let in_name = |byte: &u8| IN_NAME[usize::from(*byte)];
     let valid = match host.strip_prefix(b"[") {
         Some(literal) => literal
             .strip_suffix(b"]")
             .is_some_and(|address| address.iter().all(|byte| in_name(byte) || *byte == b':')),
         None => host.iter().all(in_name),
     };
-    valid
-        && (port.is_empty()
-            || port.iter().all(u8::is_ascii_digit) && exchange::port(port).is_some())
+    valid && (port.is_empty() || exchange::port(port).is_some())
 }
+
+/// RFC 3986, section 3.2.2, without the comma.
+static IN_NAME: [bool; 256] = alphanumeric_or(b"-._~!$&'()*+;=%");
 
 /// The number in a field that Envoy has checked.
 fn number(digits: &[u8]) -> u64 {
@@ -230,10 +270,6 @@ fn version(protocol: Option<&[u8]>) -> HttpVersion {
         Some(b"HTTP/3") => HttpVersion::Http3,
         _ => HttpVersion::Http11,
     }
-}
-
-fn endpoint(text: Option<&[u8]>) -> Endpoint {
-    Endpoint::parse(text.unwrap_or_default())
 }
 
 #[cfg(test)]

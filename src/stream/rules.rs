@@ -4,6 +4,7 @@
 
 use super::proxies::Proxies;
 use super::refusal::Refusal;
+use super::request::Known;
 use crate::config::{Config, LogField};
 use crate::exchange::{Fields, decode, split_target};
 
@@ -30,6 +31,8 @@ pub(crate) struct Rules {
     limit_body: Option<u64>,
     /// Calls of the application that may run at once.
     pub(crate) limit_concurrency: Option<u64>,
+    /// What the last requests have said.
+    pub(crate) known: Known,
     /// Requests of this thread that may be under way through the router.
     pub(crate) limit_router_requests: Option<u64>,
 }
@@ -51,6 +54,7 @@ impl Rules {
             limit_fields: config.limit_request_header_count,
             limit_body: config.limit_request_body,
             limit_concurrency: config.limit_concurrency,
+            known: Known::default(),
             limit_router_requests: config.limit_router_requests,
         }
     }

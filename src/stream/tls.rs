@@ -14,7 +14,9 @@ pub(crate) fn connection(envoy: &EnvoyFilter<'_>) -> Option<Tls> {
     let version = envoy.attribute_bytes(AttributeId::ConnectionTlsVersion)?;
     Some(Tls {
         version: number_of_version(version),
-        cipher: envoy.filter_state(CIPHER).and_then(number_of_cipher),
+        cipher: envoy
+            .filter_state(CIPHER)
+            .and_then(|name| number_of_cipher(&name)),
         client: None,
     })
 }

@@ -323,6 +323,16 @@ callbacks! {
         unsafe { give(world().stream(filter).filter_state(&text(key)), value) }
     }
 
+    "envoy_dynamic_module_callback_http_set_filter_state_bytes"
+    fn http_set_filter_state_bytes(
+        filter: *mut HttpFilter,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool {
+        world().stream(filter).set_filter_state(text(key), text(value));
+        true
+    }
+
     "envoy_dynamic_module_callback_http_filter_get_worker_index"
     fn http_filter_get_worker_index(filter: *mut HttpFilter) -> u32 {
         let world = world();

@@ -263,6 +263,11 @@ impl Stream {
         metadata.get(&(namespace.into(), key.into())).cloned()
     }
 
+    /// What the module has set as filter state.
+    pub fn filter_state(&self, key: &str) -> Option<String> {
+        self.state.states.borrow().get(key).cloned()
+    }
+
     #[track_caller]
     fn pointers(&self) -> (*mut sys::HttpFilter, *const Filter) {
         assert!(self.state.is_open(), "the stream is over");

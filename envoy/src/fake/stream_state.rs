@@ -47,6 +47,8 @@ pub(super) struct StreamState {
     pub(super) go_away: Cell<Option<bool>>,
     /// By namespace and key.
     pub(super) metadata: RefCell<HashMap<(String, String), String>>,
+    /// Filter state that the module has set.
+    pub(super) states: RefCell<HashMap<String, String>>,
     /// The route was chosen anew.
     pub(super) rerouted: Cell<bool>,
 }
@@ -78,6 +80,7 @@ impl StreamState {
             above: Cell::new(0),
             go_away: Cell::new(None),
             metadata: RefCell::default(),
+            states: RefCell::default(),
             rerouted: Cell::default(),
         });
         world
@@ -157,6 +160,10 @@ impl StreamState {
     pub(super) fn filter_state(&self, key: &str) -> Option<&[u8]> {
         let value = self.request.filter_state.get(key);
         value.filter(|_| !self.is_torn_down()).map(String::as_bytes)
+    }
+
+    pub(super) fn set_filter_state(&self, key: String, value: String) {
+        self.states.borrow_mut().insert(key, value);
     }
 
     pub(super) fn clear_route(&self) {

@@ -208,6 +208,13 @@ unsafe extern "C" {
         value: *mut EnvoyBuffer,
     ) -> bool;
 
+    #[link_name = "envoy_dynamic_module_callback_http_set_filter_state_bytes"]
+    pub(crate) fn http_set_filter_state_bytes(
+        filter: *mut HttpFilter,
+        key: ModuleBuffer,
+        value: ModuleBuffer,
+    ) -> bool;
+
     /// Works even in `http_filter_destroy`.
     #[link_name = "envoy_dynamic_module_callback_http_filter_get_worker_index"]
     pub(crate) fn http_filter_get_worker_index(filter: *mut HttpFilter) -> u32;

@@ -169,10 +169,11 @@ fn attributes_answer_the_getter_of_their_type() {
 }
 
 #[test]
-fn filter_state_is_read_and_metadata_is_set() {
+fn filter_state_is_read_and_set_and_metadata_is_set() {
     let (_envoy, config) = scripted(Script {
         request_headers: Box::new(|envoy, _| {
-            assert_eq!(envoy.filter_state("cipher"), Some(&b"AES"[..]));
+            assert_eq!(envoy.filter_state("cipher"), Some(b"AES".to_vec()));
+            envoy.set_filter_state("client", b"::1");
             assert_eq!(envoy.filter_state("other"), None);
             envoy.set_dynamic_metadata("module", "client", "192.0.2.1");
             HeadersStatus::Continue
@@ -184,6 +185,8 @@ fn filter_state_is_read_and_metadata_is_set() {
     let client = stream.dynamic_metadata("module", "client");
     assert_eq!(client.as_deref(), Some("192.0.2.1"));
     assert_eq!(stream.dynamic_metadata("module", "other"), None);
+    assert_eq!(stream.filter_state("client").as_deref(), Some("::1"));
+    assert_eq!(stream.filter_state("other"), None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Runs on: Envoy worker thread.
 //!
-//! What access logs know of a request by the bridge: dynamic metadata of the namespace `aiovoy`.
+//! What access logs know of a request by the bridge: filter states `aiovoy.KEY`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ impl Filter {
     pub(super) fn tell_access_log(&self, envoy: &EnvoyFilter<'_>, head: &RequestHead) {
         for &field in &self.streams.rules.access_log {
             if let Some(value) = value(field, head) {
-                envoy.set_dynamic_metadata("aiovoy", field.name(), &value);
+                envoy.set_filter_state(field.key(), value.as_bytes());
             }
         }
     }
@@ -31,7 +31,8 @@ fn value(field: LogField, head: &RequestHead) -> Option<Cow<'_, str>> {
         Some(escaped(value))
     };
     match field {
-        LogField::Client => {
+        LogField::NamedClient if !head.names_client && head.client.port.is_some() => None,
+        LogField::Client | LogField::NamedClient => {
             // A proxy that believes anybody may have named anything: a log has addresses only.
             let client = str::from_utf8(&head.client.host).ok();
             let client = client.filter(|client| client.parse::<IpAddr>().is_ok());

@@ -52,6 +52,23 @@ fn request_line_addresses_and_version_are_copied() {
 }
 
 #[test]
+fn each_request_has_the_server_that_it_came_to() {
+    let servers = [
+        "192.0.2.7:80",
+        "192.0.2.7:80",
+        "192.0.2.7:8080",
+        "[2001:db8:1:2:3:4:5:6]:80",
+        "/run/aiovoy.sock",
+        "192.0.2.7:80",
+    ];
+    let requests =
+        servers.map(|server| Request::get("/").attribute(AttributeId::DestinationAddress, server));
+    let heads = heads_of(requests);
+    let found: Vec<_> = heads.into_iter().map(|head| head.server).collect();
+    assert_eq!(found, servers.map(|text| Endpoint::parse(text.as_bytes())));
+}
+
+#[test]
 fn host_comes_first_and_fields_keep_their_order_and_repeats() {
     let request = Request::get("/")
         .header("cookie", "a=1")
@@ -270,18 +287,34 @@ fn peer_of_the_proxy_protocol_is_the_one_to_trust() {
 
 #[test]
 fn access_log_is_told_the_client() {
-    for (settings, expected) in [
-        ("{}", None),
-        (r#"{"access_log": ["client"]}"#, Some("192.0.2.1")),
+    const DIRECT: &[&str] = &[];
+    const FORWARDED: &[&str] = &["192.0.2.1"];
+    for (settings, clients, expected) in [
+        ("{}", FORWARDED, None),
+        (
+            r#"{"access_log": ["client"]}"#,
+            FORWARDED,
+            Some("192.0.2.1"),
+        ),
+        (r#"{"access_log": ["client"]}"#, DIRECT, Some("127.0.0.1")),
+        (
+            r#"{"access_log": ["named_client"]}"#,
+            FORWARDED,
+            Some("192.0.2.1"),
+        ),
+        (r#"{"access_log": ["named_client"]}"#, DIRECT, None),
     ] {
         let expected = expected.map(str::to_owned);
         let seen = std::thread::spawn(move || {
             let (envoy, _) = envoy_thread::start_with(settings);
-            let stream = envoy.stream(Request::get("/").header("x-forwarded-for", "192.0.2.1"));
+            let request = clients.iter().fold(Request::get("/"), |request, client| {
+                request.header("x-forwarded-for", client)
+            });
+            let stream = envoy.stream(request);
             stream.request_headers(true);
-            stream.dynamic_metadata("aiovoy", "client")
+            stream.filter_state("aiovoy.client")
         });
-        assert_eq!(seen.join().expect("no panic"), expected);
+        assert_eq!(seen.join().expect("no panic"), expected, "{settings}");
     }
 }
 
