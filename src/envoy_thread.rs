@@ -17,7 +17,7 @@ use upstream::router::NUMBER;
 use crate::Bridge;
 use crate::config::Config;
 use crate::exchange::{
-    ExchangeId, Failure, Fields, Inbound, LoopWaker, Outbound, Payload, Process, Request,
+    Data, ExchangeId, Failure, Fields, Inbound, LoopWaker, Outbound, Payload, Process, Request,
     RequestHead, ResponseHead, WebSocketOffer, Worker, piece_cost,
 };
 use crate::life;
@@ -297,7 +297,7 @@ impl PlayedLoop {
         self.worker.outbox.post(Outbound::Start {
             id: self.exchanges[exchange].id,
             head,
-            body: body.as_ref().to_vec(),
+            body: body.as_ref().to_vec().into(),
             end,
         });
     }
@@ -306,7 +306,16 @@ impl PlayedLoop {
     pub(crate) fn body(&self, exchange: usize, data: impl AsRef<[u8]>, end: bool) {
         self.worker.outbox.post(Outbound::Body {
             id: self.exchanges[exchange].id,
-            data: data.as_ref().to_vec(),
+            data: data.as_ref().to_vec().into(),
+            end,
+        });
+    }
+
+    /// The same with bytes that are kept.
+    pub(crate) fn kept_body(&self, exchange: usize, data: &'static [u8], end: bool) {
+        self.worker.outbox.post(Outbound::Body {
+            id: self.exchanges[exchange].id,
+            data: Data::Kept(Box::new(data)),
             end,
         });
     }
@@ -421,6 +430,7 @@ impl PlayedLoop {
     fn note(&mut self, message: Inbound) -> String {
         let id = match message {
             Inbound::CancelAll => return "cancel all".to_owned(),
+            Inbound::Dropped => return "dropped".to_owned(),
             Inbound::Start(id, request) => return self.note_start(id, *request),
             Inbound::Body { id, .. }
             | Inbound::Room(id, _)

@@ -230,6 +230,8 @@ impl Dispatcher {
                 this.worker.pulse.answer();
                 return Ok(());
             }
+            // Done when Rust was called: pyo3 then drops what was dropped elsewhere.
+            Inbound::Dropped => return Ok(()),
             Inbound::CancelAll => return Self::cancel_all(slf),
             Inbound::GivenUp(id) => return Self::leave(slf, id),
             Inbound::CloseWebSockets(handshakes) => return this.close_websockets(py, handshakes),

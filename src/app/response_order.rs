@@ -18,7 +18,7 @@
 //! ahead of it. A file counts as the body messages that its bytes would make.
 
 use crate::exchange::file::FileReader;
-use crate::exchange::{Fields, ResponseHead};
+use crate::exchange::{Data, Fields, ResponseHead};
 
 /// What an application sends in an `http` scope.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) enum Message {
     /// `http.response.body`
     Body {
         /// The piece.
-        data: Vec<u8>,
+        data: Data,
         /// Whether more follows.
         more: bool,
     },
@@ -75,11 +75,11 @@ pub(crate) enum Step {
     /// The response begins.
     Start {
         head: ResponseHead,
-        body: Vec<u8>,
+        body: Data,
         end: bool,
     },
     /// The response goes on.
-    Body { data: Vec<u8>, end: bool },
+    Body { data: Data, end: bool },
     /// A file is to be read; its pieces come back as body messages, of which the last has `more`.
     File { reader: FileReader, more: bool },
     /// Hints to the client before the response.
@@ -216,7 +216,7 @@ impl Response {
                     return Err(Violation::NotAlone(file.name));
                 }
                 if self.bodyless {
-                    return self.body(Vec::new(), file.more);
+                    return self.body(Data::default(), file.more);
                 }
                 // It may have grown since its length was taken, as logs do.
                 let reader = match self.length {
@@ -249,9 +249,9 @@ impl Response {
         self.phase = Phase::Held(response);
     }
 
-    fn body(&mut self, mut data: Vec<u8>, more: bool) -> Result<Step, Violation> {
+    fn body(&mut self, mut data: Data, more: bool) -> Result<Step, Violation> {
         if self.bodyless {
-            data.clear();
+            data = Data::default();
         } else {
             self.count(data.len(), more)?;
         }
@@ -325,7 +325,7 @@ mod tests {
 
     fn body(data: &[u8], more: bool) -> Message {
         Message::Body {
-            data: data.to_vec(),
+            data: data.to_vec().into(),
             more,
         }
     }

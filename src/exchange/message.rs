@@ -1,12 +1,13 @@
 //! Runs on: any thread.
 //!
 //! One request and its response, as the two sides speak of it. The Envoy worker thread and the
-//! loop thread share no object: they name an exchange by its [`ExchangeId`] and send each other
-//! the messages below. A message for an exchange that is over finds nobody and is dropped, so
+//! loop thread share no object but the bytes of large bodies ([`Data`]): they name an exchange by its
+//! [`ExchangeId`] and send each other the messages below. A message for an exchange that is over finds nobody and is dropped, so
 //! none can reach another request's stream.
 
 use std::sync::mpsc::Sender;
 
+use super::data::Data;
 use super::fields::Fields;
 use super::file::FileRead;
 use super::head::RequestHead;
@@ -49,6 +50,8 @@ pub(crate) enum Inbound {
     GivenUp(ExchangeId),
     /// A piece of a file that the response is to have has been read, by tokio.
     File(ExchangeId, Box<FileRead>),
+    /// Much of what the loop's side has kept for bodies has been dropped: that it runs frees it.
+    Dropped,
     /// Has the loop answer that it turns: see [`Pulse`](super::pulse::Pulse).
     Ping,
     /// Close all WebSockets: the server stops, or this process of it.
@@ -69,7 +72,7 @@ impl Inbound {
             | Self::Disconnect(id)
             | Self::GivenUp(id)
             | Self::File(id, _) => Some(*id),
-            Self::Ping | Self::CloseWebSockets(_) | Self::CancelAll => None,
+            Self::Dropped | Self::Ping | Self::CloseWebSockets(_) | Self::CancelAll => None,
         }
     }
 }
@@ -93,7 +96,7 @@ pub(crate) enum Outbound {
         /// Status and headers.
         head: ResponseHead,
         /// The first piece of the body.
-        body: Vec<u8>,
+        body: Data,
         /// Whether the response is complete.
         end: bool,
     },
@@ -102,7 +105,7 @@ pub(crate) enum Outbound {
         /// Whose response it is.
         id: ExchangeId,
         /// The piece.
-        data: Vec<u8>,
+        data: Data,
         /// Whether the response is complete.
         end: bool,
     },
@@ -209,6 +212,14 @@ impl Outbound {
         }
     }
 
+    /// Bytes of a body that are [kept](Data::kept).
+    pub(crate) fn kept(&self) -> usize {
+        match self {
+            Self::Start { body: data, .. } | Self::Body { data, .. } => data.kept(),
+            _ => 0,
+        }
+    }
+
     /// Takes `next` into this message if both carry the body of one response in sequence: what
     /// Envoy has not taken yet may as well leave in one piece.
     pub(crate) fn merge(&mut self, next: Self) -> Option<Self> {
@@ -233,9 +244,15 @@ impl Outbound {
             | Self::Body { id, data, end }
                 if *id == next_id =>
             {
-                data.extend_from_slice(&next_data);
-                *end = next_end;
-                None
+                let left = data.append(next_data);
+                if left.is_none() {
+                    *end = next_end;
+                }
+                left.map(|data| Self::Body {
+                    id: next_id,
+                    data,
+                    end: next_end,
+                })
             }
             _ => Some(Self::Body {
                 id: next_id,
@@ -290,7 +307,7 @@ mod tests {
         let (one, two) = (table.insert_with(|_| ()), table.insert_with(|_| ()));
         let body = |id, end| Outbound::Body {
             id,
-            data: b"x".to_vec(),
+            data: b"x".to_vec().into(),
             end,
         };
         let mut newest = body(one, false);
@@ -298,6 +315,6 @@ mod tests {
         let fail = Outbound::Fail(one, Failure::Application);
         assert!(newest.merge(fail).is_some());
         assert!(newest.merge(body(one, true)).is_none());
-        assert!(matches!(newest, Outbound::Body { data, end: true, .. } if data == b"xx"));
+        assert!(matches!(newest, Outbound::Body { data, end: true, .. } if *data == *b"xx"));
     }
 }

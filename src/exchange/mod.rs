@@ -10,6 +10,7 @@
 //! - [`window`], how much of a body may wait where, and what counts in it
 //! - [`head`], the head of a request
 //! - [`fields`], header fields
+//! - [`data`], a piece of a response's body
 //! - [`table`], the names of exchanges, and what a thread keeps by them
 //! - [`mailbox`], the queue between threads
 //! - [`wake`], what wakes the reader of a mailbox
@@ -22,6 +23,7 @@
 //! - [`mod@file`], files that responses are made of
 //! - [`escape`], what peers have sent, for logs
 
+mod data;
 pub(crate) mod escape;
 mod fields;
 pub(crate) mod file;
@@ -39,6 +41,7 @@ mod wake;
 mod window;
 mod worker;
 
+pub(crate) use data::Data;
 pub(crate) use fields::{Fields, alphanumeric_or};
 pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decode, port, split_target,

@@ -71,6 +71,8 @@ pub(crate) struct Streams {
     pub(crate) handover: Rc<Handover>,
     /// Streams that go on with what Envoy has kept of their request.
     resumed: RefCell<Vec<ExchangeId>>,
+    /// Bytes of bodies of which the loop has not been told that they were dropped.
+    dropped: Cell<usize>,
     /// Kept for their capacity.
     inbound: RefCell<Vec<Inbound>>,
     outbound: RefCell<Vec<Outbound>>,
@@ -83,6 +85,9 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a buffer that is kept for its capacity may have of it.
 const SCRATCH: usize = 256 * 1024;
+
+/// So many bytes of bodies may have been dropped without the loop's being told.
+const DROPPED: usize = 64 * 1024;
 
 enum Gathered {
     /// The request waits in its filter, where the rest of its body may join it.
@@ -120,6 +125,7 @@ impl Streams {
             refusals: Quota::default(),
             handover: Rc::default(),
             resumed: RefCell::default(),
+            dropped: Cell::default(),
             inbound: RefCell::default(),
             outbound: RefCell::default(),
             scratch: RefCell::default(),
@@ -329,11 +335,25 @@ impl Streams {
                 }
                 continue;
             };
+            let kept = message.kept();
             if let Some(filter) = self.get(id) {
                 filter.deliver(envoy, message);
             }
+            self.has_dropped(kept);
         }
         self.outbound.replace(batch);
+    }
+
+    /// So many bytes that were kept for us have been dropped. What the loop's side keeps of them until it runs has a
+    /// bound.
+    fn has_dropped(&self, bytes: usize) {
+        let dropped = self.dropped.get() + bytes;
+        self.dropped.set(dropped % DROPPED);
+        if dropped >= DROPPED {
+            self.gathered
+                .borrow_mut()
+                .push(Gathered::Message(Inbound::Dropped));
+        }
     }
 
     fn tick(&self, envoy: &mut EnvoyFilter<'_>) {

@@ -343,7 +343,7 @@ impl HttpCycle {
         transfer.reader = Some(read.reader);
         let sent = piece.and_then(|piece| {
             let body = Message::Body {
-                data: piece.data,
+                data: piece.data.into(),
                 more: more || !piece.end,
             };
             let step = state.response.accept(body).map_err(violation)?;

@@ -9,12 +9,13 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::app::checked_fields::CheckedFields;
 use crate::app::response_order::{FileMessage, Head, Message};
-use crate::exchange::ResponseHead;
 use crate::exchange::file::FileReader;
+use crate::exchange::{Data, ResponseHead};
 
 /// `{"type": "http.request", ...}`
 pub(crate) fn http_request<'py>(
@@ -74,8 +75,8 @@ pub(crate) fn typed<'a, 'py>(
 pub(crate) fn parse_body(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     let py = message.py();
     let data = match message.get_item(intern!(py, "body"))? {
-        None => Vec::new(),
-        Some(body) => bytes("body", &body)?,
+        None => Data::default(),
+        Some(body) => data("body", &body)?,
     };
     let more = flag(message, intern!(py, "more_body"))?;
     Ok(Message::Body { data, more })
@@ -101,6 +102,16 @@ fn required<'py>(
     message
         .get_item(key)?
         .ok_or_else(|| PyValueError::new_err(format!("`{kind}` needs the key `{key}`")))
+}
+
+/// The same as [`bytes`], not copied if that is worth it: `bytes` never change.
+fn data(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Data> {
+    match value.cast_exact::<PyBytes>() {
+        Ok(bytes) if bytes.as_bytes().len() >= Data::WORTH_KEEPING => {
+            Ok(Data::Kept(Box::new(PyBackedBytes::from(bytes.clone()))))
+        }
+        _ => bytes(key, value).map(Data::Own),
+    }
 }
 
 /// Bytes as such, or of a `bytearray` or a `memoryview`.

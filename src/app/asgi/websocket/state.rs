@@ -229,7 +229,7 @@ mod tests {
 
     fn deny_body(more: bool) -> Message {
         Message::Deny(http::Message::Body {
-            data: b"b".to_vec(),
+            data: b"b".to_vec().into(),
             more,
         })
     }

@@ -62,6 +62,30 @@ fn a_whole_one_is_sent_as_it_is() {
 }
 
 #[test]
+fn loop_is_told_when_much_that_it_keeps_has_been_dropped() {
+    static PIECE: [u8; 40 * 1024] = [b'x'; 40 * 1024];
+    let (envoy, mut played) = envoy_thread::start();
+    let streams = [(); 4].map(|()| envoy.get());
+    let other = envoy.get();
+    envoy.run_events();
+    played.take();
+    // Whether there is somebody to send it to or not.
+    streams[3].disconnect();
+    envoy.run_events();
+    played.take();
+    for (exchange, told) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
+        played.start(exchange, "", false);
+        played.kept_body(exchange, &PIECE, true);
+        envoy.run_events();
+        assert_eq!(played.take(), ["dropped"][..told]);
+    }
+    for stream in &streams[..3] {
+        assert!(stream.response().body == PIECE && stream.is_complete());
+    }
+    assert!(!other.is_complete());
+}
+
+#[test]
 fn every_status_has_three_digits() {
     let statuses = [200, 404, 599, 999];
     let (envoy, mut played) = envoy_thread::start();
