@@ -91,7 +91,8 @@ def server(options: tuple[str, ...]) -> Server:
         wrapper.write_text(f'#!/bin/sh\n{asked}\nexec {shlex.join(counted)} "$@"\n')
         wrapper.chmod(0o755)
         fixed = f"--port {place.port} --app-dir {APPS} --envoy {wrapper} --timeout-worker-healthcheck 0"
-        return [sys.executable, "-m", "aiovoy", *shlex.split(fixed), *options, place.app]
+        # With random hashes the same keys collide in one process and not in another.
+        return ["env", "PYTHONHASHSEED=0", sys.executable, "-m", "aiovoy", *shlex.split(fixed), *options, place.app]
 
     return Server("aiovoy", command, Path(sys.prefix))
 

@@ -30,7 +30,7 @@ impl CheckedFields {
         if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
             return Err("the name is not a token (RFC 9110, section 5.6.2)");
         }
-        if value.iter().any(|&byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        if value.iter().any(|&byte| BREAKS[usize::from(byte)]) {
             return Err("the value has a CR, LF or NUL (RFC 9110, section 5.5)");
         }
         // What surrounds a value is not part of it (RFC 9110, section 5.5); HTTP/2 peers refuse it.
@@ -38,48 +38,55 @@ impl CheckedFields {
         if u32::try_from(name.len()).is_err() || u32::try_from(value.len()).is_err() {
             return Err("the field is longer than 4 GiB");
         }
-        if !has_special_length(name) {
-            self.fields.push_lower_case(name, value);
-            return Ok(());
-        }
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = parse_length(value).ok_or("the value is not a number of bytes")?;
-            match self.content_length.replace(length) {
-                None => {}
-                Some(other) if other == length => return Ok(()),
-                Some(_) => return Err("a second one with another value"),
+        // Names are asked about by their length first: few others are as long as these.
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = parse_length(value).ok_or("the value is not a number of bytes")?;
+                match self.content_length.replace(length) {
+                    None => {}
+                    Some(other) if other == length => return Ok(()),
+                    Some(_) => return Err("a second one with another value"),
+                }
             }
-        }
-        if is_hop_by_hop(name) {
-            // The framing of a connection is the server's (ASGI HTTP scope; RFC 9110, section
-            // 7.6.1). `close` is the one wish that is heard.
-            self.close |=
-                name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close");
-            return Ok(());
+            2 | 7 | 10 | 16 | 17 if is_hop_by_hop(name) => {
+                // The framing of a connection is the server's (ASGI HTTP scope; RFC 9110, section
+                // 7.6.1). `close` is the one wish that is heard.
+                self.close |= name.eq_ignore_ascii_case(b"connection")
+                    && value.eq_ignore_ascii_case(b"close");
+                return Ok(());
+            }
+            _ => {}
         }
         self.fields.push_lower_case(name, value);
         Ok(())
     }
 }
 
-fn parse_length(value: &[u8]) -> Option<u64> {
-    // `parse` alone would take a sign.
-    if !value.iter().all(u8::is_ascii_digit) {
+/// A number without a sign.
+fn parse_length(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    digits.iter().try_fold(0_u64, |length, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        length.checked_mul(10)?.checked_add(digit.into())
+    })
 }
+
+/// What ends a line, for one reader or another.
+static BREAKS: [bool; 256] = {
+    let mut table = [false; 256];
+    table[b'\r' as usize] = true;
+    table[b'\n' as usize] = true;
+    table[0] = true;
+    table
+};
 
 /// RFC 9110, section 5.6.2.
 static IS_TOKEN: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
 
 fn is_token(byte: u8) -> bool {
     IS_TOKEN[usize::from(byte)]
-}
-
-/// Whether a name is as long as one that means something here: few others are, and need not be compared.
-fn has_special_length(name: &[u8]) -> bool {
-    matches!(name.len(), 2 | 7 | 10 | 14 | 16 | 17)
 }
 
 fn is_hop_by_hop(name: &[u8]) -> bool {

@@ -19,7 +19,7 @@ use crate::app::python::child;
 use crate::app::python::slots::{Resume, Resumed, is_coroutine, resume, stepped};
 
 /// An application call.
-#[pyclass(frozen, module = "aiovoy")]
+#[pyclass(frozen, freelist = 64, module = "aiovoy")]
 pub(crate) struct Call {
     cycle: Cycle,
     app: Py<PyAny>,

@@ -25,7 +25,7 @@ use crate::exchange::{
 };
 
 /// One `http` exchange.
-#[pyclass(frozen, module = "aiovoy")]
+#[pyclass(frozen, freelist = 64, module = "aiovoy")]
 pub(crate) struct HttpCycle {
     id: ExchangeId,
     dispatcher: Py<Dispatcher>,
@@ -255,7 +255,9 @@ impl HttpCycle {
             (state.must_wait(), state.room_awaited.is_some())
         };
         let dispatcher = cycle.dispatcher.get();
-        receivers.wake(py)?;
+        if !receivers.is_empty() {
+            receivers.wake(py)?;
+        }
         if full {
             Dispatcher::watch(cycle.dispatcher.bind(py))?;
         }

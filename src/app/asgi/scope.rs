@@ -19,6 +19,7 @@ pub(crate) struct ScopeTemplate {
     stripped: String,
     /// The lifespan's `state`, if it has one.
     state: Option<Py<PyDict>>,
+    names: Names,
     /// Requests come from few addresses to fewer.
     last: Mutex<Last>,
 }
@@ -34,6 +35,60 @@ struct Kind {
     extensions: Py<PyDict>,
     /// The same where the version is HTTP/1.0.
     extensions_of_http_10: Py<PyDict>,
+}
+
+/// The names of fields that many requests have, as objects that all scopes share, by their length.
+struct Names([Vec<Py<PyBytes>>; LONGEST + 1]);
+
+const LONGEST: usize = "upgrade-insecure-requests".len();
+
+/// Few of each length, since they are compared one after the other.
+const NAMES: [&str; 29] = [
+    "host",
+    "accept",
+    "origin",
+    "cookie",
+    "referer",
+    "priority",
+    "sec-ch-ua",
+    "x-real-ip",
+    "user-agent",
+    "connection",
+    "traceparent",
+    "content-type",
+    "x-request-id",
+    "cache-control",
+    "if-none-match",
+    "authorization",
+    "content-length",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-fetch-user",
+    "accept-encoding",
+    "accept-language",
+    "x-forwarded-for",
+    "sec-ch-ua-mobile",
+    "if-modified-since",
+    "x-forwarded-proto",
+    "sec-ch-ua-platform",
+    "upgrade-insecure-requests",
+];
+
+impl Names {
+    fn new(py: Python<'_>) -> Self {
+        let mut names = [const { Vec::new() }; LONGEST + 1];
+        for name in NAMES {
+            names[name.len()].push(PyBytes::new(py, name.as_bytes()).unbind());
+        }
+        Self(names)
+    }
+
+    fn get<'py>(&self, py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
+        let known = self.0.get(name.len()).map_or(&[][..], Vec::as_slice);
+        let same = known.iter().find(|known| known.as_bytes(py) == name);
+        same.map_or_else(|| PyBytes::new(py, name), |same| same.bind(py).clone())
+    }
 }
 
 /// Objects of the last scope.
@@ -85,6 +140,7 @@ impl ScopeTemplate {
             websocket,
             stripped: stripped.to_owned(),
             state,
+            names: Names::new(py),
             last: Mutex::default(),
         })
     }
@@ -136,7 +192,9 @@ impl ScopeTemplate {
         if !query.is_empty() {
             scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
         }
-        scope.set_item(intern!(py, "headers"), headers(py, head)?)?;
+        let fields = head.fields.iter();
+        let pairs = fields.map(|(name, value)| (self.names.get(py, name), PyBytes::new(py, value)));
+        scope.set_item(intern!(py, "headers"), PyList::new(py, pairs)?)?;
         let extensions = match head.version {
             HttpVersion::Http10 => &kind.extensions_of_http_10,
             _ => &kind.extensions,
@@ -295,10 +353,4 @@ fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
         other => return PyString::new(py, &String::from_utf8_lossy(&other.to_ascii_uppercase())),
     };
     known.clone()
-}
-
-fn headers<'py>(py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyList>> {
-    let fields = head.fields.iter();
-    let pairs = fields.map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)));
-    PyList::new(py, pairs)
 }

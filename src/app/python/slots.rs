@@ -29,8 +29,9 @@ pub(crate) trait Resume: PyTypeInfo {
     fn resume<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Resumed<'py>>;
 }
 
-/// Gives `T` the slot. Its pymethods must have `__await__`, which makes pyo3 give the type the
-/// structure that the slot is in.
+/// Gives `T` the slot, and for `__await__` a function of CPython's that does all that it has to do.
+/// Its pymethods must have `__await__`, which makes pyo3 give the type the structure that the slots
+/// are in.
 pub(crate) fn install<T: Resume>(py: Python<'_>) -> PyResult<()> {
     let class = T::type_object_raw(py);
     // SAFETY: `class` is a live type object: the one that pyo3 keeps for `T`.
@@ -42,7 +43,9 @@ pub(crate) fn install<T: Resume>(py: Python<'_>) -> PyResult<()> {
     }
     // SAFETY: `slots` lies in the heap type `class` and lives as long; we are attached, so nobody
     // reads it meanwhile.
-    unsafe { (*slots).am_send = Some(am_send::<T>) };
+    let slots = unsafe { &mut *slots };
+    slots.am_send = Some(am_send::<T>);
+    slots.am_await = Some(ffi::PyObject_SelfIter);
     // SAFETY: `class` is a type object, and we are attached.
     unsafe { ffi::PyType_Modified(class) };
     Ok(())
