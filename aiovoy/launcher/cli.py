@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -25,8 +24,8 @@ from .run import run
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        python = f"{platform.python_implementation()} {platform.python_version()}"
-        click.echo(f"aiovoy {__version__}, {python}, Envoy {envoy_version()}")
+        python = ".".join(map(str, sys.version_info[:3]))
+        click.echo(f"aiovoy {__version__}, CPython {python}, Envoy {envoy_version()}")
         context.exit()
 
 

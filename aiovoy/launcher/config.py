@@ -6,7 +6,6 @@ written once, in `src/config.rs`.
 
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -284,7 +283,7 @@ class Config:
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
-        if self.app_dir is not None and Path(self.app_dir).is_file() and not zipfile.is_zipfile(self.app_dir):
+        if self.app_dir is not None and Path(self.app_dir).is_file() and not _is_zip_file(self.app_dir):
             raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
         for folder in self.reload_dirs:
             if self.reload and not folder.is_dir():
@@ -432,3 +431,10 @@ def _several(paths: StrPath | Sequence[StrPath] | None) -> list[str]:
     if paths is None or isinstance(paths, str | os.PathLike):
         paths = [] if paths is None else [paths]
     return [os.fspath(path) for path in paths]
+
+
+def _is_zip_file(path: str | os.PathLike[str]) -> bool:
+    # Few need it.
+    import zipfile
+
+    return zipfile.is_zipfile(path)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +145,6 @@ def _has_terminal() -> bool:
 
 def _banner(config: Config, ready: Ready, seconds: float) -> str:
     workers = "1 worker" if ready.workers == 1 else f"{ready.workers} workers"
-    python = f"{platform.python_implementation()} {ready.python}"
+    python = f"CPython {ready.python}"
     envoy = f"Envoy {envoy_version(config.envoy)}"
     return f"aiovoy {__version__}, {envoy}, {python}, {ready.loop}, {workers}, ready in {seconds * 1000:.0f} ms"

