@@ -270,6 +270,15 @@ async def test_scope_has_nothing_of_the_request_before(server: Server, connect: 
     assert b"one" not in dict(headers_of(seen))
 
 
+async def test_each_request_has_its_own_path(server: Server, connect: Connect) -> None:
+    connection = await connect(server)
+    paths = [f"/scope/{number}{end}" for number in range(100) for end in ("", "%20", "?a", "/" * 128)]
+    for path in paths + paths[::-1]:
+        seen = (await connection.get(path)).json()
+        raw = path.partition("?")[0]
+        assert (seen["path"], seen["raw_path"]) == (raw.replace("%20", " "), {"bytes": raw})
+
+
 async def bare_scope(scope_: Scope, receive: Receive, send: Send) -> None:
     await scope(scope_, receive, send)
 

@@ -2,10 +2,13 @@
 //!
 //! The `http` scope of a request. ASGI HTTP 2.5, "HTTP Connection Scope".
 
+use std::hash::Hasher;
+
 use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use rustc_hash::FxHasher;
 
 use crate::exchange::{
     Endpoint, HttpVersion, RequestHead, Short, Tls, WebSocketOffer, decode, split_target,
@@ -22,6 +25,7 @@ pub(crate) struct ScopeTemplate {
     names: Names,
     /// Requests come from few addresses to fewer.
     last: Mutex<Last>,
+    paths: Mutex<Paths>,
 }
 
 /// What the scopes of one type have in common. A scope begins as a copy, which costs a fraction of
@@ -142,6 +146,7 @@ impl ScopeTemplate {
             state,
             names: Names::new(py),
             last: Mutex::default(),
+            paths: Mutex::default(),
         })
     }
 
@@ -244,20 +249,72 @@ impl ScopeTemplate {
         client
     }
 
-    /// `path` and `raw_path` begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
+    /// Sets `path` and `raw_path`.
     fn set_paths(&self, scope: &Bound<'_, PyDict>, raw_path: &[u8]) -> PyResult<()> {
         let py = scope.py();
+        let known = self.paths.lock().get(py, &self.stripped, raw_path);
+        let (path, raw_path) = known.unwrap_or_else(|| {
+            let paths = self.make_paths(py, raw_path);
+            let before = self.paths.lock().put(raw_path, &paths);
+            drop(before);
+            paths
+        });
+        scope.set_item(intern!(py, "path"), path)?;
+        scope.set_item(intern!(py, "raw_path"), raw_path)
+    }
+
+    /// Both begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
+    fn make_paths<'py>(&self, py: Python<'py>, raw_path: &[u8]) -> PathPair<'py> {
         let stripped = self.stripped.as_str();
         let path = decode(raw_path);
         if stripped.is_empty() {
-            scope.set_item(intern!(py, "path"), PyString::new(py, &path))?;
-            return scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, raw_path));
+            return (PyString::new(py, &path), PyBytes::new(py, raw_path));
         }
-        scope.set_item(intern!(py, "path"), [stripped, &path].concat())?;
-        scope.set_item(
-            intern!(py, "raw_path"),
-            PyBytes::new(py, &[stripped.as_bytes(), raw_path].concat()),
-        )
+        let raw_path = [stripped.as_bytes(), raw_path].concat();
+        let path = [stripped, &path].concat();
+        (PyString::new(py, &path), PyBytes::new(py, &raw_path))
+    }
+}
+
+/// `path` and `raw_path`.
+type PathPair<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>);
+
+/// The paths of the last requests, by their hash: most requests to most applications are for few.
+struct Paths([Option<(Py<PyString>, Py<PyBytes>)>; 64]);
+
+/// What is longer is not kept.
+const LONGEST_PATH: usize = 128;
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self([const { None }; 64])
+    }
+}
+
+impl Paths {
+    fn get<'py>(&self, py: Python<'py>, stripped: &str, raw_path: &[u8]) -> Option<PathPair<'py>> {
+        let (path, raw) = self.0[Self::place(raw_path)?].as_ref()?;
+        let same = raw.as_bytes(py).strip_prefix(stripped.as_bytes()) == Some(raw_path);
+        same.then(|| (path.bind(py).clone(), raw.bind(py).clone()))
+    }
+
+    /// Keeps a pair in the place of another, which comes back.
+    fn put(
+        &mut self,
+        raw_path: &[u8],
+        (path, raw): &PathPair<'_>,
+    ) -> Option<(Py<PyString>, Py<PyBytes>)> {
+        let pair = (path.clone().unbind(), raw.clone().unbind());
+        self.0[Self::place(raw_path)?].replace(pair)
+    }
+
+    fn place(raw_path: &[u8]) -> Option<usize> {
+        if raw_path.len() > LONGEST_PATH {
+            return None;
+        }
+        let mut hasher = FxHasher::default();
+        hasher.write(raw_path);
+        usize::try_from(hasher.finish() % 64).ok()
     }
 }
 
