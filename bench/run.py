@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
     signal.signal(signal.SIGTERM, stop_by_signal)
+    # For many connections, of generators and servers.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     servers, failures = available(options)
     cases = [CASES[name] for name in options.cases]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -57,6 +58,22 @@ async def echo(receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def upload(receive: Receive, send: Send) -> None:
+    """Answers how much has come."""
+    received = 0
+    more = True
+    while more:
+        message = await receive()
+        received += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await fixed(str(received).encode())(receive, send)
+
+
+async def sleep(receive: Receive, send: Send) -> None:
+    await asyncio.sleep(0.01)
+    await ROUTES["/hello"](receive, send)
+
+
 async def stream(_: Receive, send: Send) -> None:
     headers = [(b"content-type", b"text/plain")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -68,6 +85,9 @@ async def stream(_: Receive, send: Send) -> None:
 ROUTES = {
     "/hello": fixed(b"Hello, world!"),
     "/10k": fixed(b"x" * 10_000),
+    "/1m": fixed(b"x" * 2**20),
+    "/upload": upload,
+    "/sleep": sleep,
     "/echo": echo,
     "/stream": stream,
 }

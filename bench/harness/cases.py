@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PROTOCOLS = {"h1": "HTTP/1.1", "h2": "HTTP/2", "ws": "WebSocket"}
 
 TEN_KB = b"x" * 10_000
+MEGABYTE = b"x" * 2**20
 
 # The application of WebSockets.
 SOCKETS = "sockets:app"
@@ -38,6 +39,10 @@ class Case:
     deflate: bool = False
     # Further fields of the request, of HTTP only: `name: value`.
     headers: tuple[str, ...] = ()
+    # Instead of those of the command line, with one request at a time on each.
+    connections: int | None = None
+    # Requests before each measurement, so that allocators, caches and adaptive code have settled.
+    prime: int = 1000
 
 
 def echo(name: str, title: str, message: bytes, text: bool, deflate: bool = False) -> Case:
@@ -45,12 +50,16 @@ def echo(name: str, title: str, message: bytes, text: bool, deflate: bool = Fals
     return Case(name, title, SOCKETS, "/", message, message, protocols=("ws",), text=text, deflate=deflate)
 
 
+HELLO = Case("hello", "GET 13 bytes", "plain:app", "/hello", b"Hello, world!", direct=True)
+
 CASES = {
     case.name: case
     for case in (
-        Case("hello", "GET 13 bytes", "plain:app", "/hello", b"Hello, world!", direct=True),
+        HELLO,
         Case("10k", "GET 10 kB", "plain:app", "/10k", TEN_KB, direct=True),
+        Case("1m", "GET 1 MiB", "plain:app", "/1m", MEGABYTE, prime=50),
         Case("echo", "POST echo 10 kB", "plain:app", "/echo", TEN_KB, body=TEN_KB),
+        Case("upload", "POST 1 MiB", "plain:app", "/upload", b"1048576", body=MEGABYTE, prime=50),
         Case("stream", "GET 100 chunks of 100 bytes", "plain:app", "/stream", TEN_KB),
         Case(
             "json",
@@ -59,6 +68,11 @@ CASES = {
             "/items/7?name=lamp",
             b'{"id":7,"name":"lamp","tags":["blue","large"],"price":12.5}',
             direct=True,
+        ),
+        Case("sleep", "GET 13 bytes after 10 ms", "plain:app", "/sleep", b"Hello, world!", prime=100),
+        *(
+            replace(HELLO, name=f"hello-{connections}", title=f"{HELLO.title}, {name}", connections=connections)
+            for connections, name in ((1, "1 connection"), (8, "8 connections"), (1000, "1,000 connections"))
         ),
         echo("text", "text of 125 bytes", SHORT, text=True),
         echo("binary", "binary of 64 KiB", LONG, text=False),

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import websocket
@@ -25,9 +25,6 @@ WSLOAD = TARGET / "release/wsload"
 
 # What a generator may take beyond the duration of the load.
 PATIENCE = 30
-
-# Requests before each measurement, so that allocators, caches and adaptive code have settled.
-PRIME = 1000
 
 
 class LoadFailedError(Exception):
@@ -82,6 +79,8 @@ def build_wsload() -> None:
 def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
     """Puts the load of `case` on the server at `port`."""
     url = f"http://127.0.0.1:{port}{case.path}"
+    if case.connections is not None:
+        shape = replace(shape, connections=case.connections, h2_connections=case.connections, h2_streams=1)
     with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
         body = None
         if case.body is not None:
@@ -101,12 +100,13 @@ def prime(
     port: int,
     case: Case,
     protocol: str,
-    requests: int = PRIME,
+    requests: int | None = None,
     connections: int = 8,
     streams: int = 1,
     patience: float = PATIENCE,
 ) -> None:
     """Sends so many requests of `case`, unmeasured, with so many streams at a time on a connection of HTTP/2."""
+    requests = requests or case.prime
     if protocol == "ws":
         wsload(port, case, connections, messages=requests, patience=patience)
         return

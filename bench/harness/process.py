@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Self
 
 from harness.client import answers
 from harness.memory import resident_bytes
-from harness.servers import APPS, Place, Server, ServerUnavailableError
+from harness.servers import APPS, Place, Server, ServerUnavailableError, free_port
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -37,6 +36,8 @@ class Process:
     ticks: int
     # Since boot; with the pid it names a process for good.
     started: int
+    # It has only not been waited for.
+    ended: bool
 
 
 def parse_stat(text: str) -> Process:
@@ -49,6 +50,7 @@ def parse_stat(text: str) -> Process:
         session=int(fields[3]),
         ticks=sum(map(int, fields[11:15])),
         started=int(fields[19]),
+        ended=fields[0] in "ZX",
     )
 
 
@@ -154,6 +156,11 @@ class RunningServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while any(pid in left and not process.ended for pid, process in processes().items()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(START_POLL)
         self.directory.cleanup()
 
     def __enter__(self) -> Self:
@@ -166,10 +173,3 @@ class RunningServer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

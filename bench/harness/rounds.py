@@ -130,7 +130,8 @@ class Rounds:
         memory = running.memory_bytes()
         case, protocol = self.cases(server, app)[0]
         try:
-            prime(running.port, case, protocol, MEMORY_REQUESTS)
+            # Fewer of large ones.
+            prime(running.port, case, protocol, min(MEMORY_REQUESTS, 10 * case.prime))
         except LoadFailedError as error:
             self.fail(server, case, protocol, str(error))
             return

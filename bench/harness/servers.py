@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import socket
 import string
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from harness.environments import BENCH, EnvironmentFailedError, environment
 APPS = BENCH / "apps"
 
 FLOOR = "envoy"
+
+# Shared memory for hot restart would collide with another Envoy's on this machine.
+ENVOY_OPTIONS = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
 
 
 class ServerUnavailableError(Exception):
@@ -32,6 +37,15 @@ class Place:
     port: int
     # Its own: for files it must be given.
     directory: Path
+    # A Unix domain socket to listen on, instead of the port.
+    uds: Path | None = None
+
+    @property
+    def listen(self) -> list[str]:
+        """The options of uvicorn and granian for it."""
+        if self.uds is not None:
+            return ["--uds", str(self.uds)]
+        return ["--host", "127.0.0.1", "--port", str(self.port)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +97,7 @@ def envoy() -> Server:
         text = string.Template((BENCH / "floor.yaml").read_text())
         config = place.directory / "floor.yaml"
         config.write_text(text.substitute(port=place.port, directory=place.directory))
-        # Shared memory for hot restart would collide with another Envoy's on this machine.
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-        return [binary, "-c", str(config), *options]
+        return [binary, "-c", str(config), *ENVOY_OPTIONS]
 
     return Server(FLOOR, command, Path(sys.prefix), direct=True)
 
@@ -102,14 +114,11 @@ def granian() -> Server:
     # default, serves both protocols on one port, as the other servers do. One worker has one
     # runtime thread by default.
     root = installed("granian")
-    options = (
-        "--host 127.0.0.1 --port {port} --interface asgi --workers 1 --runtime-threads 1 "
-        "--loop uvloop --no-access-log --log-level warning {app}"
-    )
+    options = "--interface asgi --workers 1 --runtime-threads 1 --loop uvloop --no-access-log --log-level warning {app}"
     command = template(f"{shlex.quote(str(root / 'bin/granian'))} {options}")
     return Server(
         "granian",
-        lambda place: [*command(place), "--ws" if place.app == SOCKETS else "--no-ws"],
+        lambda place: [*command(place), *place.listen, "--ws" if place.app == SOCKETS else "--no-ws"],
         root,
         deflate=False,
     )
@@ -117,13 +126,30 @@ def granian() -> Server:
 
 def uvicorn() -> Server:
     root = installed("uvicorn")
-    options = (
-        "--host 127.0.0.1 --port {port} --workers 1 --loop uvloop --http httptools "
-        "--no-access-log --log-level warning {app}"
-    )
+    options = "--workers 1 --loop uvloop --http httptools --no-access-log --log-level warning {app}"
     command = template(f"{shlex.quote(str(root / 'bin/uvicorn'))} {options}")
     # httptools speaks HTTP/1.1 only.
-    return Server("uvicorn", command, root, protocols=("h1", "ws"))
+    return Server("uvicorn", lambda place: [*command(place), *place.listen], root, protocols=("h1", "ws"))
+
+
+def behind_envoy(server: Server, uds: bool) -> Server:
+    """`server` with an Envoy in front of it, as the same process tree: what aiovoy is in one process."""
+    binary = installed_envoy()
+
+    def command(place: Place) -> list[str]:
+        inner = replace(place, port=free_port(), uds=place.directory / "socket" if uds else None)
+        port = {"socket_address": {"address": "127.0.0.1", "port_value": inner.port}}
+        address = {"pipe": {"path": str(inner.uds)}} if uds else port
+        text = string.Template((BENCH / "proxy.yaml").read_text())
+        config = place.directory / "proxy.yaml"
+        config.write_text(text.substitute(port=place.port, address=json.dumps(address)))
+        # The server's own end comes with that of the session.
+        front = [binary, "-c", str(config), *ENVOY_OPTIONS]
+        return ["sh", "-c", f"{shlex.join(server.command(inner))} & exec {shlex.join(front)}"]
+
+    return replace(
+        server, name=f"envoy+{server.name}{'-uds' if uds else ''}", command=command, protocols=tuple(PROTOCOLS)
+    )
 
 
 BUILT_IN = {
@@ -132,7 +158,18 @@ BUILT_IN = {
     "pyvoy": pyvoy,
     "granian": granian,
     "uvicorn": uvicorn,
+    "envoy+granian": lambda: behind_envoy(granian(), uds=False),
+    "envoy+granian-uds": lambda: behind_envoy(granian(), uds=True),
+    "envoy+uvicorn": lambda: behind_envoy(uvicorn(), uds=False),
+    "envoy+uvicorn-uds": lambda: behind_envoy(uvicorn(), uds=True),
 }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def installed(name: str) -> Path:

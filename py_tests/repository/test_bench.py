@@ -22,7 +22,7 @@ def bench(module: str) -> Any:
 
 environments, load, memory, process = bench("environments"), bench("load"), bench("memory"), bench("process")
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
-cases, websocket = bench("cases"), bench("websocket")
+cases, client, websocket = bench("cases"), bench("client"), bench("websocket")
 callgrind, counted, record = bench("callgrind"), bench("counted"), bench("record")
 
 WRK = """\
@@ -150,7 +150,7 @@ def test_percentile_is_one_of_the_values(percent: int, value: int) -> None:
 
 
 def stat(pid: int, parent: int, session: int) -> Any:
-    return process.Process(pid, parent, session, ticks=0, started=0)
+    return process.Process(pid, parent, session, ticks=0, started=0, ended=False)
 
 
 class TestProcesses:
@@ -159,7 +159,7 @@ class TestProcesses:
             "71 (a) S 1 (b) S 70 71 69 0 -1 4194304 511 0 0 0 100 20 3 4 20 0 5 0 8899 1000 50 "
             "18446744073709551615 1 1 0\n"
         )
-        assert process.parse_stat(line) == process.Process(71, parent=70, session=69, ticks=127, started=8899)
+        assert process.parse_stat(line) == process.Process(71, 70, 69, ticks=127, started=8899, ended=False)
 
     def test_a_tree_has_descendants_and_orphans_of_the_session(self) -> None:
         found = [
@@ -220,6 +220,22 @@ class TestServers:
     def test_an_option_needs_name_and_command(self, option: str) -> None:
         with pytest.raises(ValueError, match="expected `NAME=COMMAND`"):
             servers.custom(option)
+
+    @pytest.mark.parametrize("uds", [False, True])
+    def test_a_server_behind_envoy_answers_and_ends_with_it(self, uds: bool) -> None:
+        def command(place: Any) -> list[str]:
+            return [sys.executable, "-m", "uvicorn", "--lifespan=off", *place.listen, place.app]
+
+        behind = servers.behind_envoy(servers.Server("uvicorn", command), uds)
+        assert behind.name == ("envoy+uvicorn-uds" if uds else "envoy+uvicorn")
+        hello = cases.CASES["hello"]
+        with process.RunningServer(behind, hello.app, hello.path) as running:
+            client.verify(running.port, hello, "h1")
+            tree = process.tree(running.process.pid, process.processes())
+            names = {Path(f"/proc/{member.pid}/comm").read_text().strip() for member in tree}
+        assert "envoy" in names
+        assert len(tree) > 1
+        assert all(member.ended for member in process.tree(running.process.pid, process.processes()))
 
     def test_the_order_moves_on(self) -> None:
         assert [rounds.rotated("abc", by) for by in (0, 1, 5)] == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
