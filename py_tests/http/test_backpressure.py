@@ -252,16 +252,16 @@ async def test_stalled_uploads_do_not_delay_their_siblings(
 
 
 async def receives_late(scope: Scope, receive: Receive, send: Send) -> None:
-    """Receives nothing until the gate opens, then answers with the lengths of what it receives."""
+    """Receives nothing until the gate opens, then answers with the lengths and the digest of what it receives."""
     note(scope, "not reading")
     await file_exists(gate(scope))
-    lengths = []
+    pieces = []
     more = True
     while more:
         message = await receive()
-        lengths.append(len(message["body"]))
+        pieces.append(message["body"])
         more = message["more_body"]
-    await answer(send, lengths)
+    await answer(send, [[len(piece) for piece in pieces], hashlib.sha256(b"".join(pieces)).hexdigest()])
 
 
 @unlike_uvicorn("uvicorn has no HTTP/2")
@@ -277,9 +277,35 @@ async def test_short_pieces_that_wait_are_joined(server: Server, key: str, tmp_p
             await exchange.send(b"x")
         open(path, "w").close()
         await exchange.send(b"", end=True)
-        lengths = (await exchange.response()).json()
-    assert sum(lengths) == 5000
+        lengths, digest = (await exchange.response()).json()
+    assert digest == hashlib.sha256(b"x" * 5000).hexdigest()
     assert len(lengths) < 20
+
+
+@pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+async def test_pieces_that_wait_come_in_order_and_few_messages(
+    server: Server, connect: Connect, key: str, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/gate"
+    sizes = [1, 5000, 3, 20_000, 1, 1, 4095, 1, 60_000, 10, 4096, 4097, 30_000, 2] * 2
+    pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    exchange = await (await connect(server)).start(
+        "POST", f"/receives_late?{key}", headers=[(b"x-gate", path.encode())], upload=True
+    )
+    await server.noted(key, "not reading")
+    sending = asyncio.create_task(send_all(exchange, pieces))
+    await settled(lambda: exchange.sent)
+    open(path, "w").close()
+    await sending
+    lengths, digest = (await exchange.response()).json()
+    assert digest == hashlib.sha256(b"".join(pieces)).hexdigest()
+    assert len(lengths) < len(pieces)
+
+
+async def send_all(exchange: Exchange, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        await exchange.send(piece)
+    await exchange.send(b"", end=True)
 
 
 async def echo_stream(scope: Scope, receive: Receive, send: Send) -> None:

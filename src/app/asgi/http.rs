@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use smallvec::SmallVec;
 
 use super::message;
 use super::waiters::Waiters;
@@ -64,6 +65,9 @@ struct State {
     transfer_error: Option<PyErr>,
     senders: Waiters,
 }
+
+/// Up to so many bytes pieces of a body are joined when they come.
+const JOINED: usize = 4096;
 
 /// A file on its way into the response.
 struct Transfer {
@@ -395,13 +399,26 @@ impl State {
         self.outstanding > RESPONSE_WINDOW
     }
 
-    /// Keeps more of the body. What is short joins what is there, or each would cost an allocation.
+    /// Keeps more of the body. What is short joins what is there, or each would cost an allocation; what is long is
+    /// copied when it is received, and not before.
     fn add_piece(&mut self, data: Vec<u8>) {
         match self.pieces.back_mut() {
-            Some(last) if last.len() + data.len() <= WINDOW_STEP => last.extend_from_slice(&data),
+            Some(last) if last.len() + data.len() <= JOINED => last.extend_from_slice(&data),
             _ if data.is_empty() => {}
             _ => self.pieces.push_back(data),
         }
+    }
+
+    /// Takes what the next message has of the body: as many pieces as its size allows.
+    fn take_pieces(&mut self) -> SmallVec<[Vec<u8>; 1]> {
+        let mut bytes = 0;
+        let fits = |piece: &&Vec<u8>| {
+            bytes += piece.len();
+            bytes <= WINDOW_STEP
+        };
+        let count = self.pieces.iter().take_while(fits).count();
+        let count = count.max(1).min(self.pieces.len());
+        self.pieces.drain(..count).collect()
     }
 
     /// The bytes of which Envoy's side is to be told that they are read. It keeps nothing back of a
@@ -432,8 +449,7 @@ impl Source for Receive {
             drop(state);
             return message::http_disconnect(py).map(|message| Some(message.into_any()));
         }
-        let piece = state.pieces.pop_front();
-        if piece.is_none() && (state.body_received || !state.body_complete) {
+        if state.pieces.is_empty() && (state.body_received || !state.body_complete) {
             let Some(waiter) = waiter else {
                 return Ok(None);
             };
@@ -460,16 +476,16 @@ impl Source for Receive {
             }
             return Ok(None);
         }
-        let piece = piece.unwrap_or_default();
+        let pieces = state.take_pieces();
         let more = !(state.body_complete && state.pieces.is_empty());
         state.body_received = !more;
-        state.unreported += piece.len();
+        state.unreported += pieces.iter().map(Vec::len).sum::<usize>();
         let read = state.take_read();
         drop(state);
         if let Some(read) = read {
             cycle.dispatcher.get().post(Outbound::Read(cycle.id, read));
         }
-        message::http_request(py, &piece, more).map(|message| Some(message.into_any()))
+        message::http_request(py, &pieces, more).map(|message| Some(message.into_any()))
     }
 
     fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -17,15 +17,26 @@ use crate::app::response_order::{FileMessage, Head, Message};
 use crate::exchange::file::FileReader;
 use crate::exchange::{Data, ResponseHead};
 
-/// `{"type": "http.request", ...}`
+/// `{"type": "http.request", ...}` with `pieces` for its body.
 pub(crate) fn http_request<'py>(
     py: Python<'py>,
-    body: &[u8],
+    pieces: &[Vec<u8>],
     more_body: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let body = match pieces {
+        [piece] => PyBytes::new(py, piece),
+        pieces => PyBytes::new_with(py, pieces.iter().map(Vec::len).sum(), |mut rest| {
+            for piece in pieces {
+                let (body, left) = rest.split_at_mut(piece.len());
+                body.copy_from_slice(piece);
+                rest = left;
+            }
+            Ok(())
+        })?,
+    };
     let message = PyDict::new(py);
     message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
-    message.set_item(intern!(py, "body"), PyBytes::new(py, body))?;
+    message.set_item(intern!(py, "body"), body)?;
     message.set_item(intern!(py, "more_body"), more_body)?;
     Ok(message)
 }
