@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::app::checked_fields::CheckedFields;
@@ -23,7 +24,21 @@ pub(crate) fn http_request<'py>(
     pieces: &[Vec<u8>],
     more_body: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
+    static EMPTY_AND_LAST: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let template = EMPTY_AND_LAST.get_or_try_init(py, || {
+        let message = PyDict::new(py);
+        message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+        message.set_item(intern!(py, "body"), PyBytes::new(py, b""))?;
+        message.set_item(intern!(py, "more_body"), false)?;
+        Ok::<_, PyErr>(message.unbind())
+    })?;
+    // A copy, which costs less than a dict that grows.
+    let message = template.bind(py).copy()?;
+    if more_body {
+        message.set_item(intern!(py, "more_body"), true)?;
+    }
     let body = match pieces {
+        [] => return Ok(message),
         [piece] => PyBytes::new(py, piece),
         pieces => PyBytes::new_with(py, pieces.iter().map(Vec::len).sum(), |mut rest| {
             for piece in pieces {
@@ -34,10 +49,7 @@ pub(crate) fn http_request<'py>(
             Ok(())
         })?,
     };
-    let message = PyDict::new(py);
-    message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
     message.set_item(intern!(py, "body"), body)?;
-    message.set_item(intern!(py, "more_body"), more_body)?;
     Ok(message)
 }
 
