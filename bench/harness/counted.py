@@ -69,7 +69,7 @@ COUNTED = {
         CountedCase("log", "the same, access log", CASES["hello"], "h1", 1000, options=("--access-log",)),
         CountedCase("echo", "POST 10 kB", CASES["echo"], "h1", 600),
         CountedCase("stream", "GET 100 chunks", CASES["stream"], "h1", 250),
-        CountedCase("text", "WebSocket text of 125 bytes", CASES["text"], "ws", 2000, connections=8),
+        CountedCase("text", "WebSocket text of 125 bytes", CASES["text"], "ws", 1500, connections=1),
         CountedCase("json", "GET FastAPI JSON", CASES["json"], "h1", 300, packages=FRAMEWORK),
     )
 }

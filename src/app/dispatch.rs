@@ -36,7 +36,6 @@ pub(crate) struct Dispatcher {
     /// The applications, in the order of the configuration's mounts.
     apps: Vec<Py<PyAny>>,
     tasks: Tasks,
-    create_future: Py<PyAny>,
     call_later: Py<PyAny>,
     done: Py<Done>,
     methods: Methods,
@@ -85,7 +84,6 @@ impl Dispatcher {
             process,
             apps,
             tasks: Tasks::new(event_loop)?,
-            create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             call_later: event_loop.getattr(intern!(py, "call_later"))?.unbind(),
             done: Py::new(py, Done)?,
             methods: Methods::new(py)?,
@@ -127,7 +125,7 @@ impl Dispatcher {
 
     /// A new future of the loop.
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.create_future.bind(py).call0()
+        self.tasks.create_future(py)
     }
 
     /// A coroutine that is done.

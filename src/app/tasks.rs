@@ -1,6 +1,6 @@
 //! Runs on: loop thread.
 //!
-//! The tasks that the application's calls run in.
+//! The tasks that the application's calls run in, and the futures that they wait for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::asgi::call::Call;
 
-/// Makes tasks of calls, on one loop.
+/// Makes tasks of calls, and futures, on one loop.
 ///
 /// `asyncio.Task` is called itself, as `create_task` does in the end. From Python 3.12 on the task
 /// takes its first step at once, which for many a request is the only one. Before, it is given a name,
@@ -22,13 +22,17 @@ pub(super) struct Tasks {
     create_task: Py<PyAny>,
     /// Whether the application has set one.
     has_factory: AtomicBool,
+    future: Py<PyAny>,
+    future_keywords: Py<PyDict>,
 }
 
 impl Tasks {
     pub(super) fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = event_loop.py();
+        let asyncio = py.import("asyncio")?;
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "loop"), event_loop)?;
+        let future_keywords = keywords.copy()?.unbind();
         if py.version_info() < (3, 12) {
             keywords.set_item(intern!(py, "name"), intern!(py, "request"))?;
         } else {
@@ -37,10 +41,12 @@ impl Tasks {
         // One may have been set while the application was imported.
         let factory = event_loop.call_method0(intern!(py, "get_task_factory"))?;
         Ok(Self {
-            class: py.import("asyncio")?.getattr("Task")?.unbind(),
+            class: asyncio.getattr("Task")?.unbind(),
             keywords: keywords.unbind(),
             create_task: event_loop.getattr(intern!(py, "create_task"))?.unbind(),
             has_factory: AtomicBool::new(!factory.is_none()),
+            future: asyncio.getattr("Future")?.unbind(),
+            future_keywords,
         })
     }
 
@@ -56,5 +62,11 @@ impl Tasks {
         }
         let class = self.class.bind(py);
         class.call((call,), Some(self.keywords.bind(py)))
+    }
+
+    /// A new future, made as the loop's `create_future` makes it.
+    pub(super) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let keywords = self.future_keywords.bind(py);
+        self.future.bind(py).call((), Some(keywords))
     }
 }
