@@ -4,6 +4,7 @@
 //!
 //! - [`call`], the application's call, as the coroutine of its task
 //! - [`scope`], the scope
+//! - [`known`], objects that scopes share
 //! - [`http`], `receive` and `send` of an `http` scope
 //! - [`message`], the messages of an `http` scope as dicts
 //! - [`websocket`], the same of a `websocket` scope
@@ -14,6 +15,7 @@
 pub(crate) mod call;
 pub(crate) mod cycle;
 pub(crate) mod http;
+mod known;
 pub(crate) mod lifespan;
 pub(crate) mod message;
 pub(crate) mod scope;

@@ -2,30 +2,20 @@
 //!
 //! The `http` scope of a request. ASGI HTTP 2.5, "HTTP Connection Scope".
 
-use std::hash::Hasher;
-
-use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use rustc_hash::FxHasher;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use crate::exchange::{
-    Endpoint, HttpVersion, RequestHead, Short, Tls, WebSocketOffer, decode, split_target,
-};
+use super::known::Known;
+use crate::exchange::{HttpVersion, RequestHead, Tls, WebSocketOffer, split_target};
 
 /// What the scopes of an application have in common.
 pub(crate) struct ScopeTemplate {
     http: Kind,
     websocket: Kind,
-    /// What a proxy in front has taken off the path.
-    stripped: String,
     /// The lifespan's `state`, if it has one.
     state: Option<Py<PyDict>>,
-    names: Names,
-    /// Requests come from few addresses to fewer.
-    last: Mutex<Last>,
-    paths: Mutex<Paths>,
+    known: Known,
 }
 
 /// What the scopes of one type have in common. A scope begins as a copy, which costs a fraction of
@@ -39,67 +29,6 @@ struct Kind {
     extensions: Py<PyDict>,
     /// The same where the version is HTTP/1.0.
     extensions_of_http_10: Py<PyDict>,
-}
-
-/// The names of fields that many requests have, as objects that all scopes share, by their length.
-struct Names([Vec<Py<PyBytes>>; LONGEST + 1]);
-
-const LONGEST: usize = "upgrade-insecure-requests".len();
-
-/// Few of each length, since they are compared one after the other.
-const NAMES: [&str; 29] = [
-    "host",
-    "accept",
-    "origin",
-    "cookie",
-    "referer",
-    "priority",
-    "sec-ch-ua",
-    "x-real-ip",
-    "user-agent",
-    "connection",
-    "traceparent",
-    "content-type",
-    "x-request-id",
-    "cache-control",
-    "if-none-match",
-    "authorization",
-    "content-length",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "sec-fetch-user",
-    "accept-encoding",
-    "accept-language",
-    "x-forwarded-for",
-    "sec-ch-ua-mobile",
-    "if-modified-since",
-    "x-forwarded-proto",
-    "sec-ch-ua-platform",
-    "upgrade-insecure-requests",
-];
-
-impl Names {
-    fn new(py: Python<'_>) -> Self {
-        let mut names = [const { Vec::new() }; LONGEST + 1];
-        for name in NAMES {
-            names[name.len()].push(PyBytes::new(py, name.as_bytes()).unbind());
-        }
-        Self(names)
-    }
-
-    fn get<'py>(&self, py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
-        let known = self.0.get(name.len()).map_or(&[][..], Vec::as_slice);
-        let same = known.iter().find(|known| known.as_bytes(py) == name);
-        same.map_or_else(|| PyBytes::new(py, name), |same| same.bind(py).clone())
-    }
-}
-
-/// Objects of the last scope.
-#[derive(Default)]
-struct Last {
-    server: Option<(Endpoint, Py<PyTuple>)>,
-    client: Option<(Short, Py<PyString>)>,
 }
 
 /// `http_version` of each [`HttpVersion`], in their order.
@@ -142,11 +71,8 @@ impl ScopeTemplate {
         Ok(Self {
             http,
             websocket,
-            stripped: stripped.to_owned(),
             state,
-            names: Names::new(py),
-            last: Mutex::default(),
-            paths: Mutex::default(),
+            known: Known::new(py, stripped),
         })
     }
 
@@ -184,21 +110,24 @@ impl ScopeTemplate {
         let scope = &kind.scopes[head.version as usize][usize::from(head.https)];
         let scope = scope.bind(py).copy()?;
         scope.set_item(intern!(py, "asgi"), kind.asgi.bind(py).copy()?)?;
-        scope.set_item(intern!(py, "server"), self.server(py, &head.server)?)?;
+        scope.set_item(intern!(py, "server"), self.known.server(py, &head.server)?)?;
         // Of a client on a Unix domain socket Envoy knows nothing but the socket's path.
         if let Some(port) = head.client.port
             && !head.client.host.is_empty()
         {
-            let client = (self.client_host(py, &head.client.host), port);
+            let client = (self.known.client_host(py, &head.client.host), port);
             scope.set_item(intern!(py, "client"), client)?;
         }
         let (raw_path, query) = split_target(&head.target);
-        self.set_paths(&scope, raw_path)?;
+        let (path, raw_path) = self.known.paths(py, raw_path);
+        scope.set_item(intern!(py, "path"), path)?;
+        scope.set_item(intern!(py, "raw_path"), raw_path)?;
         if !query.is_empty() {
             scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
         }
         let fields = head.fields.iter();
-        let pairs = fields.map(|(name, value)| (self.names.get(py, name), PyBytes::new(py, value)));
+        let pairs =
+            fields.map(|(name, value)| (self.known.name(py, name), PyBytes::new(py, value)));
         scope.set_item(intern!(py, "headers"), PyList::new(py, pairs)?)?;
         let extensions = match head.version {
             HttpVersion::Http10 => &kind.extensions_of_http_10,
@@ -213,108 +142,6 @@ impl ScopeTemplate {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
         Ok(scope)
-    }
-
-    /// `(host, port)`, or `(path, None)` of a Unix domain socket.
-    fn server<'py>(
-        &self,
-        py: Python<'py>,
-        endpoint: &Endpoint,
-    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        if let Some((same, server)) = &self.last.lock().server
-            && same == endpoint
-        {
-            return Ok(Some(server.bind(py).clone()));
-        }
-        if endpoint.host.is_empty() {
-            return Ok(None);
-        }
-        let server = (text(py, &endpoint.host), endpoint.port).into_pyobject(py)?;
-        let known = Some((endpoint.clone(), server.clone().unbind()));
-        let before = std::mem::replace(&mut self.last.lock().server, known);
-        drop(before);
-        Ok(Some(server))
-    }
-
-    fn client_host<'py>(&self, py: Python<'py>, host: &Short) -> Bound<'py, PyString> {
-        if let Some((same, client)) = &self.last.lock().client
-            && same == host
-        {
-            return client.bind(py).clone();
-        }
-        let client = text(py, host);
-        let known = Some((host.clone(), client.clone().unbind()));
-        let before = std::mem::replace(&mut self.last.lock().client, known);
-        drop(before);
-        client
-    }
-
-    /// Sets `path` and `raw_path`.
-    fn set_paths(&self, scope: &Bound<'_, PyDict>, raw_path: &[u8]) -> PyResult<()> {
-        let py = scope.py();
-        let known = self.paths.lock().get(py, &self.stripped, raw_path);
-        let (path, raw_path) = known.unwrap_or_else(|| {
-            let paths = self.make_paths(py, raw_path);
-            let before = self.paths.lock().put(raw_path, &paths);
-            drop(before);
-            paths
-        });
-        scope.set_item(intern!(py, "path"), path)?;
-        scope.set_item(intern!(py, "raw_path"), raw_path)
-    }
-
-    /// Both begin with `root_path` (ASGI HTTP 2.5, `root_path`; as uvicorn does).
-    fn make_paths<'py>(&self, py: Python<'py>, raw_path: &[u8]) -> PathPair<'py> {
-        let stripped = self.stripped.as_str();
-        let path = decode(raw_path);
-        if stripped.is_empty() {
-            return (PyString::new(py, &path), PyBytes::new(py, raw_path));
-        }
-        let raw_path = [stripped.as_bytes(), raw_path].concat();
-        let path = [stripped, &path].concat();
-        (PyString::new(py, &path), PyBytes::new(py, &raw_path))
-    }
-}
-
-/// `path` and `raw_path`.
-type PathPair<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>);
-
-/// The paths of the last requests, by their hash: most requests to most applications are for few.
-struct Paths([Option<(Py<PyString>, Py<PyBytes>)>; 64]);
-
-/// What is longer is not kept.
-const LONGEST_PATH: usize = 128;
-
-impl Default for Paths {
-    fn default() -> Self {
-        Self([const { None }; 64])
-    }
-}
-
-impl Paths {
-    fn get<'py>(&self, py: Python<'py>, stripped: &str, raw_path: &[u8]) -> Option<PathPair<'py>> {
-        let (path, raw) = self.0[Self::place(raw_path)?].as_ref()?;
-        let same = raw.as_bytes(py).strip_prefix(stripped.as_bytes()) == Some(raw_path);
-        same.then(|| (path.bind(py).clone(), raw.bind(py).clone()))
-    }
-
-    /// Keeps a pair in the place of another, which comes back.
-    fn put(
-        &mut self,
-        raw_path: &[u8],
-        (path, raw): &PathPair<'_>,
-    ) -> Option<(Py<PyString>, Py<PyBytes>)> {
-        let pair = (path.clone().unbind(), raw.clone().unbind());
-        self.0[Self::place(raw_path)?].replace(pair)
-    }
-
-    fn place(raw_path: &[u8]) -> Option<usize> {
-        if raw_path.len() > LONGEST_PATH {
-            return None;
-        }
-        let mut hasher = FxHasher::default();
-        hasher.write(raw_path);
-        usize::try_from(hasher.finish() % 64).ok()
     }
 }
 
@@ -376,10 +203,6 @@ fn versions(py: Python<'_>, spec_version: &str) -> PyResult<Py<PyDict>> {
     versions.set_item(intern!(py, "version"), "3.0")?;
     versions.set_item(intern!(py, "spec_version"), spec_version)?;
     Ok(versions.unbind())
-}
-
-fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
-    PyString::new(py, &String::from_utf8_lossy(bytes))
 }
 
 /// ASGI TLS 0.2. Which of its certificates the server has used, Envoy does not say.
