@@ -1,12 +1,12 @@
 """Large bodies of responses: the server sends the application's own bytes, and keeps them no longer than it must."""
 
-import asyncio
 import contextlib
 import sys
 
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, routes, start
+from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
 from py_tests.harness.serving import Server, unlike_uvicorn
@@ -74,9 +74,11 @@ async def test_bodies_of_clients_that_leave_are_let_go(server: Server, connect: 
         exchange = await connection.start("GET", f"/flood?{size}")
         await exchange.head()
         await getattr(connection, leave)()
-    async with asyncio.timeout(10):
-        while await references(watching) != before:
-            await asyncio.sleep(0.02)
+
+    async def let_go() -> bool:
+        return await references(watching) == before
+
+    await eventually(let_go)
 
 
 async def buffer(scope: Scope, receive: Receive, send: Send) -> None:
