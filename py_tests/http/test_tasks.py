@@ -103,6 +103,12 @@ asyncio.get_event_loop().set_task_factory(lambda loop, work, **options: Made(wor
 in_lifespan = bool
 """
 
+ON_THE_LOOP = """
+loop = asyncio.get_event_loop()
+loop.create_task = lambda work, **options: Made(work, loop=loop, **options)
+in_lifespan = bool
+"""
+
 IN_LIFESPAN = """
 def in_lifespan():
     asyncio.get_running_loop().set_task_factory(lambda loop, work, **options: Made(work, loop=loop, **options))
@@ -112,8 +118,12 @@ def in_lifespan():
 @LOOPS
 @pytest.mark.parametrize(
     "where",
-    [pytest.param(AT_IMPORT, marks=unlike_uvicorn("it makes its loop later")), IN_LIFESPAN],
-    ids=["at import", "in lifespan"],
+    [
+        pytest.param(AT_IMPORT, marks=unlike_uvicorn("it makes its loop later")),
+        pytest.param(ON_THE_LOOP, marks=unlike_uvicorn("it makes its loop later")),
+        IN_LIFESPAN,
+    ],
+    ids=["at import", "as a method", "in lifespan"],
 )
 async def test_task_factory_is_asked_from_the_start(serve: Serve, tmp_path: Path, loop: str, where: str) -> None:
     (tmp_path / "main.py").write_text(FACTORY.format(where=where))

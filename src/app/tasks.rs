@@ -22,8 +22,11 @@ pub(super) struct Tasks {
     create_task: Py<PyAny>,
     /// Whether the application has set one.
     has_factory: AtomicBool,
+    /// Whether somebody has put a `create_task` on the loop, before it was the server's.
+    is_replaced: bool,
+    /// `asyncio.Future` and its arguments; or a `create_future` that somebody has put on the loop.
     future: Py<PyAny>,
-    future_keywords: Py<PyDict>,
+    future_keywords: Option<Py<PyDict>>,
 }
 
 impl Tasks {
@@ -32,7 +35,15 @@ impl Tasks {
         let asyncio = py.import("asyncio")?;
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "loop"), event_loop)?;
-        let future_keywords = keywords.copy()?.unbind();
+        let (create_task, create_future) =
+            (intern!(py, "create_task"), intern!(py, "create_future"));
+        let attributes = event_loop.getattr(intern!(py, "__dict__"))?;
+        let (future, future_keywords) = if attributes.contains(create_future)? {
+            (event_loop.getattr(create_future)?, None)
+        } else {
+            let keywords = keywords.copy()?.unbind();
+            (asyncio.getattr("Future")?, Some(keywords))
+        };
         if py.version_info() < (3, 12) {
             keywords.set_item(intern!(py, "name"), intern!(py, "request"))?;
         } else {
@@ -43,9 +54,10 @@ impl Tasks {
         Ok(Self {
             class: asyncio.getattr("Task")?.unbind(),
             keywords: keywords.unbind(),
-            create_task: event_loop.getattr(intern!(py, "create_task"))?.unbind(),
+            create_task: event_loop.getattr(create_task)?.unbind(),
+            is_replaced: attributes.contains(create_task)?,
             has_factory: AtomicBool::new(!factory.is_none()),
-            future: asyncio.getattr("Future")?.unbind(),
+            future: future.unbind(),
             future_keywords,
         })
     }
@@ -57,7 +69,7 @@ impl Tasks {
 
     /// A task that runs `call`. If it is eager it may have ended already.
     pub(super) fn create<'py>(&self, py: Python<'py>, call: Call) -> PyResult<Bound<'py, PyAny>> {
-        if self.has_factory.load(Ordering::Relaxed) {
+        if self.is_replaced || self.has_factory.load(Ordering::Relaxed) {
             return self.create_task.bind(py).call1((call,));
         }
         let class = self.class.bind(py);
@@ -66,7 +78,7 @@ impl Tasks {
 
     /// A new future, made as the loop's `create_future` makes it.
     pub(super) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let keywords = self.future_keywords.bind(py);
-        self.future.bind(py).call((), Some(keywords))
+        let keywords = self.future_keywords.as_ref().map(|it| it.bind(py));
+        self.future.bind(py).call((), keywords)
     }
 }
