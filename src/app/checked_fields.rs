@@ -3,7 +3,7 @@
 //! The header fields of a response, checked: with those that leave this file an application can't
 //! change the framing of a connection, since Envoy writes what it is given.
 
-use crate::exchange::{Fields, alphanumeric_or};
+use crate::exchange::{Fields, alphanumeric_or, decimal};
 
 /// Fields that have been checked, and what was read from them.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl CheckedFields {
         // Names are asked about by their length first: few others are as long as these.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = parse_length(value).ok_or("the value is not a number of bytes")?;
+                let length = decimal(value).ok_or("the value is not a number of bytes")?;
                 match self.content_length.replace(length) {
                     None => {}
                     Some(other) if other == length => return Ok(()),
@@ -60,17 +60,6 @@ impl CheckedFields {
         self.fields.push_lower_case(name, value);
         Ok(())
     }
-}
-
-/// A number without a sign.
-fn parse_length(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |length, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        length.checked_mul(10)?.checked_add(digit.into())
-    })
 }
 
 /// What ends a line, for one reader or another.

@@ -105,15 +105,18 @@ impl Endpoint {
 
 /// A port number.
 pub(crate) fn port(digits: &[u8]) -> Option<u16> {
-    let mut port = 0_u32;
-    for digit in digits {
-        let digit = digit.wrapping_sub(b'0');
-        port = port * 10 + u32::from(digit);
-        if digit > 9 || port > u32::from(u16::MAX) {
-            return None;
-        }
+    u16::try_from(decimal(digits)?).ok()
+}
+
+/// A number of digits alone: what std parses may have a sign.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
     }
-    u16::try_from(port).ok().filter(|_| !digits.is_empty())
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 impl RequestHead {

@@ -44,7 +44,8 @@ mod worker;
 pub(crate) use data::Data;
 pub(crate) use fields::{Fields, alphanumeric_or};
 pub(crate) use head::{
-    ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decode, port, split_target,
+    ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decimal, decode, port,
+    split_target,
 };
 pub(crate) use message::{
     Failure, Handshakes, Inbound, Outbound, Payload, Request, ResponseHead, WebSocketOffer,

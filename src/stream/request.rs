@@ -238,10 +238,7 @@ static IN_NAME: [bool; 256] = alphanumeric_or(b"-._~!$&'()*+;=%");
 
 /// The number in a field that Envoy has checked.
 fn number(digits: &[u8]) -> u64 {
-    let number = str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse().ok());
-    number.unwrap_or(u64::MAX)
+    exchange::decimal(digits).unwrap_or(u64::MAX)
 }
 
 /// Whether the `x-forwarded-proto` at `index`, of the connection's scheme, is the one that Envoy
