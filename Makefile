@@ -69,9 +69,10 @@ format: $(INSTALLED) ## Format all code
 
 check-abi: build ## Hold the bridge against the Envoy binary, and the example configurations too
 	cargo test --quiet --package envoy-proxy-dynamic-modules-rust-sdk --test abi
-	$(BIN)/python envoy/check_abi.py --module "$(BRIDGE)" --envoy "$(ENVOY)"
+	export LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))"; \
+	$(BIN)/python envoy/check_abi.py --module "$(BRIDGE)" --envoy "$(ENVOY)" || exit; \
 	for example in examples/envoy*.yaml; do \
-	  LD_LIBRARY_PATH="$$($(BIN)/python $(LIBPYTHON))" "$(ENVOY)" -c $$example --mode validate --log-level warning || exit; \
+	  "$(ENVOY)" --config-yaml "$$(sed "s|aiovoy/bridge.*\.so|$(BRIDGE)|" $$example)" --mode validate --log-level warning || exit; \
 	done
 
 check: lint check-abi test ## All that CI runs
