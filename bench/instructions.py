@@ -13,7 +13,7 @@ from harness.callgrind import PATIENCE, Counters, Instructions, missing_tools, s
 from harness.cases import SOCKETS
 from harness.counted import COUNTED, CountedCase
 from harness.environments import BENCH, versions
-from harness.load import GeneratorMissingError, LoadFailedError, build_wsload
+from harness.load import GeneratorMissingError, LoadFailedError, build
 from harness.options import names_of
 from harness.process import RunningServer
 from harness.servers import ServerUnavailableError
@@ -36,7 +36,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if any(case.case.app == SOCKETS for case in cases):
-            build_wsload()
+            build("wsload")
         counted = count(cases)
     except (GeneratorMissingError, ServerUnavailableError, LoadFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,7 +72,7 @@ def count(cases: Sequence[CountedCase]) -> dict[str, Instructions]:
     counted = {}
     for app, options in dict.fromkeys((case.case.app, case.options) for case in cases):
         same = [case for case in cases if (case.case.app, case.options) == (app, options)]
-        with RunningServer(server(options), app, same[0].case.path, PATIENCE) as running:
+        with RunningServer(server(options), app, same[0].case.path, patience=PATIENCE) as running:
             counters = Counters(running)
             counted |= {case.name: case.count(counters) for case in same}
     return {case.name: counted[case.name] for case in cases}

@@ -16,7 +16,7 @@ from types import FrameType
 
 from harness.cases import CASES, PROTOCOLS
 from harness.environments import BENCH, EnvironmentFailedError, differences, environment, versions
-from harness.load import GeneratorMissingError, build_wsload, missing_tools
+from harness.load import BUILT, GeneratorMissingError, build, missing_tools
 from harness.options import Options, parse_options
 from harness.rounds import Failure, Rounds
 from harness.servers import BUILT_IN, Server, ServerUnavailableError
@@ -30,12 +30,12 @@ def main() -> int:
         print("error: wrk, h2load and nghttp are needed, and not all are here", file=sys.stderr)
         print(f"hint: apt-get install {' '.join(packages)}", file=sys.stderr)
         return 2
-    if "ws" in options.protocols:
-        try:
-            build_wsload()
-        except GeneratorMissingError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    try:
+        for protocol in set(BUILT).intersection(options.protocols):
+            build(BUILT[protocol])
+    except GeneratorMissingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, stop_by_signal)
     # For many connections, of generators and servers.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,6 +12,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 CHUNKS = 100
 CHUNK = b"x" * 100
+PIECE = b"x" * 65_536
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -82,10 +83,20 @@ async def stream(_: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def large(_: Receive, send: Send) -> None:
+    """100 MiB, in pieces as files are sent in."""
+    headers = [(b"content-type", b"application/octet-stream"), (b"content-length", b"104857600")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for _piece in range(1600):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 ROUTES = {
     "/hello": fixed(b"Hello, world!"),
     "/10k": fixed(b"x" * 10_000),
     "/1m": fixed(b"x" * 2**20),
+    "/100m": large,
     "/upload": upload,
     "/sleep": sleep,
     "/echo": echo,

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PROTOCOLS = {"h1": "HTTP/1.1", "h2": "HTTP/2", "ws": "WebSocket"}
+PROTOCOLS = {
+    "h1": "HTTP/1.1",
+    "h2": "HTTP/2",
+    "h1s": "HTTP/1.1 with TLS",
+    "h2s": "HTTP/2 with TLS",
+    "h3": "HTTP/3",
+    "ws": "WebSocket",
+}
+
+# A server speaks these on a port of their own.
+SECURE = ("h1s", "h2s", "h3")
+
+HTTP = ("h1", "h2", *SECURE)
 
 TEN_KB = b"x" * 10_000
 MEGABYTE = b"x" * 2**20
+LARGE = MEGABYTE * 100
 
 # The application of WebSockets.
 SOCKETS = "sockets:app"
@@ -41,6 +54,8 @@ class Case:
     headers: tuple[str, ...] = ()
     # Instead of those of the command line, with one request at a time on each.
     connections: int | None = None
+    # Instead of as many as are answered in a time.
+    requests: int | None = None
     # Requests before each measurement, so that allocators, caches and adaptive code have settled.
     prime: int = 1000
 
@@ -50,16 +65,20 @@ def echo(name: str, title: str, message: bytes, text: bool, deflate: bool = Fals
     return Case(name, title, SOCKETS, "/", message, message, protocols=("ws",), text=text, deflate=deflate)
 
 
-HELLO = Case("hello", "GET 13 bytes", "plain:app", "/hello", b"Hello, world!", direct=True)
+HELLO = Case("hello", "GET 13 bytes", "plain:app", "/hello", b"Hello, world!", direct=True, protocols=HTTP)
+
+FEW = {"connections": 4, "requests": 8, "prime": 4}
 
 CASES = {
     case.name: case
     for case in (
         HELLO,
-        Case("10k", "GET 10 kB", "plain:app", "/10k", TEN_KB, direct=True),
-        Case("1m", "GET 1 MiB", "plain:app", "/1m", MEGABYTE, prime=50),
-        Case("echo", "POST echo 10 kB", "plain:app", "/echo", TEN_KB, body=TEN_KB),
-        Case("upload", "POST 1 MiB", "plain:app", "/upload", b"1048576", body=MEGABYTE, prime=50),
+        Case("10k", "GET 10 kB", "plain:app", "/10k", TEN_KB, direct=True, protocols=HTTP),
+        Case("1m", "GET 1 MiB", "plain:app", "/1m", MEGABYTE, direct=True, protocols=HTTP, prime=50),
+        Case("100m", "GET 100 MiB", "plain:app", "/100m", LARGE, **FEW),
+        Case("echo", "POST echo 10 kB", "plain:app", "/echo", TEN_KB, body=TEN_KB, protocols=HTTP),
+        Case("upload", "POST 1 MiB", "plain:app", "/upload", b"1048576", body=MEGABYTE, protocols=HTTP, prime=50),
+        Case("upload-100m", "POST 100 MiB", "plain:app", "/upload", b"104857600", body=LARGE, **FEW),
         Case("stream", "GET 100 chunks of 100 bytes", "plain:app", "/stream", TEN_KB),
         Case(
             "json",
@@ -71,7 +90,13 @@ CASES = {
         ),
         Case("sleep", "GET 13 bytes after 10 ms", "plain:app", "/sleep", b"Hello, world!", prime=100),
         *(
-            replace(HELLO, name=f"hello-{connections}", title=f"{HELLO.title}, {name}", connections=connections)
+            replace(
+                HELLO,
+                name=f"hello-{connections}",
+                title=f"{HELLO.title}, {name}",
+                protocols=("h1", "h2"),
+                connections=connections,
+            )
             for connections, name in ((1, "1 connection"), (8, "8 connections"), (1000, "1,000 connections"))
         ),
         echo("text", "text of 125 bytes", SHORT, text=True),

@@ -1,4 +1,4 @@
-"""The load generators wrk, h2load and wsload: how they are run, and what they print."""
+"""The load generators wrk, h2load, wsload and h3load: how they are run, and what they print."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import websocket
-from harness.cases import Case
+from harness.cases import SECURE, Case
 from harness.environments import BENCH
+from harness.tls import certificate
 
 # Debian package of each program.
 TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
 
-# Our own for WebSockets, which cargo builds.
+# Where cargo builds our own, by protocol.
 TARGET = BENCH.parent / "target"
-WSLOAD = TARGET / "release/wsload"
+BUILT = {"ws": "wsload", "h3": "h3load"}
 
 # What a generator may take beyond the duration of the load.
 PATIENCE = 30
@@ -64,36 +65,51 @@ def missing_tools() -> list[str]:
     return sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
 
 
-def build_wsload() -> None:
-    """Builds our own generator, or sees that nothing has changed since."""
+def build(name: str) -> None:
+    """Builds the generator of this name, one of ours, or sees that nothing has changed since."""
     if shutil.which("cargo") is None:
         raise GeneratorMissingError(
-            "cargo is missing: it builds the load generator for WebSockets\nhint: install Rust, see https://rustup.rs"
+            f"cargo is missing: it builds the load generator {name}\nhint: install Rust, see https://rustup.rs"
         )
-    command = ["cargo", "build", "--quiet", "--release", "--package=wsload", f"--target-dir={TARGET}"]
+    command = ["cargo", "build", "--quiet", "--release", "--package=bench-load", f"--bin={name}"]
+    command += [f"--target-dir={TARGET}", *(["--features=h3"] if name == "h3load" else [])]
     result = subprocess.run(command, capture_output=True, check=False, cwd=BENCH, text=True)
-    if result.returncode or not WSLOAD.exists():
-        raise GeneratorMissingError(f"`{' '.join(command)}` did not make `{WSLOAD}`\n{result.stderr.strip()}")
+    if result.returncode or not built(name).exists():
+        raise GeneratorMissingError(f"`{' '.join(command)}` did not make `{built(name)}`\n{result.stderr.strip()}")
+
+
+def built(name: str) -> Path:
+    return TARGET / "release" / name
 
 
 def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
     """Puts the load of `case` on the server at `port`."""
-    url = f"http://127.0.0.1:{port}{case.path}"
     if case.connections is not None:
         shape = replace(shape, connections=case.connections, h2_connections=case.connections, h2_streams=1)
+    before = children_seconds()
+    if protocol in BUILT:
+        own = wsload if protocol == "ws" else h3load
+        load = own(port, case, shape.connections, seconds=shape.duration)
+    else:
+        load = http(url(port, case, protocol), case, protocol, shape)
+    return replace(load, generator=children_seconds() - before)
+
+
+def http(url: str, case: Case, protocol: str, shape: Shape) -> Load:
     with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
         body = None
         if case.body is not None:
             body = Path(directory, "body")
             body.write_bytes(case.body)
-        before = children_seconds()
-        if protocol == "ws":
-            load = wsload(port, case, shape.connections, seconds=shape.duration)
-        else:
-            generator = wrk if protocol == "h1" else h2load
-            load = generator(url, body, shape, Path(directory))
-        spent = children_seconds() - before
-    return Load(load.requests, load.seconds, load.p50, load.p99, spent)
+        first = protocol in ("h1", "h1s")
+        # wrk knows no number of requests.
+        if first and case.requests is None:
+            return wrk(url, body, shape)
+        return h2load(url, body, replace(shape, h2_connections=shape.connections) if first else shape, case, first)
+
+
+def url(port: int, case: Case, protocol: str) -> str:
+    return f"{'https' if protocol in SECURE else 'http'}://127.0.0.1:{port}{case.path}"
 
 
 def prime(
@@ -107,22 +123,24 @@ def prime(
 ) -> None:
     """Sends so many requests of `case`, unmeasured, with so many streams at a time on a connection of HTTP/2."""
     requests = requests or case.prime
-    if protocol == "ws":
-        wsload(port, case, connections, messages=requests, patience=patience)
+    connections = min(connections, requests)
+    if protocol in BUILT:
+        own = wsload if protocol == "ws" else h3load
+        own(port, case, connections, requests=requests, patience=patience)
         return
     with tempfile.NamedTemporaryFile() as body:
         command = ["h2load", "--threads=1", f"--clients={connections}", f"--requests={requests}"]
         command += [f"--max-concurrent-streams={streams}", *(f"--header={field}" for field in case.headers)]
-        if protocol == "h1":
+        if protocol in ("h1", "h1s"):
             command.append("--h1")
         if case.body is not None:
             body.write(case.body)
             body.flush()
             command.append(f"--data={body.name}")
-        parse_h2load(run([*command, f"http://127.0.0.1:{port}{case.path}"], patience))
+        parse_h2load(run([*command, url(port, case, protocol)], patience))
 
 
-def wrk(url: str, body: Path | None, shape: Shape, _: Path) -> Load:
+def wrk(url: str, body: Path | None, shape: Shape) -> Load:
     command = ["wrk", "--threads=1", f"--connections={shape.connections}"]
     command += [f"--duration={shape.duration}s", f"--script={BENCH / 'wrk.lua'}", url]
     if body is not None:
@@ -130,29 +148,52 @@ def wrk(url: str, body: Path | None, shape: Shape, _: Path) -> Load:
     return parse_wrk(run(command, shape.duration + PATIENCE))
 
 
-def h2load(url: str, body: Path | None, shape: Shape, directory: Path) -> Load:
-    log = directory / "requests"
-    command = ["h2load", "--threads=1", f"--clients={shape.h2_connections}"]
-    command += [f"--max-concurrent-streams={shape.h2_streams}", f"--duration={shape.duration}"]
-    command.append(f"--log-file={log}")
-    if body is not None:
-        command.append(f"--data={body}")
-    counted = parse_h2load(run([*command, url], shape.duration + PATIENCE))
-    with log.open() as lines:
-        p50, p99 = parse_h2load_log(lines)
+def h2load(url: str, body: Path | None, shape: Shape, case: Case, first: bool) -> Load:
+    """Over HTTP/2, or over HTTP/1.1 if `first`."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        command = ["h2load", "--threads=1", f"--clients={shape.h2_connections}", f"--log-file={log.name}"]
+        command.append(f"--max-concurrent-streams={shape.h2_streams}")
+        command.append(f"--requests={case.requests}" if case.requests else f"--duration={shape.duration}")
+        if first:
+            command.append("--h1")
+        if body is not None:
+            command.append(f"--data={body}")
+        output = run([*command, url], shape.duration + PATIENCE)
+        p50, p99 = parse_h2load_log(log)
     # With a duration h2load counts for exactly that long.
-    return Load(counted, float(shape.duration), p50, p99)
+    seconds = parse_h2load_seconds(output) if case.requests else float(shape.duration)
+    return Load(parse_h2load(output), seconds, p50, p99)
 
 
 def wsload(
-    port: int, case: Case, connections: int, seconds: int = 0, messages: int = 0, patience: float = PATIENCE
+    port: int, case: Case, connections: int, seconds: int = 0, requests: int = 0, patience: float = PATIENCE
 ) -> Load:
     """Ends after so many seconds or messages, 0 being no limit, and with an error if an answer is wrong."""
-    with tempfile.TemporaryDirectory(prefix="bench-wsload-") as directory:
-        Path(directory, "handshake").write_bytes(websocket.handshake(port, case))
-        Path(directory, "message").write_bytes(websocket.message(case))
-        Path(directory, "answer").write_bytes(case.answer)
-        command = [str(WSLOAD), str(port), directory, str(connections), str(seconds), str(messages)]
+    files = {
+        "handshake": websocket.handshake(port, case),
+        "message": websocket.message(case),
+        "answer": case.answer,
+    }
+    return ours("wsload", port, files, connections, seconds, requests, patience)
+
+
+def h3load(
+    port: int, case: Case, connections: int, seconds: int = 0, requests: int = 0, patience: float = PATIENCE
+) -> Load:
+    """The same with requests."""
+    files = {"path": case.path.encode(), "answer": case.answer, "authority": certificate().authority.read_bytes()}
+    if case.body is not None:
+        files["body"] = case.body
+    return ours("h3load", port, files, connections, seconds, requests, patience)
+
+
+def ours(
+    name: str, port: int, files: dict[str, bytes], connections: int, seconds: int, requests: int, patience: float
+) -> Load:
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as directory:
+        for file, content in files.items():
+            Path(directory, file).write_bytes(content)
+        command = [str(built(name)), str(port), directory, str(connections), str(seconds), str(requests)]
         return Load(**json.loads(run(command, seconds + patience)))
 
 
@@ -205,6 +246,17 @@ def parse_h2load(output: str) -> int:
     if not done or done != succeeded or right < done or any(errors) or any(wrong):
         raise LoadFailedError(f"{requests[0]}; {codes[0]}")
     return done
+
+
+FINISHED = re.compile(r"^finished in ([\d.]+)(us|ms|s),", re.MULTILINE)
+
+
+def parse_h2load_seconds(output: str) -> float:
+    """How long it took."""
+    finished = FINISHED.search(output)
+    if finished is None:
+        raise LoadFailedError(f"expected how long h2load took, got:\n{output}")
+    return float(finished[1]) / {"us": 1e6, "ms": 1e3, "s": 1}[finished[2]]
 
 
 def parse_h2load_log(lines: Iterable[str]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from typing import Self
 from harness.client import answers
 from harness.memory import resident_bytes
 from harness.servers import APPS, Place, Server, ServerUnavailableError, free_port
+from harness.tls import certificate
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -88,12 +89,16 @@ class RunningServer:
     As a context manager it stops the server on leaving.
     """
 
-    def __init__(self, server: Server, app: str, path: str, patience: float = START_TIMEOUT) -> None:
+    def __init__(
+        self, server: Server, app: str, path: str, secure: bool = False, patience: float = START_TIMEOUT
+    ) -> None:
         """Starts `server` on `app`; returns when it has answered a request for `path`, `patience` seconds at most."""
         self.name = server.name
         self.port = free_port()
+        self.secure = secure
         self.directory = tempfile.TemporaryDirectory(prefix=f"bench-{server.name}-")
-        place = Place(app=app, port=self.port, directory=Path(self.directory.name))
+        tls = certificate() if secure else None
+        place = Place(app=app, port=self.port, directory=Path(self.directory.name), tls=tls)
         self.log = place.directory / "log"
         command = server.command(place)
         begin = time.perf_counter()
@@ -118,7 +123,7 @@ class RunningServer:
             raise
 
     def wait_until_answering(self, path: str, deadline: float) -> None:
-        while not answers(self.port, path):
+        while not answers(self.port, path, self.secure):
             self.check_alive()
             if time.perf_counter() > deadline:
                 raise ServerUnavailableError(f"no answer in time\n{self.last_words()}")

@@ -1,9 +1,9 @@
 """The order in which everything is measured.
 
-In a round, for each application, all servers are started one after the other; the start-up time
-and the memory of each are taken, and its memory again after some requests. Then each case is
-measured on one server after the other, in an order that moves on from case to case and from round
-to round.
+In a round, for each application, and with and without TLS, all servers are started one after the
+other; the start-up time and the memory of each are taken, and its memory again after some requests.
+Then each case is measured on one server after the other, in an order that moves on from case to
+case and from round to round.
 
 All servers are up together, then, and those that are not measured idle. What they take meanwhile
 is recorded: it is next to nothing. To have only one up at a time would avoid even that, but would
@@ -17,8 +17,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
-from harness.cases import PROTOCOLS, Case
+from harness.cases import PROTOCOLS, SECURE, Case
 from harness.client import WrongAnswerError, verify
 from harness.load import LoadFailedError, Shape, generate, prime
 from harness.process import RunningServer, machine_busy_seconds
@@ -63,6 +64,7 @@ class Start:
 
     round: int
     server: str
+    # With TLS or without.
     app: str
     seconds: float
     # In bytes, after the first answer, and after `MEMORY_REQUESTS` more.
@@ -78,6 +80,21 @@ class Failure:
     why: str
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a server is started for."""
+
+    app: str
+    secure: bool
+
+    @classmethod
+    def of(cls, case: Case, protocol: str) -> Self:
+        return cls(case.app, protocol in SECURE)
+
+    def __str__(self) -> str:
+        return f"{self.app} with TLS" if self.secure else self.app
+
+
 class Rounds:
     def __init__(
         self,
@@ -90,7 +107,7 @@ class Rounds:
         self.measurements: list[Measurement] = []
         self.starts: list[Start] = []
         self.failures: list[Failure] = []
-        self.apps = list(dict.fromkeys(case.app for case in cases))
+        self.setups = list(dict.fromkeys(Setup.of(case, protocol) for case in cases for protocol in protocols))
         # What there is to measure, in order. What fails is taken out: it fails once, not in each
         # round.
         self.plan = [
@@ -103,32 +120,32 @@ class Rounds:
 
     def verify(self) -> None:
         """Starts each server and compares each answer; also fills the machine's file cache."""
-        for app in self.apps:
-            for server in self.servers(app):
-                running = self.start(server, app)
+        for setup in self.setups:
+            for server in self.servers(setup):
+                running = self.start(server, setup)
                 if running is None:
                     continue
                 with running:
-                    for case, protocol in self.cases(server, app):
+                    for case, protocol in self.cases(server, setup):
                         try:
                             verify(running.port, case, protocol)
                         except WrongAnswerError as error:
                             self.fail(server, case, protocol, str(error))
 
     def round(self, number: int) -> None:
-        for app in self.apps:
+        for setup in self.setups:
             with ExitStack() as stack:
                 up: dict[str, RunningServer] = {}
-                for server in rotated(self.servers(app), number):
-                    running = self.start(server, app)
+                for server in rotated(self.servers(setup), number):
+                    running = self.start(server, setup)
                     if running is not None:
                         up[server.name] = stack.enter_context(running)
-                        self.look_at_start(number, server, app, running)
-                self.load(number, app, up)
+                        self.look_at_start(number, server, setup, running)
+                self.load(number, setup, up)
 
-    def look_at_start(self, number: int, server: Server, app: str, running: RunningServer) -> None:
+    def look_at_start(self, number: int, server: Server, setup: Setup, running: RunningServer) -> None:
         memory = running.memory_bytes()
-        case, protocol = self.cases(server, app)[0]
+        case, protocol = self.cases(server, setup)[0]
         try:
             # Fewer of large ones.
             prime(running.port, case, protocol, min(MEMORY_REQUESTS, 10 * case.prime))
@@ -137,11 +154,11 @@ class Rounds:
             return
         used = running.memory_bytes()
         seconds = running.startup_seconds
-        self.starts.append(Start(number, server.name, app, seconds, memory, used))
-        report(f"{server.name}: {app} up in {seconds:.2f} s, {used / 2**20:.0f} MiB")
+        self.starts.append(Start(number, server.name, str(setup), seconds, memory, used))
+        report(f"{server.name}: {setup} up in {seconds:.2f} s, {used / 2**20:.0f} MiB")
 
-    def load(self, number: int, app: str, up: Mapping[str, RunningServer]) -> None:
-        pairs = dict.fromkeys((c, p) for _, c, p in self.plan if c.app == app)
+    def load(self, number: int, setup: Setup, up: Mapping[str, RunningServer]) -> None:
+        pairs = dict.fromkeys((c, p) for _, c, p in self.plan if Setup.of(c, p) == setup)
         for turn, (case, protocol) in enumerate(pairs):
             planned = [s for s, c, p in self.plan if (c, p) == (case, protocol)]
             for server in rotated(planned, number + turn):
@@ -190,14 +207,14 @@ class Rounds:
             elsewhere=max(busy - cpu - load.generator - idle, 0.0),
         )
 
-    def start(self, server: Server, app: str) -> RunningServer | None:
-        """Starts `server` on `app`; if that fails, nothing more is asked of the two."""
-        case, _ = self.cases(server, app)[0]
+    def start(self, server: Server, setup: Setup) -> RunningServer | None:
+        """Starts `server`; if that fails, nothing more is asked of it with this setup."""
+        case, _ = self.cases(server, setup)[0]
         try:
-            return RunningServer(server, app, case.path)
+            return RunningServer(server, setup.app, case.path, setup.secure)
         except ServerUnavailableError as error:
-            self.plan = [step for step in self.plan if (step[0], step[1].app) != (server, app)]
-            self.note(Failure(server.name, app, str(error)))
+            self.plan = [(s, c, p) for s, c, p in self.plan if (s, Setup.of(c, p)) != (server, setup)]
+            self.note(Failure(server.name, str(setup), str(error)))
             return None
 
     def fail(self, server: Server, case: Case, protocol: str, why: str) -> None:
@@ -209,11 +226,11 @@ class Rounds:
         self.failures.append(failure)
         report(f"FAILED: {failure.server}: {failure.what}: {failure.why}")
 
-    def servers(self, app: str) -> list[Server]:
-        return list(dict.fromkeys(server for server, case, _ in self.plan if case.app == app))
+    def servers(self, setup: Setup) -> list[Server]:
+        return list(dict.fromkeys(s for s, c, p in self.plan if Setup.of(c, p) == setup))
 
-    def cases(self, server: Server, app: str) -> list[tuple[Case, str]]:
-        return [(c, p) for s, c, p in self.plan if s is server and c.app == app]
+    def cases(self, server: Server, setup: Setup) -> list[tuple[Case, str]]:
+        return [(c, p) for s, c, p in self.plan if s is server and Setup.of(c, p) == setup]
 
 
 def rotated(servers: Sequence[Server], by: int) -> list[Server]:

@@ -6,16 +6,18 @@ import json
 import os
 import shlex
 import socket
-import string
 import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
-from harness.cases import CASES, PROTOCOLS, SOCKETS, Case
+from harness import envoys
+from harness.cases import PROTOCOLS, SECURE, SOCKETS, Case
 from harness.environments import BENCH, EnvironmentFailedError, environment
+from harness.tls import Certificate
 
 APPS = BENCH / "apps"
 
@@ -39,13 +41,21 @@ class Place:
     directory: Path
     # A Unix domain socket to listen on, instead of the port.
     uds: Path | None = None
+    # The port speaks TLS with it.
+    tls: Certificate | None = None
 
     @property
     def listen(self) -> list[str]:
-        """The options of uvicorn and granian for it."""
+        """The options of aiovoy, uvicorn and granian for it."""
         if self.uds is not None:
             return ["--uds", str(self.uds)]
         return ["--host", "127.0.0.1", "--port", str(self.port)]
+
+    def secure(self, certfile: str, keyfile: str) -> list[str]:
+        """The options of those names, if TLS is spoken."""
+        if self.tls is None:
+            return []
+        return [certfile, str(self.tls.certfile), keyfile, str(self.tls.keyfile)]
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,18 @@ class Server:
 
 def aiovoy() -> Server:
     root = Path(sys.prefix)
-    if not (root / "bin/aiovoy").exists():
+    program = root / "bin/aiovoy"
+    if not program.exists():
         raise ServerUnavailableError(
             "aiovoy is not installed beside this Python\n"
             "hint: run the benchmark by `make bench`, or install aiovoy in this environment"
         )
-    options = "--host 127.0.0.1 --port {port} --no-access-log --app-dir {app_dir} {app}"
-    return Server("aiovoy", template(f"{shlex.quote(str(root / 'bin/aiovoy'))} {options}"), root)
+    return Server("aiovoy", lambda place: [str(program), *aiovoy_options(place)], root)
+
+
+def aiovoy_options(place: Place) -> list[str]:
+    tls = ["--http3", *place.secure("--ssl-certfile", "--ssl-keyfile")] if place.tls else []
+    return [*place.listen, *tls, "--no-access-log", "--app-dir", str(APPS), place.app]
 
 
 def installed_envoy() -> str:
@@ -92,21 +107,23 @@ def envoy() -> Server:
     binary = installed_envoy()
 
     def command(place: Place) -> list[str]:
-        for name, case in CASES.items():
-            (place.directory / name).write_bytes(case.answer)
-        text = string.Template((BENCH / "floor.yaml").read_text())
-        config = place.directory / "floor.yaml"
-        config.write_text(text.substitute(port=place.port, directory=place.directory))
-        return [binary, "-c", str(config), *ENVOY_OPTIONS]
+        return envoy_command(binary, envoys.floor(place.port, place.tls, place.directory), place)
 
     return Server(FLOOR, command, Path(sys.prefix), direct=True)
 
 
+def envoy_command(binary: str, config: dict[str, Any], place: Place) -> list[str]:
+    file = place.directory / "envoy.json"
+    file.write_text(json.dumps(config))
+    return [binary, "-c", str(file), *ENVOY_OPTIONS]
+
+
 def pyvoy() -> Server:
-    # One worker thread, uvloop and no access log are its defaults.
+    # One thread of Python, uvloop and no access log are its defaults. Its Envoy has a worker for each processor.
     root = installed("pyvoy")
     options = "--address 127.0.0.1 --port {port} --interface asgi --worker-threads 1 --websockets {app}"
-    return Server("pyvoy", template(f"{shlex.quote(str(root / 'bin/pyvoy'))} {options}"), root)
+    command = template(f"{shlex.quote(str(root / 'bin/pyvoy'))} {options}")
+    return Server("pyvoy", lambda place: [*command(place), *place.secure("--tls-cert", "--tls-key")], root)
 
 
 def granian() -> Server:
@@ -116,20 +133,24 @@ def granian() -> Server:
     root = installed("granian")
     options = "--interface asgi --workers 1 --runtime-threads 1 --loop uvloop --no-access-log --log-level warning {app}"
     command = template(f"{shlex.quote(str(root / 'bin/granian'))} {options}")
-    return Server(
-        "granian",
-        lambda place: [*command(place), *place.listen, "--ws" if place.app == SOCKETS else "--no-ws"],
-        root,
-        deflate=False,
-    )
+
+    def for_place(place: Place) -> list[str]:
+        tls = place.secure("--ssl-certificate", "--ssl-keyfile")
+        return [*command(place), *place.listen, *tls, "--ws" if place.app == SOCKETS else "--no-ws"]
+
+    return Server("granian", for_place, root, protocols=("h1", "h2", "h1s", "h2s", "ws"), deflate=False)
 
 
 def uvicorn() -> Server:
     root = installed("uvicorn")
     options = "--workers 1 --loop uvloop --http httptools --no-access-log --log-level warning {app}"
     command = template(f"{shlex.quote(str(root / 'bin/uvicorn'))} {options}")
+
+    def for_place(place: Place) -> list[str]:
+        return [*command(place), *place.listen, *place.secure("--ssl-certfile", "--ssl-keyfile")]
+
     # httptools speaks HTTP/1.1 only.
-    return Server("uvicorn", lambda place: [*command(place), *place.listen], root, protocols=("h1", "ws"))
+    return Server("uvicorn", for_place, root, protocols=("h1", "h1s", "ws"))
 
 
 def behind_envoy(server: Server, uds: bool) -> Server:
@@ -137,14 +158,11 @@ def behind_envoy(server: Server, uds: bool) -> Server:
     binary = installed_envoy()
 
     def command(place: Place) -> list[str]:
-        inner = replace(place, port=free_port(), uds=place.directory / "socket" if uds else None)
+        inner = replace(place, port=free_port(), uds=place.directory / "socket" if uds else None, tls=None)
         port = {"socket_address": {"address": "127.0.0.1", "port_value": inner.port}}
         address = {"pipe": {"path": str(inner.uds)}} if uds else port
-        text = string.Template((BENCH / "proxy.yaml").read_text())
-        config = place.directory / "proxy.yaml"
-        config.write_text(text.substitute(port=place.port, address=json.dumps(address)))
+        front = envoy_command(binary, envoys.proxy(place.port, place.tls, address), place)
         # The server's own end comes with that of the session.
-        front = [binary, "-c", str(config), *ENVOY_OPTIONS]
         return ["sh", "-c", f"{shlex.join(server.command(inner))} & exec {shlex.join(front)}"]
 
     return replace(
@@ -189,7 +207,6 @@ def with_module(option: str) -> Server:
     if spec is None or not spec.origin:
         raise ValueError("a module needs aiovoy installed beside this Python")
     package = Path(spec.origin).parent
-    run = template("--host 127.0.0.1 --port {port} --no-access-log --app-dir {app_dir} {app}")
 
     def command(place: Place) -> list[str]:
         # The same package by links, but for the module, which aiovoy looks for beside its files.
@@ -200,15 +217,15 @@ def with_module(option: str) -> Server:
                 (copy / entry.name).symlink_to(entry)
         (copy / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}").symlink_to(module)
         python_path = f"PYTHONPATH={place.directory}"
-        return ["env", python_path, sys.executable, "-m", "aiovoy", *run(place)]
+        return ["env", python_path, sys.executable, "-m", "aiovoy", *aiovoy_options(place)]
 
     return Server(name, command, Path(sys.prefix))
 
 
 def custom(option: str) -> Server:
-    """The server of a `NAME=COMMAND` option."""
+    """The server of a `NAME=COMMAND` option, without TLS."""
     name, command = split_option(option, "COMMAND")
-    return Server(name, template(command))
+    return Server(name, template(command), protocols=tuple(name for name in PROTOCOLS if name not in SECURE))
 
 
 def split_option(option: str, what: str) -> tuple[str, str]:

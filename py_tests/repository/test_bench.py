@@ -24,6 +24,7 @@ environments, load, memory, process = bench("environments"), bench("load"), benc
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
 cases, client, websocket = bench("cases"), bench("client"), bench("websocket")
 callgrind, counted, record = bench("callgrind"), bench("counted"), bench("record")
+certificates = bench("tls")
 
 WRK = """\
 Running 3s test @ http://127.0.0.1:8000/hello
@@ -100,6 +101,14 @@ class TestH2load:
         lines = [f"1795393653305589\t200\t{microseconds}\n" for microseconds in range(200, 0, -1)]
         assert load.parse_h2load_log(lines) == (100e-6, 198e-6)
 
+    @pytest.mark.parametrize(("text", "seconds"), [("2.00s", 2), ("980.50ms", 0.9805), ("730us", 0.00073)])
+    def test_reads_how_long_so_many_requests_took(self, text: str, seconds: float) -> None:
+        assert load.parse_h2load_seconds(H2LOAD.replace("2.00s", text)) == pytest.approx(seconds)
+
+    def test_refuses_a_load_that_took_no_time(self) -> None:
+        with pytest.raises(load.LoadFailedError, match="expected how long"):
+            load.parse_h2load_seconds("starting benchmark...\n")
+
     def test_refuses_other_statuses_in_the_log(self) -> None:
         with pytest.raises(load.LoadFailedError, match="got 503"):
             load.parse_h2load_log(["1795393653305589\t503\t100\n"])
@@ -107,7 +116,7 @@ class TestH2load:
 
 @pytest.fixture(scope="module")
 def wsload() -> Any:
-    load.build_wsload()
+    load.build("wsload")
     return load.wsload
 
 
@@ -130,18 +139,18 @@ class TestWebSocket:
         with serve("sockets:app", app_dir=servers.APPS) as server:
             with websocket.connect(server.port, case) as connection:
                 assert websocket.exchange(connection, case) == case.answer
-            assert wsload(server.port, case, connections=2, messages=20).requests >= 20
+            assert wsload(server.port, case, connections=2, requests=20).requests >= 20
 
     def test_a_wrong_answer_ends_the_load(self, wsload: Any) -> None:
         case = dataclasses.replace(cases.CASES["text"], answer=cases.SHORT.upper())
         refusal = pytest.raises(load.LoadFailedError, match="expected the message that was sent, got another one")
         with serve("sockets:app", app_dir=servers.APPS) as server, refusal:
-            wsload(server.port, case, connections=2, messages=20)
+            wsload(server.port, case, connections=2, requests=20)
 
     def test_without_cargo_there_is_no_generator(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         with pytest.raises(load.GeneratorMissingError, match="cargo is missing"):
-            load.build_wsload()
+            load.build("wsload")
 
 
 @pytest.mark.parametrize(("percent", "value"), [(0, 10), (50, 20), (51, 30), (99, 40), (100, 40)])
@@ -221,16 +230,29 @@ class TestServers:
         with pytest.raises(ValueError, match="expected `NAME=COMMAND`"):
             servers.custom(option)
 
-    @pytest.mark.parametrize("uds", [False, True])
-    def test_a_server_behind_envoy_answers_and_ends_with_it(self, uds: bool) -> None:
+    def test_one_that_speaks_tls_is_told_where_the_files_are(self, tmp_path: Path) -> None:
+        plain = servers.Place("m:app", 81, tmp_path)
+        assert plain.secure("--cert", "--key") == []
+        tls = dataclasses.replace(plain, tls=certificates.certificate())
+        assert tls.secure("--cert", "--key") == ["--cert", str(tls.tls.certfile), "--key", str(tls.tls.keyfile)]
+
+    @pytest.mark.parametrize("spoken", ["h1", "h1s"])
+    def test_the_floor_gives_the_same_answers(self, spoken: str) -> None:
+        direct = [case for case in cases.CASES.values() if case.direct]
+        with process.RunningServer(servers.envoy(), "", direct[0].path, spoken == "h1s") as running:
+            for case in direct:
+                client.verify(running.port, case, spoken)
+
+    @pytest.mark.parametrize(("uds", "spoken"), [(False, "h1"), (True, "h1"), (False, "h1s")])
+    def test_a_server_behind_envoy_answers_and_ends_with_it(self, uds: bool, spoken: str) -> None:
         def command(place: Any) -> list[str]:
             return [sys.executable, "-m", "uvicorn", "--lifespan=off", *place.listen, place.app]
 
         behind = servers.behind_envoy(servers.Server("uvicorn", command), uds)
         assert behind.name == ("envoy+uvicorn-uds" if uds else "envoy+uvicorn")
         hello = cases.CASES["hello"]
-        with process.RunningServer(behind, hello.app, hello.path) as running:
-            client.verify(running.port, hello, "h1")
+        with process.RunningServer(behind, hello.app, hello.path, spoken == "h1s") as running:
+            client.verify(running.port, hello, spoken)
             tree = process.tree(running.process.pid, process.processes())
             names = {Path(f"/proc/{member.pid}/comm").read_text().strip() for member in tree}
         assert "envoy" in names

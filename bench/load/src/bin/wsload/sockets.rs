@@ -1,9 +1,9 @@
 //! All connections together, in one thread.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use load::{Arguments, Figures};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::case::Case;
@@ -14,12 +14,8 @@ use crate::error::Error;
 const RECEIVE: usize = 1 << 18;
 
 pub(crate) struct Load {
-    pub port: u16,
+    pub arguments: Arguments,
     pub case: Case,
-    pub connections: usize,
-    /// After which it ends, and after how many messages.
-    pub duration: Option<Duration>,
-    pub messages: Option<usize>,
     /// How long the server may be silent on all connections.
     pub patience: Duration,
 }
@@ -27,15 +23,16 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn run(&self) -> Result<Figures, Error> {
         let mut poll = Poll::new()?;
-        let mut connections = Vec::with_capacity(self.connections);
-        for number in 0..self.connections {
-            let mut connection = Connection::open(self.port, &self.case, self.patience)?;
+        let count = self.arguments.connections;
+        let mut connections = Vec::with_capacity(count);
+        for number in 0..count {
+            let mut connection = Connection::open(self.arguments.port, &self.case, self.patience)?;
             let both = Interest::READABLE | Interest::WRITABLE;
             poll.registry()
                 .register(&mut connection.stream, Token(number), both)?;
             connections.push(connection);
         }
-        let mut events = Events::with_capacity(self.connections);
+        let mut events = Events::with_capacity(count);
         let mut buffer = vec![0; RECEIVE];
         let mut times = Vec::new();
         let begin = Instant::now();
@@ -43,7 +40,7 @@ impl Load {
         for connection in &mut connections {
             connection.ask(&self.case, Instant::now())?;
         }
-        while self.goes_on(last - begin, times.len()) {
+        while self.arguments.go_on(last - begin, times.len()) {
             match poll.poll(&mut events, Some(self.patience)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
@@ -67,56 +64,13 @@ impl Load {
         }
         Ok(Figures::of(times, last - begin))
     }
-
-    fn goes_on(&self, elapsed: Duration, messages: usize) -> bool {
-        self.duration.is_none_or(|most| elapsed < most)
-            && self.messages.is_none_or(|most| messages < most)
-    }
-}
-
-/// What the benchmark reads.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    requests: usize,
-    /// To the last answer.
-    elapsed: Duration,
-    p50: Duration,
-    p99: Duration,
-}
-
-impl Figures {
-    fn of(mut times: Vec<Duration>, elapsed: Duration) -> Self {
-        times.sort_unstable();
-        Self {
-            requests: times.len(),
-            elapsed,
-            p50: percentile(&times, 50),
-            p99: percentile(&times, 99),
-        }
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let requests = self.requests;
-        let [seconds, p50, p99] = [self.elapsed, self.p50, self.p99].map(|one| one.as_secs_f64());
-        write!(
-            f,
-            r#"{{"requests": {requests}, "seconds": {seconds}, "p50": {p50}, "p99": {p99}}}"#
-        )
-    }
-}
-
-/// The smallest of `ordered` that `percent` of them do not exceed (nearest rank).
-fn percentile(ordered: &[Duration], percent: usize) -> Duration {
-    let rank = (ordered.len() * percent).div_ceil(100);
-    ordered.get(rank.max(1) - 1).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
     use std::thread;
 
     use super::*;
@@ -142,15 +96,18 @@ mod tests {
             server(&mut stream);
         });
         let load = Load {
-            port,
+            arguments: Arguments {
+                port,
+                folder: PathBuf::new(),
+                connections: 1,
+                duration: None,
+                requests: Some(2),
+            },
             case: Case {
                 handshake: b"GET /\r\n\r\n".to_vec(),
                 message: message.to_vec(),
                 answer: b"hello".to_vec(),
             },
-            connections: 1,
-            duration: None,
-            messages: Some(2),
             patience: Duration::from_millis(200),
         };
         let result = load.run();
@@ -330,20 +287,5 @@ mod tests {
         assert!(message_of(compressed).starts_with("expected a handshake without compression"));
         let plain = load(b"\xc1\x80\0\0\0\0", |stream| send(stream, UPGRADED));
         assert!(message_of(plain).starts_with("expected a handshake with compression"));
-    }
-
-    #[test]
-    fn a_percentile_is_one_of_the_values() {
-        let ordered = [10, 20, 30, 40].map(Duration::from_millis);
-        let found = [0, 50, 51, 99, 100].map(|percent| percentile(&ordered, percent).as_millis());
-        assert_eq!(found, [10, 20, 30, 40, 40]);
-    }
-
-    #[test]
-    fn figures_are_json() {
-        let times = [3, 1, 2].map(Duration::from_micros).to_vec();
-        let figures = Figures::of(times, Duration::from_millis(1500));
-        let line = r#"{"requests": 3, "seconds": 1.5, "p50": 0.000002, "p99": 0.000003}"#;
-        assert_eq!(figures.to_string(), line);
     }
 }
