@@ -93,12 +93,15 @@ def event(control: socket.socket, **fields: object) -> None:
 
 
 def wait_for_command(control: socket.socket) -> str:
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = control.recv(1)
-        if not byte:
-            return "end of channel"
-        line += byte
+    """The next one that is no question after its health."""
+    line = b"ping\n"
+    while line == b"ping\n":
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = control.recv(1)
+            if not byte:
+                return "end of channel"
+            line += byte
     return line.decode().strip()
 
 

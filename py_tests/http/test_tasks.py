@@ -30,13 +30,18 @@ def failing(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Made:
     raise LookupError("no more tasks")
 
 
+def eager(loop: asyncio.AbstractEventLoop, work: Any, eager_start: bool | None = None, **options: Any) -> Any:
+    """asyncio's, which before Python 3.13.3 does not know what uvloop says to it."""
+    return getattr(asyncio, "eager_task_factory")(loop, work, **options)  # noqa: B009, until 3.11 is gone
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     loop = asyncio.get_running_loop()
     match scope["path"]:
         case "/set":
             loop.set_task_factory(factory)
         case "/eager":
-            loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009, until 3.11 is gone
+            loop.set_task_factory(eager)
         case "/fail":
             loop.set_task_factory(failing)
         case "/reset":

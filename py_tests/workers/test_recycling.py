@@ -19,6 +19,7 @@ pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
     [
         (1, {"limit_max_requests": 50}),
         (2, {"limit_max_requests": 50}),
+        (3, {"limit_max_requests": 5}),
         (2, {"worker_lifetime": 3}),
         (1, {"limit_max_requests": 50, "replace_first": "old"}),
         (2, {"worker_lifetime": 3, "replace_first": "old"}),

@@ -383,10 +383,11 @@ class Supervisor:
     async def _examine_all(self) -> None:
         while True:
             await asyncio.sleep(STEP_SECONDS)
-            for slot in self._slots:
-                if slot.current is not None:
-                    slot.current.examine()
-                    self._judge(slot, slot.current)
+            serving = [(slot, slot.current) for slot in self._slots if slot.current is not None]
+            # Who serves longest is replaced first, or workers that reach their limits soon again would keep the turn.
+            for slot, process in sorted(serving, key=lambda one: one[1].born):
+                process.examine()
+                self._judge(slot, process)
 
     def _judge(self, slot: Slot, process: EnvoyProcess) -> None:
         if not process.accepts:
