@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-abi bench bench-idle bench-instructions clean
+.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-idle bench-instructions clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,7 +75,12 @@ check-abi: build ## Hold the bridge against the Envoy binary, and the example co
 	  "$(ENVOY)" --config-yaml "$$(sed "s|aiovoy/bridge.*\.so|$(BRIDGE)|" $$example)" --mode validate --log-level warning || exit; \
 	done
 
-check: lint check-abi test ## All that CI runs
+check: check-tools lint check-abi test-rust build ## All that CI runs: `make test`, lints, and the count of instructions
+	$(BIN)/python -m py_tests.harness.side_by_side $(BIN)/python bench/instructions.py
+
+check-tools:
+	@command -v valgrind >/dev/null && command -v h2load >/dev/null || \
+	  { echo "valgrind or h2load is missing: on Debian, apt-get install valgrind nghttp2-client"; exit 1; }
 
 bench: build ## Compare with other servers; ARGS goes to bench/run.py
 	$(BIN)/python bench/run.py $(ARGS)

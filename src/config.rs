@@ -169,7 +169,7 @@ pub(crate) enum LogField {
     Client,
     /// The scope's client, if it is another than the connection's, which Envoy knows.
     NamedClient,
-    /// Method and target.
+    /// Method, target and protocol.
     Request,
     Referer,
     UserAgent,

@@ -330,7 +330,7 @@ _COMMON_FIELDS = ["named_client", "request"]
 _COMBINED_FIELDS = [*_COMMON_FIELDS, "referer", "user_agent"]
 
 _COMMON = (
-    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%FILTER_STATE(aiovoy.request:PLAIN)% %PROTOCOL%" '
+    _CLIENT + ' - - [%START_TIME(%d/%b/%Y:%H:%M:%S %z)%] "%FILTER_STATE(aiovoy.request:PLAIN)%" '
     "%RESPONSE_CODE% %BYTES_SENT%"
 )
 

@@ -1,6 +1,9 @@
 """Runs all tests in Python, in two lines at a time, since tests wait more than they compute.
 
-What the second line says comes after the first one's. The exit code is that of the first run that has failed, else 0.
+    python -m py_tests.harness.side_by_side [COMMAND...]
+
+What the second line says comes after the first one's, and what the command says last, which runs in the second line
+too. The exit code is that of the first run that has failed, else 0.
 """
 
 import os
@@ -13,7 +16,9 @@ from typing import IO
 from py_tests.harness.folders import ROOT
 
 Run = tuple[list[str], dict[str, str]]
-"""Arguments of pytest, and variables for it."""
+"""A command, and variables for it."""
+
+PYTEST = [sys.executable, "-m", "pytest"]
 
 # What applications and clients see is the same if requests go through Envoy's router; of that, half.
 ROUTER = [
@@ -26,13 +31,15 @@ ROUTER = [
 # None of these is of the conformance page, whose tests have to be in one run. Both lines take about as long.
 OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
 
-FIRST: list[Run] = [([f"--ignore={folder}" for folder in OTHERS], {})]
-SECOND: list[Run] = [(OTHERS, {}), ([*ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"})]
+FIRST: list[Run] = [([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {})]
+SECOND: list[Run] = [
+    ([*PYTEST, *OTHERS], {}),
+    ([*PYTEST, *ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
+]
 
 
 def run_all(runs: list[Run], output: IO[bytes] | None, codes: list[int]) -> None:
-    for arguments, variables in runs:
-        command = [sys.executable, "-m", "pytest", *arguments]
+    for command, variables in runs:
         ended = subprocess.run(
             command, cwd=ROOT, env={**os.environ, **variables}, stdout=output, stderr=output, check=False
         )
@@ -41,8 +48,9 @@ def run_all(runs: list[Run], output: IO[bytes] | None, codes: list[int]) -> None
 
 def main() -> int:
     codes: list[int] = []
+    more: list[Run] = [(sys.argv[1:], {})] if sys.argv[1:] else []
     with tempfile.TemporaryFile() as output:
-        second = threading.Thread(target=run_all, args=[SECOND, output, codes])
+        second = threading.Thread(target=run_all, args=[[*SECOND, *more], output, codes])
         second.start()
         run_all(FIRST, None, codes)
         second.join()

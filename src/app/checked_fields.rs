@@ -27,10 +27,17 @@ impl CheckedFields {
 
     /// Adds a field, or says why it can't be one.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+        // To the end, right or wrong: it is nearly always right, and a loop without exits is short.
+        let kinds = name
+            .iter()
+            .fold(0, |kinds, &byte| kinds | KINDS[usize::from(byte)]);
+        if name.is_empty() || kinds & NO_TOKEN != 0 {
             return Err("the name is not a token (RFC 9110, section 5.6.2)");
         }
-        if value.iter().any(|&byte| BREAKS[usize::from(byte)]) {
+        if value
+            .iter()
+            .fold(false, |breaks, &byte| breaks | BREAKS[usize::from(byte)])
+        {
             return Err("the value has a CR, LF or NUL (RFC 9110, section 5.5)");
         }
         // What surrounds a value is not part of it (RFC 9110, section 5.5); HTTP/2 peers refuse it.
@@ -38,9 +45,11 @@ impl CheckedFields {
         if u32::try_from(name.len()).is_err() || u32::try_from(value.len()).is_err() {
             return Err("the field is longer than 4 GiB");
         }
+        let lower_case = kinds & CAPITAL == 0;
+        let is = |known: &[u8]| name == known || (!lower_case && name.eq_ignore_ascii_case(known));
         // Names are asked about by their length first: few others are as long as these.
         match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if is(b"content-length") => {
                 let length = decimal(value).ok_or("the value is not a number of bytes")?;
                 match self.content_length.replace(length) {
                     None => {}
@@ -48,16 +57,19 @@ impl CheckedFields {
                     Some(_) => return Err("a second one with another value"),
                 }
             }
-            2 | 7 | 10 | 16 | 17 if is_hop_by_hop(name) => {
+            2 | 7 | 10 | 16 | 17 if HOP_BY_HOP.into_iter().any(is) => {
                 // The framing of a connection is the server's (ASGI HTTP scope; RFC 9110, section
                 // 7.6.1). `close` is the one wish that is heard.
-                self.close |= name.eq_ignore_ascii_case(b"connection")
-                    && value.eq_ignore_ascii_case(b"close");
+                self.close |= is(b"connection") && value.eq_ignore_ascii_case(b"close");
                 return Ok(());
             }
             _ => {}
         }
-        self.fields.push_lower_case(name, value);
+        if lower_case {
+            self.fields.push(name, value);
+        } else {
+            self.fields.push_lower_case(name, value);
+        }
         Ok(())
     }
 }
@@ -71,26 +83,35 @@ static BREAKS: [bool; 256] = {
     table
 };
 
-/// RFC 9110, section 5.6.2.
-static IS_TOKEN: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+/// What a byte is in a name: [`NO_TOKEN`], [`CAPITAL`], or neither (RFC 9110, section 5.6.2).
+static KINDS: [u8; 256] = {
+    let tokens = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+    let mut table = [NO_TOKEN; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        if tokens[byte as usize] {
+            table[byte as usize] = if byte.is_ascii_uppercase() {
+                CAPITAL
+            } else {
+                0
+            };
+        }
+        byte += 1;
+    }
+    table
+};
 
-fn is_token(byte: u8) -> bool {
-    IS_TOKEN[usize::from(byte)]
-}
+const NO_TOKEN: u8 = 1;
+const CAPITAL: u8 = 2;
 
-fn is_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 6] = [
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    ];
-    NAMES
-        .iter()
-        .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
-}
+const HOP_BY_HOP: [&[u8]; 6] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"transfer-encoding",
+    b"upgrade",
+];
 
 #[cfg(test)]
 mod tests {

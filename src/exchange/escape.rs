@@ -2,26 +2,44 @@
 //!
 //! What peers have sent, for logs.
 
-use std::borrow::Cow;
-use std::fmt::Write;
+use smallvec::{Array, SmallVec};
 
 /// `bytes` as text that can stand in a line, or between quotes in it: a quote, a backslash and
 /// what is not printable ASCII becomes `\xHH`.
-pub(crate) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    if bytes.iter().all(|&byte| is_plain(byte)) {
-        return String::from_utf8_lossy(bytes);
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut text = SmallVec::<[u8; 256]>::new();
+    escape_into(&mut text, bytes);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The same, appended to `text`.
+pub(crate) fn escape_into(text: &mut SmallVec<impl Array<Item = u8>>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    // To the end, right or wrong: it is nearly always right, and a loop without exits is short.
+    let plain = |all: bool, byte: &u8| all & IS_PLAIN[usize::from(*byte)];
+    if bytes.iter().fold(true, plain) {
+        text.extend_from_slice(bytes);
+        return;
     }
-    let mut text = String::with_capacity(bytes.len() + 16);
     for &byte in bytes {
-        if is_plain(byte) {
-            text.push(byte.into());
+        if IS_PLAIN[usize::from(byte)] {
+            text.push(byte);
         } else {
-            write!(text, "\\x{byte:02X}").expect("a string takes all");
+            let [high, low] = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+            text.extend_from_slice(&[b'\\', b'x', high, low]);
         }
     }
-    text.into()
 }
+
+static IS_PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -129,7 +129,7 @@ impl RequestHead {
         if let Some((_, id)) = fields.find(|(name, _)| *name == b"x-request-id") {
             name.extend_from_slice(&[b" (request ", id, b")"].concat());
         }
-        escaped(&name).into_owned()
+        escaped(&name)
     }
 }
 
@@ -145,6 +145,16 @@ pub(crate) enum HttpVersion {
     Http2,
     /// HTTP/3
     Http3,
+}
+
+impl HttpVersion {
+    /// What stands behind `HTTP/`, of all in their order.
+    pub(crate) const NUMBERS: [&str; 4] = ["1.0", "1.1", "2", "3"];
+
+    /// What stands behind `HTTP/`.
+    pub(crate) fn number(self) -> &'static str {
+        Self::NUMBERS[self as usize]
+    }
 }
 
 /// Path and query of a request target. The absolute form (RFC 9112, section 3.2.2) comes from

@@ -22,7 +22,7 @@ pub(crate) struct ScopeTemplate {
 /// a dict that grows; then what differs is set, in keys that are all there, in their order.
 struct Kind {
     /// By version, and by whether the scheme is that of TLS.
-    scopes: [[Py<PyDict>; 2]; VERSIONS.len()],
+    scopes: [[Py<PyDict>; 2]; HttpVersion::NUMBERS.len()],
     /// The value of `asgi`, of which each scope has a copy.
     asgi: Py<PyDict>,
     /// That of `extensions`, of which each scope has a copy.
@@ -30,9 +30,6 @@ struct Kind {
     /// The same where the version is HTTP/1.0.
     extensions_of_http_10: Py<PyDict>,
 }
-
-/// `http_version` of each [`HttpVersion`], in their order.
-const VERSIONS: [&str; 4] = ["1.0", "1.1", "2", "3"];
 
 /// What extensions are there for, of requests of HTTP/1.0 and of others.
 const FILES: [&str; 2] = ["http.response.pathsend", "http.response.zerocopysend"];
@@ -153,7 +150,7 @@ fn scopes(
     schemes: [&str; 2],
     root_path: &str,
     has_state: bool,
-) -> PyResult<[[Py<PyDict>; 2]; VERSIONS.len()]> {
+) -> PyResult<[[Py<PyDict>; 2]; HttpVersion::NUMBERS.len()]> {
     let scope = |version: &str, scheme: &str| {
         let scope = PyDict::new(py);
         // Interned, as applications have them: equal strings that are the same are compared at once.
@@ -183,7 +180,7 @@ fn scopes(
         }
         Ok::<_, PyErr>(scope.unbind())
     };
-    let [v10, v11, v2, v3] = VERSIONS.map(|version| {
+    let [v10, v11, v2, v3] = HttpVersion::NUMBERS.map(|version| {
         let [plain, tls] = schemes.map(|scheme| scope(version, scheme));
         Ok::<_, PyErr>([plain?, tls?])
     });

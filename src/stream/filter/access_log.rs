@@ -2,46 +2,60 @@
 //!
 //! What access logs know of a request by the bridge: filter states `aiovoy.KEY`.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use envoy::EnvoyFilter;
+use smallvec::SmallVec;
 
 use super::Filter;
 use crate::config::LogField;
 use crate::exchange::RequestHead;
-use crate::exchange::escape::escaped;
+use crate::exchange::escape::escape_into;
+
+/// A value, where most are no longer in no allocation.
+type Value = SmallVec<[u8; 256]>;
 
 impl Filter {
     /// Sets what the access log asks for.
     pub(super) fn tell_access_log(&self, envoy: &EnvoyFilter<'_>, head: &RequestHead) {
-        for &field in &self.streams.rules.access_log {
-            if let Some(value) = value(field, head) {
-                envoy.set_filter_state(field.key(), value.as_bytes());
+        let fields = &self.streams.rules.access_log;
+        if fields.is_empty() {
+            return;
+        }
+        let mut value = Value::new();
+        for &field in fields {
+            value.clear();
+            write(field, head, &mut value);
+            if !value.is_empty() {
+                envoy.set_filter_state(field.key(), &value);
             }
         }
     }
 }
 
-/// The value of `field`, if the request has one.
-fn value(field: LogField, head: &RequestHead) -> Option<Cow<'_, str>> {
-    let header = |wanted: &[u8]| {
+/// Appends what a request has for `field`, if it has anything.
+fn write(field: LogField, head: &RequestHead, value: &mut Value) {
+    let mut header = |wanted: &[u8]| {
         let mut fields = head.fields.iter();
-        let (_, value) = fields.find(|(name, _)| *name == wanted)?;
-        Some(escaped(value))
+        if let Some((_, found)) = fields.find(|(name, _)| *name == wanted) {
+            escape_into(value, found);
+        }
     };
     match field {
-        LogField::NamedClient if !head.names_client && head.client.port.is_some() => None,
+        LogField::NamedClient if !head.names_client && head.client.port.is_some() => {}
         LogField::Client | LogField::NamedClient => {
             // A proxy that believes anybody may have named anything: a log has addresses only.
             let client = str::from_utf8(&head.client.host).ok();
             let client = client.filter(|client| client.parse::<IpAddr>().is_ok());
-            Some(client.unwrap_or("-").into())
+            value.extend_from_slice(client.unwrap_or("-").as_bytes());
         }
-        LogField::Request if head.method.is_empty() => None,
+        LogField::Request if head.method.is_empty() => {}
         LogField::Request => {
-            let line = [head.method.as_slice(), b" ", &head.target].concat();
-            Some(escaped(&line).into_owned().into())
+            escape_into(value, &head.method);
+            value.push(b' ');
+            escape_into(value, &head.target);
+            value.extend_from_slice(b" HTTP/");
+            value.extend_from_slice(head.version.number().as_bytes());
         }
         LogField::Referer => header(b"referer"),
         LogField::UserAgent => header(b"user-agent"),
