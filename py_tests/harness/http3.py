@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from typing import Any, Self, cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -153,6 +154,39 @@ class Http(H3Connection):
         pass
 
 
+class Datagrams:
+    """Takes datagrams as a transport does, to send those that follow each other at once, as browsers do.
+
+    The kernel is told where one ends (UDP_SEGMENT, udp(7)). It takes them apart, or hands them to a server as they are
+    that says it can do so itself (UDP_GRO).
+    """
+
+    SEGMENT = 103
+    MOST = 60_000
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[list[bytes], Any]] = []
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        if self._taken:
+            datagrams, other = self._taken[-1]
+            size = len(datagrams[0])
+            fits = size * (len(datagrams) + 1) < self.MOST
+            if address == other and fits and len(datagrams[-1]) == size >= len(data):
+                datagrams.append(data)
+                return
+        self._taken.append(([data], address))
+
+    def send(self, transport: asyncio.DatagramTransport) -> None:
+        for datagrams, address in self._taken:
+            segment = [(socket.SOL_UDP, self.SEGMENT, len(datagrams[0]).to_bytes(2, sys.byteorder))]
+            try:
+                transport.get_extra_info("socket")._sock.sendmsg(datagrams, segment, 0, address)
+            except BlockingIOError:
+                for datagram in datagrams:
+                    transport.sendto(datagram, address)
+
+
 class Endpoint(QuicConnectionProtocol):
     """The connection's socket, timers and streams."""
 
@@ -169,6 +203,15 @@ class Endpoint(QuicConnectionProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def transmit(self) -> None:
+        datagrams = Datagrams()
+        self._transport = cast(asyncio.DatagramTransport, datagrams)
+        try:
+            super().transmit()
+        finally:
+            self._transport = self.transport
+        datagrams.send(self.transport)
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
         if data[-16:] in self.quic.reset_tokens():
