@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-idle bench-instructions clean
+.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-report bench-idle bench-instructions clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ check-tools:
 
 bench: build ## Compare with other servers; ARGS goes to bench/run.py
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-report: $(INSTALLED) ## Write what was measured last into docs/benchmarks.md; ARGS are files of results, if more than one
+	$(BIN)/python bench/report.py $(ARGS)
 
 bench-idle: build ## Compare the memory of idle WebSockets; ARGS goes to bench/idle.py
 	$(BIN)/python bench/idle.py $(ARGS)

@@ -1,10 +1,15 @@
-"""Draws the results: `python chart.py RESULTS.json CHART.png`, where matplotlib is installed."""
+"""Draws the results, where matplotlib is installed: all in a picture, or what each case costs in one of its own.
+
+python chart.py RESULTS.json CHART.png
+python chart.py RESULTS.json FOLDER
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 # By name: the chart's environment is not the one in which this file is checked.
@@ -19,6 +24,10 @@ COLOURS = {
     "pyvoy": "#2e86ab",
     "granian": "#f2a541",
     "uvicorn": "#5b8e7d",
+    "envoy+granian": "#f7cf9a",
+    "envoy+granian-uds": "#f7cf9a",
+    "envoy+uvicorn": "#b3cfc5",
+    "envoy+uvicorn-uds": "#b3cfc5",
 }
 MORE_COLOURS = ["#7d5ba6", "#8d6a4f", "#444444", "#c08497"]
 
@@ -31,8 +40,30 @@ STARTS = {
 
 
 def main(source: str, target: str) -> None:
-    with open(source) as file:
-        results = json.load(file)
+    results = json.loads(Path(source).read_text())
+    if Path(target).is_dir():
+        for case in results["cases"]:
+            draw_case(results, case, Path(target, f"{case}.svg"))
+    else:
+        draw_all(results, target)
+
+
+def draw_case(results: dict[str, Any], case: str, target: Path) -> None:
+    """Processor time per request, in as many columns as there are protocols."""
+    # Text as such, and no dates and numbers by chance: the same results make the same file.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": case})
+    columns = [(metric, protocol) for metric, protocol in columns_of(case, results) if metric == "cpu_us"]
+    tall = max(len(found_of(results, case, protocol)) for _, protocol in columns)
+    size = (3.6 * len(columns), 0.5 + 0.24 * tall)
+    figure, axes = pyplot.subplots(1, len(columns), figsize=size, squeeze=False, layout="constrained")
+    for axis, (metric, protocol) in zip(axes[0], columns, strict=True):
+        heading = f"{results['protocols'][protocol]}: CPU µs/request"
+        bars(axis, found_of(results, case, protocol), metric, heading, results["servers"])
+    figure.savefig(target, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def draw_all(results: dict[str, Any], target: str) -> None:
     apps = list(dict.fromkeys(start["app"] for start in results["starts"]))
     tall = len(results["cases"]) + len(apps)
     columns = {case: columns_of(case, results) for case in results["cases"]}
@@ -40,7 +71,7 @@ def main(source: str, target: str) -> None:
     figure, axes = pyplot.subplots(tall, wide, figsize=(4.0 * wide, 1.9 * tall), squeeze=False, layout="constrained")
     for row, (case, title) in enumerate(results["cases"].items()):
         for column, (metric, protocol) in enumerate(columns[case]):
-            found = [one for one in results["load"] if (one["case"], one["protocol"]) == (case, protocol)]
+            found = found_of(results, case, protocol)
             heading = f"{title}, {results['protocols'][protocol]}\n{METRICS[metric]}"
             bars(axes[row][column], found, metric, heading, results["servers"])
     for row, app in enumerate(apps, len(results["cases"])):
@@ -55,6 +86,10 @@ def main(source: str, target: str) -> None:
         f"rounds of {settings['duration']} s: {settings['rounds']}; bars are medians, lines from least to greatest"
     )
     figure.savefig(target, dpi=110)
+
+
+def found_of(results: dict[str, Any], case: str, protocol: str) -> list[dict[str, Any]]:
+    return [one for one in results["load"] if (one["case"], one["protocol"]) == (case, protocol)]
 
 
 def columns_of(case: str, results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 CHUNKS = 100
 CHUNK = b"x" * 100
-PIECE = b"x" * 65_536
+PIECE = bytes(65_536)
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:

@@ -20,7 +20,8 @@ HTTP = ("h1", "h2", *SECURE)
 
 TEN_KB = b"x" * 10_000
 MEGABYTE = b"x" * 2**20
-LARGE = MEGABYTE * 100
+# Of zeros, which take no memory before they are read.
+LARGE = bytes(100 * 2**20)
 
 # The application of WebSockets.
 SOCKETS = "sockets:app"

@@ -25,6 +25,7 @@ rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summ
 cases, client, websocket = bench("cases"), bench("client"), bench("websocket")
 callgrind, counted, record = bench("callgrind"), bench("counted"), bench("record")
 certificates = bench("tls")
+report = importlib.import_module("report")
 
 WRK = """\
 Running 3s test @ http://127.0.0.1:8000/hello
@@ -341,6 +342,45 @@ class TestSummary:
             "FAILED\n"
             "  c: everything: no such file"
         )
+
+
+def results(protocol: str, cpu: float) -> dict[str, Any]:
+    """As `make bench` writes them, of one round of one case."""
+    taken = [measurement("aiovoy", 0, 10_000, cpu), measurement("envoy", 0, 10_000, 1.0)]
+    loads = summary.summarise_load([dataclasses.replace(one, protocol=protocol) for one in taken], ["envoy"])
+    starts = summary.summarise_starts([rounds.Start(0, "aiovoy", f"app:{protocol}", 0.25, 2**20, 2**21)])
+    return {
+        "settings": {"rounds": 1, "duration": 2},
+        "machine": {"processors": 2, "kernel": "6"},
+        "finished": "today",
+        "elapsed_seconds": 60.0,
+        "versions": {"aiovoy": {"python": "3.13.0"}, "envoy": {"python": "3.11.7"}},
+        "servers": ["aiovoy", "envoy"],
+        "cases": {"hello": "GET"},
+        "protocols": {protocol: cases.PROTOCOLS[protocol]},
+        "load": [dataclasses.asdict(one) for one in loads],
+        "starts": [dataclasses.asdict(one) for one in starts],
+        "failures": [],
+    }
+
+
+class TestReport:
+    def test_runs_add_up(self) -> None:
+        text = report.report(report.merged([results("h1", 1.5), results("h3", 2.0)]))
+        assert "1 rounds of 2 s, 2 minutes in all. Versions: python 3.13.0 (aiovoy); python 3.11.7 (envoy)." in text
+        assert "| CPU of aiovoy : that of | envoy |\n| --- | --- |\n| GET, HTTP/1.1 | 1.50 |\n" in text
+        assert "| GET, HTTP/3 | 2.00 |\n" in text
+        assert "| aiovoy, HTTP/1.1 | 150.0 | 5,000 | 1.00 | 2.00 |\n| envoy, HTTP/1.1 | 100.0 |" in text
+        assert "| aiovoy, `app:h3` | 0.25 | 1.0 | 2.0 |\n" in text
+
+    def test_a_spread_is_shown_where_there_is_one(self) -> None:
+        assert report.spread({"median": 1234.5, "low": 1000.0, "high": 2000.0}, 0) == "1,234 (1,000-2,000)"
+        assert report.spread({"median": 2.0, "low": 2.0, "high": 2.0}, 1) == "2.0"
+
+    def test_the_page_has_a_place_for_it(self) -> None:
+        page = report.PAGE.read_text()
+        assert page.count(report.BEGIN) == page.count(report.END) == 1
+        assert page.index(report.BEGIN) < page.index(report.END)
 
 
 DUMP = """\
