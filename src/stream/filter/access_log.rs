@@ -12,7 +12,7 @@ use crate::config::LogField;
 use crate::exchange::RequestHead;
 use crate::exchange::escape::escape_into;
 
-/// A value, where most are no longer in no allocation.
+/// A value. Most are short enough to need no allocation.
 type Value = SmallVec<[u8; 256]>;
 
 impl Filter {
