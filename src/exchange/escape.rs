@@ -2,18 +2,16 @@
 //!
 //! What peers have sent, for logs.
 
-use smallvec::{Array, SmallVec};
-
 /// `bytes` as text that can stand in a line, or between quotes in it: a quote, a backslash and
 /// what is not printable ASCII becomes `\xHH`.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
-    let mut text = SmallVec::<[u8; 256]>::new();
+    let mut text = Vec::new();
     escape_into(&mut text, bytes);
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The same, appended to `text`.
-pub(crate) fn escape_into(text: &mut SmallVec<impl Array<Item = u8>>, bytes: &[u8]) {
+pub(crate) fn escape_into(text: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     // To the end, right or wrong: it is nearly always right, and a loop without exits is short.
     let plain = |all: bool, byte: &u8| all & IS_PLAIN[usize::from(*byte)];

@@ -67,6 +67,8 @@ pub(crate) struct Streams {
     believes_probe: Cell<bool>,
     /// The lines that the log takes of what is refused.
     pub(crate) refusals: Quota,
+    /// What the access log was told last: kept for its memory.
+    pub(crate) log_value: RefCell<Vec<u8>>,
     /// The requests that go through the router.
     pub(crate) handover: Rc<Handover>,
     /// Streams that go on with what Envoy has kept of their request.
@@ -123,6 +125,7 @@ impl Streams {
             closing: RefCell::default(),
             believes_probe: Cell::default(),
             refusals: Quota::default(),
+            log_value: RefCell::default(),
             handover: Rc::default(),
             resumed: RefCell::default(),
             dropped: Cell::default(),

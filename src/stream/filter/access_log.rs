@@ -5,15 +5,11 @@
 use std::net::IpAddr;
 
 use envoy::EnvoyFilter;
-use smallvec::SmallVec;
 
 use super::Filter;
 use crate::config::LogField;
 use crate::exchange::RequestHead;
 use crate::exchange::escape::escape_into;
-
-/// A value. Most are short enough to need no allocation.
-type Value = SmallVec<[u8; 256]>;
 
 impl Filter {
     /// Sets what the access log asks for.
@@ -22,7 +18,7 @@ impl Filter {
         if fields.is_empty() {
             return;
         }
-        let mut value = Value::new();
+        let mut value = self.streams.log_value.borrow_mut();
         for &field in fields {
             value.clear();
             write(field, head, &mut value);
@@ -34,7 +30,7 @@ impl Filter {
 }
 
 /// Appends what a request has for `field`, if it has anything.
-fn write(field: LogField, head: &RequestHead, value: &mut Value) {
+fn write(field: LogField, head: &RequestHead, value: &mut Vec<u8>) {
     let mut header = |wanted: &[u8]| {
         let mut fields = head.fields.iter();
         if let Some((_, found)) = fields.find(|(name, _)| *name == wanted) {
