@@ -30,11 +30,12 @@ pytestmark = [
 
 MEGABYTE = 1024 * 1024
 TOTAL = 1024 * MEGABYTE
-GROWTH = 24 * MEGABYTE
+
+# What the server may grow by. For HTTP/3 Envoy itself widens the window of a stream to 16 MiB where the client is fast,
+# and the allocator keeps some of what has gone through for a while.
+GROWTH = {"http/1.1": 24 * MEGABYTE, "http/2": 24 * MEGABYTE, "http/3": 40 * MEGABYTE}
 
 # The slow side stops at its beginning until the other one does not get on, and then for a moment after as many bytes.
-# A moment, since for HTTP/3 Envoy itself widens the windows of a fast client, up to 16 MiB for a stream: an application
-# that stops for half a second now and then may find as much waiting.
 STRIDE = 2 * MEGABYTE
 PAUSE = 0.005
 
@@ -261,7 +262,7 @@ async def test_gigabyte_to_a_slow_application(protocol: str, server: Server, key
             assert await settled(lambda: client.sent) < TOTAL // 8
             (tmp_path / "gate").touch()
             assert await uploading == {"size": TOTAL, "checksum": checksum_of_all()}
-    assert memory.growth < GROWTH
+    assert memory.growth < GROWTH[protocol]
 
 
 async def test_gigabyte_to_a_slow_client(protocol: str, server: Server, key: str, tmp_path: Path) -> None:
@@ -271,4 +272,4 @@ async def test_gigabyte_to_a_slow_client(protocol: str, server: Server, key: str
             await server.noted(key, "waiting")
             client.go_on.set()
             assert await downloading == (TOTAL, checksum_of_all())
-    assert memory.growth < GROWTH
+    assert memory.growth < GROWTH[protocol]
