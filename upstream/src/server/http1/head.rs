@@ -1,0 +1,258 @@
+//! Runs on: network thread; pure.
+//!
+//! The head of a request of HTTP/1 (RFC 9112), and what it says of the body behind it. What two readers could
+//! understand differently is refused: that is how requests are smuggled (RFC 9112, section 11.2).
+
+use crate::server::{Fields, Head, Refusal, Version};
+
+/// The fields that a head may have, whatever the service's own limit is.
+pub(super) const MOST_FIELDS: usize = 1024;
+
+/// What follows a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// What the head says to the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// What follows.
+    pub(super) framing: Framing,
+    /// The client wants to go on with the connection.
+    pub(super) keep_alive: bool,
+    /// The method is HEAD.
+    pub(super) head_only: bool,
+    /// The version.
+    pub(super) version: Version,
+    /// The client waits for `100 Continue`.
+    pub(super) expects_continue: bool,
+}
+
+/// What there is of a head in some bytes.
+pub(super) enum Parsed<R> {
+    /// All of it, in so many bytes, and what the caller has made of it.
+    Complete(usize, R),
+    /// More has to come.
+    Partial,
+}
+
+/// Reads a head from the beginning of `bytes`, and has `read` see it.
+pub(super) fn parse<R>(
+    bytes: &[u8],
+    read: impl FnOnce(&Head<'_>, Said) -> R,
+) -> Result<Parsed<R>, Refusal> {
+    // A client may send an empty line behind a body (RFC 9112, section 2.2).
+    let skipped = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
+    let bytes = &bytes[skipped..];
+    let mut room = [const { std::mem::MaybeUninit::uninit() }; 64];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut room) {
+        Ok(httparse::Status::Complete(length)) => {
+            let (parsed, said) = check(&request, &bytes[..length])?;
+            Ok(Parsed::Complete(skipped + length, read(&parsed, said)))
+        }
+        Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
+        Err(httparse::Error::TooManyHeaders) => parse_many(bytes, skipped, read),
+        Err(error) => Err(Refusal::bad(reason(error))),
+    }
+}
+
+/// The same with more fields than most have.
+#[cold]
+fn parse_many<R>(
+    bytes: &[u8],
+    skipped: usize,
+    read: impl FnOnce(&Head<'_>, Said) -> R,
+) -> Result<Parsed<R>, Refusal> {
+    let mut room = vec![httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut room);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => {
+            let (parsed, said) = check(&request, &bytes[..length])?;
+            Ok(Parsed::Complete(skipped + length, read(&parsed, said)))
+        }
+        Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TOO_MANY_FIELDS),
+        Err(error) => Err(Refusal::bad(reason(error))),
+    }
+}
+
+fn reason(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => "bad_field",
+        httparse::Error::Version => "bad_version",
+        _ => "bad_request_line",
+    }
+}
+
+/// What httparse lets in, but nobody else may see alike.
+fn check<'a>(
+    request: &'a httparse::Request<'_, 'a>,
+    head: &[u8],
+) -> Result<(Head<'a>, Said), Refusal> {
+    if has_bare_line_feed(head) {
+        return Err(Refusal::bad("bare_line_feed"));
+    }
+    let version = match request.version {
+        Some(0) => Version::Http10,
+        _ => Version::Http11,
+    };
+    let method = request.method.unwrap_or_default().as_bytes();
+    let target = request.path.unwrap_or_default().as_bytes();
+    let fields = read_fields(request.headers)?;
+    let framing = match (fields.chunked, fields.length) {
+        (true, _) if version == Version::Http10 => return Err(Refusal::bad("bad_framing")),
+        (true, Some(_)) => return Err(Refusal::bad("bad_framing")),
+        (true, None) => Framing::Chunked,
+        (false, length) => Framing::Length(length.unwrap_or(0)),
+    };
+    let (authority, path) = split(target, method)?;
+    let said = Said {
+        framing,
+        keep_alive: match version {
+            Version::Http10 => fields.keeps && !fields.closes,
+            _ => !fields.closes,
+        },
+        head_only: method == b"HEAD",
+        version,
+        expects_continue: fields.expects_continue && version != Version::Http10,
+    };
+    let host = match (authority, fields.host) {
+        (Some(authority), _) => Some(authority),
+        (None, None) if version != Version::Http10 => return Err(Refusal::bad("bad_host")),
+        (None, host) => host,
+    };
+    let head = Head {
+        version,
+        method,
+        target: path,
+        authority: host,
+        fields: Fields::Http1(request.headers),
+        length: match framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        },
+        websocket: fields.upgrades && fields.websocket,
+    };
+    Ok((head, said))
+}
+
+#[derive(Default)]
+struct Read<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    closes: bool,
+    keeps: bool,
+    upgrades: bool,
+    websocket: bool,
+    expects_continue: bool,
+}
+
+fn read_fields<'a>(fields: &[httparse::Header<'a>]) -> Result<Read<'a>, Refusal> {
+    let mut read = Read::default();
+    for field in fields {
+        let (name, value) = (field.name.as_bytes(), field.value);
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => once(read.host.replace(value), "bad_host")?,
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                read.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                read.websocket |=
+                    members(value).any(|member| member.eq_ignore_ascii_case(b"websocket"));
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                for member in members(value) {
+                    read.closes |= member.eq_ignore_ascii_case(b"close");
+                    read.keeps |= member.eq_ignore_ascii_case(b"keep-alive");
+                    read.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = decimal(value).ok_or(Refusal::bad("bad_framing"))?;
+                once(read.length.replace(length), "bad_framing")?;
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::UNKNOWN_CODING);
+                }
+                if std::mem::replace(&mut read.chunked, true) {
+                    return Err(Refusal::bad("bad_framing"));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+/// The members of a list (RFC 9110, section 5.6.1).
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Of a field that a head has once: what it had before.
+fn once<T>(before: Option<T>, details: &'static str) -> Result<(), Refusal> {
+    before.map_or(Ok(()), |_| Err(Refusal::bad(details)))
+}
+
+/// The authority and the path of a target: RFC 9112, section 3.2.
+fn split<'a>(target: &'a [u8], method: &[u8]) -> Result<(Option<&'a [u8]>, &'a [u8]), Refusal> {
+    if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
+        return Ok((None, target));
+    }
+    if method == b"CONNECT" {
+        // The service has the word on it.
+        return Ok((Some(target), b""));
+    }
+    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+        let begin = target.get(..scheme.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    });
+    let Some(scheme) = scheme else {
+        return Err(Refusal::bad("bad_target"));
+    };
+    let rest = &target[scheme.len()..];
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+    match path {
+        _ if authority.is_empty() => Err(Refusal::bad("bad_target")),
+        [] => Ok((Some(authority), b"/")),
+        [b'/', ..] => Ok((Some(authority), path)),
+        // A query without a path has no form of its own here.
+        _ => Err(Refusal::bad("bad_target")),
+    }
+}
+
+/// Lines end with CR LF. What takes LF alone for an end, as a recipient may, sees other fields than who does not.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in head {
+        if byte == b'\n' && before != b'\r' {
+            return true;
+        }
+        before = byte;
+    }
+    false
+}
+
+/// A number of digits alone.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
+}

@@ -1,0 +1,886 @@
+//! Runs on: network thread.
+//!
+//! A connection of HTTP/1.
+//!
+//! ```text
+//!           head, no body                        response ends
+//!  Head ──────────────────────────▶ Complete ────────────────────▶ Head, or Closing
+//!   │  head        last of the body ▲   │ 101
+//!   └──────▶ Body ──────────────────┘   └─────▶ Raw
+//!             │ response ends       last of the body
+//!             └───────────▶ Discard ─────────────▶ Head, or Closing
+//!
+//!  Closing ── all is written ──▶ Linger ── the client has closed, or has had its time ──▶ over
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, Write as _};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::io::Io;
+use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Piece, Refusal, ResponseHead, Version};
+use chunks::{Chunk, Chunks};
+use head::{Framing, Parsed, Said};
+use output::Output;
+
+mod chunks;
+mod head;
+mod output;
+
+/// Bytes that may wait for a client before it is slow.
+const HIGH: usize = 64 * 1024;
+/// Bytes at which it no longer is.
+const LOW: usize = 16 * 1024;
+/// Bytes that may come behind a request that is not answered yet.
+const AHEAD: usize = 64 * 1024;
+/// A connection.
+pub(super) struct Connection {
+    network: Rc<Network>,
+    /// Where it stands among the thread's.
+    pub(super) place: Cell<usize>,
+    ends: Ends,
+    /// None once it is over.
+    io: RefCell<Option<Io>>,
+    task: RefCell<Option<Waker>>,
+    state: RefCell<State>,
+    /// Something below is parsing, and goes on with what comes of it.
+    parsing: Cell<bool>,
+}
+
+struct State {
+    phase: Phase,
+    /// What has come and is not parsed.
+    unread: Vec<u8>,
+    /// Which request it is.
+    number: u64,
+    said: Said,
+    exchange: Option<Rc<dyn Exchange>>,
+    paused: bool,
+    response: Response,
+    /// The connection ends with the response.
+    closes: bool,
+    out: Output,
+    /// To be written at the end of the turn.
+    queued: bool,
+    slow: bool,
+    /// The client sends nothing more.
+    ended: bool,
+    /// The socket takes nothing any more.
+    failed: bool,
+    /// When something has come or left last, by the clock of ticks.
+    active: Instant,
+    /// When the phase has begun.
+    since: Instant,
+}
+
+enum Phase {
+    Head,
+    Body(Decoder),
+    Complete,
+    Raw,
+    Discard(Decoder),
+    Closing,
+    Linger,
+}
+
+enum Decoder {
+    Length(u64),
+    Chunks(Chunks),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    Waiting,
+    Started(Body),
+    Ended,
+}
+
+/// How a response's body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// By its length, or by the end of the connection.
+    Plain,
+    Chunked,
+    /// There is none.
+    None,
+}
+
+/// A request on a connection.
+#[derive(Clone)]
+pub(super) struct Stream {
+    connection: Rc<Connection>,
+    number: u64,
+}
+
+/// The life of a connection, which has begun with `first`.
+pub(super) async fn serve(network: Rc<Network>, io: Io, ends: Ends, first: &[u8]) {
+    let connection = Connection::new(&network, io, ends);
+    network.know(connection.clone());
+    connection.receive(first);
+    poll_fn(|context| connection.poll(context)).await;
+    network.forget(&connection);
+}
+
+impl Connection {
+    fn new(network: &Rc<Network>, io: Io, ends: Ends) -> Rc<Self> {
+        let now = network.now();
+        Rc::new(Self {
+            network: network.clone(),
+            place: Cell::default(),
+            ends,
+            io: RefCell::new(Some(io)),
+            task: RefCell::default(),
+            parsing: Cell::default(),
+            state: RefCell::new(State {
+                phase: Phase::Head,
+                unread: Vec::new(),
+                number: 0,
+                said: Said {
+                    framing: Framing::Length(0),
+                    keep_alive: true,
+                    head_only: false,
+                    version: Version::Http11,
+                    expects_continue: false,
+                },
+                exchange: None,
+                paused: false,
+                response: Response::Waiting,
+                closes: false,
+                out: Output::default(),
+                queued: false,
+                slow: false,
+                ended: false,
+                failed: false,
+                active: now,
+                since: now,
+            }),
+        })
+    }
+
+    /// The life of the connection.
+    fn poll(self: &Rc<Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.know_task(context);
+        loop {
+            self.go_on();
+            self.flush();
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            if self.state.borrow().out.len() > 0 && self.poll_writable(context) {
+                continue;
+            }
+            if !self.state.borrow().wants_input() {
+                return Poll::Pending;
+            }
+            let network = self.network.clone();
+            let mut buffer = network.buffer.borrow_mut();
+            match self.poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.end_of_input(),
+                Poll::Ready(Ok(length)) => self.receive(&buffer[..length]),
+                Poll::Ready(Err(_)) => self.give_up(),
+            }
+        }
+    }
+
+    fn know_task(&self, context: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(context.waker()))
+        {
+            *task = Some(context.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.io.borrow().is_none()
+    }
+
+    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.io.borrow_mut() {
+            Some(io) => io.poll_read(context, buffer),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn poll_writable(&self, context: &mut Context<'_>) -> bool {
+        let ready = self
+            .io
+            .borrow()
+            .as_ref()
+            .map(|io| io.poll_write_ready(context));
+        matches!(ready, Some(Poll::Ready(_)))
+    }
+
+    /// The client sends nothing more.
+    fn end_of_input(&self) {
+        let mut state = self.state.borrow_mut();
+        state.ended = true;
+        if state.exchange.is_none() && state.out.len() > 0 {
+            // It may still read.
+            state.phase = Phase::Closing;
+            return;
+        }
+        drop(state);
+        self.give_up();
+    }
+
+    /// The connection is over.
+    fn give_up(&self) {
+        // Closed now, however long somebody has a handle of it.
+        drop(self.io.take());
+        let exchange = {
+            let mut state = self.state.borrow_mut();
+            state.number += 1;
+            state.out = Output::default();
+            state.unread = Vec::new();
+            state.exchange.take()
+        };
+        self.wake();
+        if let Some(exchange) = exchange {
+            exchange.on_gone();
+        }
+    }
+
+    fn receive(self: &Rc<Self>, bytes: &[u8]) {
+        let mut unread = {
+            let mut state = self.state.borrow_mut();
+            state.active = self.network.now();
+            std::mem::take(&mut state.unread)
+        };
+        if unread.is_empty() {
+            let rest = self.parse(bytes);
+            if !rest.is_empty() {
+                unread.extend_from_slice(rest);
+                self.state.borrow_mut().since = self.network.now();
+            }
+        } else {
+            unread.extend_from_slice(bytes);
+            self.parse_unread(&mut unread);
+        }
+        self.state.borrow_mut().unread = unread;
+    }
+
+    /// Goes on with what has come and was not parsed.
+    fn go_on(self: &Rc<Self>) {
+        let mut unread = {
+            let mut state = self.state.borrow_mut();
+            if state.unread.is_empty() || self.parsing.get() {
+                return;
+            }
+            std::mem::take(&mut state.unread)
+        };
+        self.parse_unread(&mut unread);
+        self.state.borrow_mut().unread = unread;
+    }
+
+    fn parse_unread(self: &Rc<Self>, unread: &mut Vec<u8>) {
+        let left = self.parse(unread).len();
+        match left {
+            // An idle connection has no buffer.
+            0 => *unread = Vec::new(),
+            _ => drop(unread.drain(..unread.len() - left)),
+        }
+    }
+
+    /// Parses what can be parsed now, and returns the rest.
+    fn parse<'a>(self: &Rc<Self>, mut bytes: &'a [u8]) -> &'a [u8] {
+        self.parsing.set(true);
+        while self.parse_next(&mut bytes) {}
+        self.parsing.set(false);
+        bytes
+    }
+
+    /// Parses the next of `bytes`. Returns whether there may be more to do.
+    fn parse_next(self: &Rc<Self>, bytes: &mut &[u8]) -> bool {
+        let next = self.state.borrow_mut().next(bytes);
+        match next {
+            Next::Nothing => return false,
+            Next::Head => return self.parse_head(bytes),
+            Next::Give(piece, end) => self.give(piece, end),
+            Next::Thrown => self.next_request(),
+            Next::Bad => self.refuse(Refusal::bad("bad_chunks")),
+        }
+        true
+    }
+
+    fn parse_head(self: &Rc<Self>, bytes: &mut &[u8]) -> bool {
+        match head::parse(bytes, |head, said| self.begin(head, said)) {
+            Ok(Parsed::Complete(length, ())) => {
+                *bytes = &bytes[length..];
+                true
+            }
+            Ok(Parsed::Partial) => {
+                if bytes.len() > self.network.settings.head_bytes {
+                    self.refuse(Refusal::HEAD_TOO_LARGE);
+                }
+                false
+            }
+            Err(refusal) => {
+                self.refuse(refusal);
+                true
+            }
+        }
+    }
+
+    /// A request has come.
+    fn begin(self: &Rc<Self>, head: &super::Head<'_>, said: Said) {
+        let head = &super::Head {
+            websocket: head.websocket && self.network.settings.websockets,
+            fields: head.fields,
+            ..*head
+        };
+        let number = {
+            let mut state = self.state.borrow_mut();
+            state.said = said;
+            state.response = Response::Waiting;
+            state.paused = false;
+            state.closes = !said.keep_alive;
+            state.phase = match said.framing {
+                Framing::Length(0) => Phase::Complete,
+                Framing::Length(length) => Phase::Body(Decoder::Length(length)),
+                Framing::Chunked => Phase::Body(Decoder::Chunks(Chunks::default())),
+            };
+            state.number
+        };
+        let stream = self.stream(number);
+        let exchange = self.network.service.begin(head, &stream);
+        let mut state = self.state.borrow_mut();
+        if state.number == number {
+            state.exchange = Some(exchange);
+        }
+    }
+
+    fn stream(self: &Rc<Self>, number: u64) -> super::Stream {
+        super::Stream(super::Kind::Http1(Stream {
+            connection: self.clone(),
+            number,
+        }))
+    }
+
+    fn give(self: &Rc<Self>, piece: &[u8], end: bool) {
+        let (exchange, number) = {
+            let state = self.state.borrow();
+            (state.exchange.clone(), state.number)
+        };
+        let Some(exchange) = exchange else {
+            return;
+        };
+        let flow = exchange.on_body(piece, end);
+        let mut state = self.state.borrow_mut();
+        if flow == Flow::Pause && state.number == number {
+            state.paused = true;
+        }
+    }
+
+    /// Answers what is no request, or no body of one, and closes.
+    fn refuse(self: &Rc<Self>, refusal: Refusal) {
+        let exchange = {
+            let mut state = self.state.borrow_mut();
+            if state.response == Response::Waiting {
+                let Refusal { status, .. } = refusal;
+                state.closes = true;
+                let head = Lines {
+                    status,
+                    closes: true,
+                    ..Lines::default()
+                };
+                let network = &self.network;
+                state.out.append(network, |out| {
+                    head.write(out, &mut std::iter::empty(), &network.date());
+                });
+            }
+            state.number += 1;
+            state.response = Response::Ended;
+            state.phase = Phase::Closing;
+            state.exchange.take()
+        };
+        self.queue();
+        self.network.service.refused(&self.ends, refusal);
+        if let Some(exchange) = exchange {
+            exchange.on_gone();
+        }
+    }
+
+    /// The response has ended, and so has its request.
+    fn next_request(&self) {
+        let mut state = self.state.borrow_mut();
+        state.response = Response::Waiting;
+        state.phase = if state.closes {
+            Phase::Closing
+        } else {
+            Phase::Head
+        };
+        state.since = self.network.now();
+    }
+
+    /// All of the response has been said.
+    fn finish(self: &Rc<Self>) {
+        let (exchange, is_complete) = {
+            let mut state = self.state.borrow_mut();
+            state.number += 1;
+            state.response = Response::Ended;
+            state.since = self.network.now();
+            let phase = std::mem::replace(&mut state.phase, Phase::Complete);
+            let is_complete = match phase {
+                Phase::Body(decoder) if !state.closes => {
+                    state.phase = Phase::Discard(decoder);
+                    false
+                }
+                Phase::Body(_) | Phase::Raw => {
+                    state.closes = true;
+                    true
+                }
+                _ => true,
+            };
+            state.paused = false;
+            (state.exchange.take(), is_complete)
+        };
+        drop(exchange);
+        if is_complete {
+            self.next_request();
+        }
+        if !self.parsing.get() {
+            // For what has come behind it.
+            self.wake();
+        }
+    }
+
+    /// Has what is to be written be written at the end of the turn, or at once if it is much.
+    fn queue(self: &Rc<Self>) {
+        let (much, queued) = {
+            let mut state = self.state.borrow_mut();
+            (
+                state.out.len() > HIGH,
+                std::mem::replace(&mut state.queued, true),
+            )
+        };
+        if !queued {
+            self.network.writes(self.clone());
+        }
+        if much {
+            self.flush();
+            let mut state = self.state.borrow_mut();
+            state.slow = state.out.len() > HIGH;
+        }
+    }
+
+    /// Writes what was queued.
+    pub(super) fn write(self: &Rc<Self>) {
+        self.state.borrow_mut().queued = false;
+        self.flush();
+        let state = self.state.borrow();
+        if state.out.len() > 0 || matches!(state.phase, Phase::Linger) {
+            // It waits for the socket, which is for the task to do.
+            self.wake();
+        }
+    }
+
+    /// Writes what the socket takes.
+    fn flush(self: &Rc<Self>) {
+        let writable = {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let io = self.io.borrow();
+            let Some(io) = &*io else {
+                return;
+            };
+            if state.out.len() > 0 {
+                match state.out.write(&self.network, io) {
+                    Ok(0) => {}
+                    Ok(_) => state.active = self.network.now(),
+                    Err(_) => state.failed = true,
+                }
+            }
+            if state.out.len() == 0 && matches!(state.phase, Phase::Closing) {
+                io.shut_down_writing();
+                state.phase = Phase::Linger;
+                state.since = self.network.now();
+                state.failed |= state.ended;
+            }
+            let writable = state.slow && state.out.len() <= LOW;
+            state.slow &= !writable;
+            writable
+        };
+        if self.state.borrow().failed {
+            return self.give_up();
+        }
+        if writable {
+            let exchange = self.state.borrow().exchange.clone();
+            if let Some(exchange) = exchange {
+                exchange.on_writable();
+            }
+        }
+    }
+
+    /// Bytes that the client has not taken yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.state.borrow().out.len()
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(self: &Rc<Self>, now: Instant) {
+        let settings = &self.network.settings;
+        let is_over = |since: Instant, limit: Duration| {
+            !limit.is_zero() && now.duration_since(since) >= limit
+        };
+        let state = self.state.borrow();
+        let late = match state.phase {
+            Phase::Head if state.out.len() > 0 => is_over(state.active, settings.timeout_idle),
+            Phase::Head if state.unread.is_empty() => {
+                is_over(state.active, settings.timeout_keep_alive)
+            }
+            Phase::Head => is_over(state.since, settings.timeout_head),
+            Phase::Closing => is_over(state.active, settings.timeout_idle),
+            Phase::Discard(_) | Phase::Linger => {
+                is_over(state.active, PAUSE) || is_over(state.since, HELD)
+            }
+            Phase::Body(_) | Phase::Complete | Phase::Raw => false,
+        };
+        let is_amid_head =
+            matches!(state.phase, Phase::Head) && !state.unread.is_empty() && state.out.len() == 0;
+        drop(state);
+        match (late, is_amid_head) {
+            (true, true) => self.refuse(Refusal::SLOW_HEAD),
+            (true, false) => self.give_up(),
+            (false, _) => {}
+        }
+    }
+}
+
+/// What is next in what has come.
+enum Next<'a> {
+    /// Nothing, until something changes.
+    Nothing,
+    /// A head.
+    Head,
+    /// A piece of a body, and whether it is the last.
+    Give(&'a [u8], bool),
+    /// The end of a body that nobody reads.
+    Thrown,
+    /// What is not to be understood.
+    Bad,
+}
+
+impl State {
+    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Next<'a> {
+        match &mut self.phase {
+            Phase::Complete => Next::Nothing,
+            Phase::Closing | Phase::Linger => {
+                *bytes = &[];
+                Next::Nothing
+            }
+            _ if bytes.is_empty() => Next::Nothing,
+            Phase::Head => Next::Head,
+            Phase::Body(_) | Phase::Raw if self.paused => Next::Nothing,
+            Phase::Raw => Next::Give(std::mem::take(bytes), false),
+            Phase::Body(decoder) => match decoder.next(bytes) {
+                Decoded::Data(piece, end) => {
+                    if end {
+                        self.phase = Phase::Complete;
+                    }
+                    Next::Give(piece, end)
+                }
+                Decoded::More => Next::Nothing,
+                Decoded::Bad => Next::Bad,
+            },
+            Phase::Discard(decoder) => loop {
+                match decoder.next(bytes) {
+                    Decoded::Data(_, true) => break Next::Thrown,
+                    Decoded::Data(_, false) => {}
+                    Decoded::More => break Next::Nothing,
+                    Decoded::Bad => break Next::Bad,
+                }
+            },
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        let wants = match self.phase {
+            Phase::Body(_) | Phase::Raw => !self.paused,
+            Phase::Complete => self.unread.len() < AHEAD,
+            Phase::Head | Phase::Discard(_) | Phase::Closing | Phase::Linger => true,
+        };
+        wants && !self.ended
+    }
+}
+
+/// What some bytes of a body are.
+enum Decoded<'a> {
+    /// A piece, and whether it is the last.
+    Data(&'a [u8], bool),
+    More,
+    Bad,
+}
+
+impl Decoder {
+    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Decoded<'a> {
+        match self {
+            Self::Length(left) => {
+                let length =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                if length == 0 {
+                    return Decoded::More;
+                }
+                let (piece, rest) = bytes.split_at(length);
+                *bytes = rest;
+                *left -= length as u64;
+                Decoded::Data(piece, *left == 0)
+            }
+            Self::Chunks(chunks) => match chunks.next(bytes) {
+                Ok(Chunk::Data(piece)) => Decoded::Data(piece, false),
+                Ok(Chunk::More) => Decoded::More,
+                Ok(Chunk::End) => Decoded::Data(&[], true),
+                Err(chunks::BadChunks) => Decoded::Bad,
+            },
+        }
+    }
+}
+
+impl Stream {
+    /// Does something with the connection, if this is still its request.
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let mut state = self.connection.state.borrow_mut();
+        (state.number == self.number).then(|| act(&mut state))
+    }
+
+    pub(super) fn ends(&self) -> &Ends {
+        &self.connection.ends
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.connection.state.borrow().slow
+    }
+
+    pub(super) fn start(&self, head: ResponseHead<'_, '_>, body: Piece<'_>, end: bool) {
+        let network = &self.connection.network;
+        let upgrades = head.status == 101;
+        let started = self.with(|state| {
+            if state.response != Response::Waiting {
+                return false;
+            }
+            state.closes |= head.close || network.service.drains();
+            if matches!(state.phase, Phase::Body(_)) && state.said.expects_continue {
+                // Whether it will send the body is not to be known (RFC 9110, section 10.1.1).
+                state.closes = true;
+            }
+            let is_new = state.said.version != Version::Http10;
+            let (framing, added) = match head.status {
+                101 => {
+                    state.phase = Phase::Raw;
+                    (Body::Plain, Framed::Upgraded)
+                }
+                204 | 304 => (Body::None, Framed::Already),
+                _ if state.said.head_only => (Body::None, Framed::Already),
+                _ if head.length.is_some() => (Body::Plain, Framed::Already),
+                _ if end => (Body::Plain, Framed::Length(body.len())),
+                _ if is_new => (Body::Chunked, Framed::Chunks),
+                _ => {
+                    state.closes = true;
+                    (Body::Plain, Framed::Already)
+                }
+            };
+            state.response = Response::Started(framing);
+            let lines = Lines {
+                status: head.status,
+                framed: added,
+                closes: state.closes,
+                keeps: !is_new,
+            };
+            let date = network.date();
+            state
+                .out
+                .append(network, |out| lines.write(out, head.fields, &date));
+            state.push(network, body, end);
+            true
+        });
+        if started == Some(true) {
+            self.sent(end);
+        }
+        if upgrades && !self.connection.parsing.get() {
+            // For what has come behind the request.
+            self.connection.wake();
+        }
+    }
+
+    pub(super) fn send(&self, body: Piece<'_>, end: bool) {
+        let network = &self.connection.network;
+        if self.with(|state| state.push(network, body, end)).is_some() {
+            self.sent(end);
+        }
+    }
+
+    pub(super) fn send_trailers<'a>(
+        &self,
+        trailers: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
+    ) {
+        let network = &self.connection.network;
+        let sent = self.with(|state| {
+            if state.response == Response::Started(Body::Chunked) {
+                state.out.append(network, |out| {
+                    out.extend_from_slice(b"0\r\n");
+                    trailers.for_each(|(name, value)| write_field(out, name, value));
+                    out.extend_from_slice(b"\r\n");
+                });
+            }
+        });
+        if sent.is_some() {
+            self.sent(true);
+        }
+    }
+
+    pub(super) fn send_interim<'a>(
+        &self,
+        status: u16,
+        fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
+    ) {
+        let network = &self.connection.network;
+        let sent = self.with(|state| {
+            if state.response != Response::Waiting || state.said.version == Version::Http10 {
+                return;
+            }
+            state.said.expects_continue &= status != 100;
+            state.out.append(network, |out| {
+                write_status(out, status);
+                fields.for_each(|(name, value)| write_field(out, name, value));
+                out.extend_from_slice(b"\r\n");
+            });
+        });
+        if sent.is_some() {
+            self.connection.queue();
+        }
+    }
+
+    pub(super) fn reset(&self) {
+        if self.with(|state| drop(state.exchange.take())).is_some() {
+            self.connection.give_up();
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        if self.with(|state| state.paused = false).is_some() && !self.connection.parsing.get() {
+            self.connection.go_on();
+            self.connection.wake();
+        }
+    }
+
+    fn sent(&self, end: bool) {
+        if end {
+            self.connection.finish();
+        }
+        self.connection.queue();
+    }
+}
+
+impl State {
+    /// Appends a piece of the response's body, and its end.
+    fn push(&mut self, network: &Network, body: Piece<'_>, end: bool) {
+        match self.response {
+            Response::Started(Body::Plain) if body.len() > 0 => self.out.push(network, body),
+            Response::Started(Body::Chunked) => {
+                let length = body.len();
+                if length > 0 {
+                    self.out.append(network, |out| {
+                        // Writing to memory can't fail.
+                        let _ = write!(out, "{length:x}\r\n");
+                    });
+                    self.out.push(network, body);
+                }
+                let last: &[u8] = match (length > 0, end) {
+                    (true, true) => b"\r\n0\r\n\r\n",
+                    (true, false) => b"\r\n",
+                    (false, true) => b"0\r\n\r\n",
+                    (false, false) => b"",
+                };
+                if !last.is_empty() {
+                    self.out.append(network, |out| out.extend_from_slice(last));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The head of a response but for the service's fields.
+#[derive(Default)]
+struct Lines {
+    status: u16,
+    framed: Framed,
+    closes: bool,
+    /// The client has to be told that it may go on.
+    keeps: bool,
+}
+
+/// How the body is framed, if the service's fields don't say it.
+#[derive(Default)]
+enum Framed {
+    Already,
+    Length(usize),
+    Chunks,
+    Upgraded,
+    #[default]
+    Empty,
+}
+
+impl Lines {
+    fn write<'a>(
+        &self,
+        out: &mut Vec<u8>,
+        fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
+        date: &[u8],
+    ) {
+        write_status(out, self.status);
+        let mut dated = false;
+        fields.for_each(|(name, value)| {
+            dated |= name == b"date";
+            write_field(out, name, value);
+        });
+        if !dated {
+            write_field(out, b"date", date);
+        }
+        match self.framed {
+            Framed::Already => {}
+            Framed::Length(length) => {
+                let _ = write!(out, "content-length: {length}\r\n");
+            }
+            Framed::Chunks => write_field(out, b"transfer-encoding", b"chunked"),
+            Framed::Empty => write_field(out, b"content-length", b"0"),
+            Framed::Upgraded => {
+                out.extend_from_slice(b"\r\n");
+                return;
+            }
+        }
+        if self.closes {
+            write_field(out, b"connection", b"close");
+        } else if self.keeps {
+            write_field(out, b"connection", b"keep-alive");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_status(out: &mut Vec<u8>, status: u16) {
+    let known = http::StatusCode::from_u16(status).ok();
+    let reason = known
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Unknown");
+    let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");
+}
+
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

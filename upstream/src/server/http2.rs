@@ -1,0 +1,490 @@
+//! Runs on: network thread.
+//!
+//! A connection of HTTP/2, on the crate `h2`: framing, flow control and the defences against floods are its.
+//!
+//! A request has a task of its own, which hears of its body, of room for its response, and of its end. What the service
+//! says goes to `h2` at once, and out when the connection's task runs next, which is once for all streams.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::io::Rewound;
+use super::{
+    Ends, Exchange, Fields, Flow, HELD, Head, Network, PAUSE, Piece, ResponseHead, Version,
+};
+
+/// Bytes that may wait for a client's window before the client is slow.
+const HIGH: usize = 64 * 1024;
+
+/// The life of a connection.
+pub(super) async fn serve(network: Rc<Network>, io: Rewound, ends: Ends) {
+    let settings = &network.settings;
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(settings.streams)
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX));
+    if settings.websockets {
+        builder.enable_connect_protocol();
+    }
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+    let limit = settings.timeout_head;
+    let shaken = async {
+        if limit.is_zero() {
+            return handshake.as_mut().await.ok();
+        }
+        tokio::time::timeout(limit, handshake.as_mut())
+            .await
+            .ok()?
+            .ok()
+    };
+    let Some(mut connection) = shaken.await else {
+        return;
+    };
+    let ends = Rc::new(ends);
+    let clock = network.ticks();
+    let mut closes = false;
+    let mut idle_since = None;
+    loop {
+        let accepted = poll_fn(|context| {
+            clock.wakes(context.waker());
+            if network.service.drains() && !closes {
+                closes = true;
+                connection.graceful_shutdown();
+            }
+            if connection.has_streams() {
+                idle_since = None;
+            } else {
+                let since = *idle_since.get_or_insert(network.now());
+                let limit = network.settings.timeout_keep_alive;
+                if !limit.is_zero() && network.now().duration_since(since) >= limit {
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                }
+            }
+            connection.poll_accept(context)
+        });
+        match accepted.await {
+            Some(Ok((request, respond))) => {
+                idle_since = None;
+                begin(&network, &ends, request, respond);
+            }
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+fn begin(
+    network: &Rc<Network>,
+    ends: &Rc<Ends>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    let websocket = parts.method == http::Method::CONNECT
+        && parts
+            .extensions
+            .get::<h2::ext::Protocol>()
+            .is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
+    let is_complete = body.is_end_stream();
+    let stream = Stream(Rc::new(Inner {
+        network: network.clone(),
+        ends: ends.clone(),
+        task: RefCell::default(),
+        state: RefCell::new(State {
+            send: Send::Head(respond),
+            body: (!is_complete).then_some(body),
+            exchange: None,
+            paused: false,
+            pending: VecDeque::new(),
+            waiting: 0,
+            end: None,
+            slow: false,
+            answered: false,
+            is_reset: false,
+        }),
+    }));
+    let target = parts.uri.path_and_query();
+    let length = parts.headers.get(http::header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let head = Head {
+        version: Version::Http2,
+        // As an upgrade is, on HTTP/1.
+        method: if websocket {
+            b"GET"
+        } else {
+            parts.method.as_str().as_bytes()
+        },
+        target: target.map_or(b"", |target| target.as_str().as_bytes()),
+        authority: parts
+            .uri
+            .authority()
+            .map(|authority| authority.as_str().as_bytes()),
+        fields: Fields::Http2(&parts.headers),
+        length: if is_complete { Some(0) } else { length },
+        websocket,
+    };
+    let handle = super::Stream(super::Kind::Http2(stream.clone()));
+    let exchange = network.service.begin(&head, &handle);
+    {
+        let mut state = stream.0.state.borrow_mut();
+        if state.is_done() && state.body.is_none() {
+            return;
+        }
+        if !state.answered {
+            state.exchange = Some(exchange);
+        }
+    }
+    spawn_local(async move { poll_fn(|context| stream.poll(context)).await });
+}
+
+/// Takes what a client still sends behind its response. To drop it would reset the stream, and many clients then have
+/// nothing of the response (RFC 9113, section 8.1).
+async fn throw_away(mut body: RecvStream) {
+    let all = async {
+        while let Ok(Some(Ok(piece))) = timeout(PAUSE, body.data()).await {
+            let _ = body.flow_control().release_capacity(piece.len());
+        }
+    };
+    let _ = timeout(HELD, all).await;
+}
+
+/// A request on a connection.
+#[derive(Clone)]
+pub(super) struct Stream(Rc<Inner>);
+
+struct Inner {
+    network: Rc<Network>,
+    ends: Rc<Ends>,
+    task: RefCell<Option<Waker>>,
+    state: RefCell<State>,
+}
+
+struct State {
+    send: Send,
+    /// None once it has ended.
+    body: Option<RecvStream>,
+    /// None once the response has ended.
+    exchange: Option<Rc<dyn Exchange>>,
+    paused: bool,
+    /// What the client's window has no room for yet.
+    pending: VecDeque<Bytes>,
+    waiting: usize,
+    /// What comes behind it.
+    end: Option<HeaderMap>,
+    slow: bool,
+    /// The service has said all of the response.
+    answered: bool,
+    /// The stream has ended, for whichever side.
+    is_reset: bool,
+}
+
+enum Send {
+    Head(SendResponse<Bytes>),
+    Body(SendStream<Bytes>),
+    Over,
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        matches!(self.send, Send::Over)
+    }
+
+    /// Gives away what there is room for.
+    fn pump(&mut self) {
+        let Send::Body(stream) = &mut self.send else {
+            return;
+        };
+        while let Some(first) = self.pending.front_mut() {
+            let room = stream.capacity();
+            if room == 0 {
+                stream.reserve_capacity(self.waiting);
+                return;
+            }
+            let piece = first.split_to(room.min(first.len()));
+            if first.is_empty() {
+                self.pending.pop_front();
+            }
+            self.waiting -= piece.len();
+            let is_last = self.waiting == 0 && self.end.as_ref().is_some_and(HeaderMap::is_empty);
+            if stream.send_data(piece, is_last).is_err() || is_last {
+                self.send = Send::Over;
+                return;
+            }
+        }
+        match self.end.take() {
+            Some(trailers) if trailers.is_empty() => drop(stream.send_data(Bytes::new(), true)),
+            Some(trailers) => drop(stream.send_trailers(trailers)),
+            None => return,
+        }
+        self.send = Send::Over;
+    }
+
+    fn push(&mut self, piece: Piece<'_>) {
+        let piece = match piece {
+            Piece::Copied(bytes) => Bytes::copy_from_slice(bytes),
+            Piece::Kept(bytes) => bytes,
+        };
+        if piece.is_empty() {
+            return;
+        }
+        self.waiting += piece.len();
+        self.pending.push_back(piece);
+        if let Send::Body(stream) = &mut self.send {
+            stream.reserve_capacity(self.waiting);
+        }
+    }
+}
+
+impl Stream {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        *self.0.task.borrow_mut() = Some(context.waker().clone());
+        self.poll_body(context);
+        self.poll_room(context);
+        if self.poll_reset(context).is_ready() {
+            self.gone();
+        }
+        let mut state = self.0.state.borrow_mut();
+        if !state.is_done() {
+            return Poll::Pending;
+        }
+        if let Some(body) = state.body.take()
+            && !state.is_reset
+        {
+            spawn_local(throw_away(body));
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_body(&self, context: &mut Context<'_>) {
+        loop {
+            let (piece, end, exchange) = {
+                let mut state = self.0.state.borrow_mut();
+                let State {
+                    body: body @ Some(_),
+                    paused: false,
+                    exchange: Some(exchange),
+                    ..
+                } = &mut *state
+                else {
+                    return;
+                };
+                let exchange = exchange.clone();
+                let Some(stream) = body else { return };
+                match stream.poll_data(context) {
+                    Poll::Pending => return,
+                    Poll::Ready(Some(Ok(piece))) => {
+                        // It is the service that says when no more may come.
+                        let _ = stream.flow_control().release_capacity(piece.len());
+                        let end = stream.is_end_stream();
+                        if end {
+                            *body = None;
+                        }
+                        (piece, end, exchange)
+                    }
+                    Poll::Ready(None) => {
+                        *body = None;
+                        (Bytes::new(), true, exchange)
+                    }
+                    // `poll_reset` tells it.
+                    Poll::Ready(Some(Err(_))) => {
+                        *body = None;
+                        drop(state);
+                        return self.gone();
+                    }
+                }
+            };
+            if exchange.on_body(&piece, end) == Flow::Pause {
+                self.0.state.borrow_mut().paused = true;
+            }
+        }
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) {
+        let writable = {
+            let mut state = self.0.state.borrow_mut();
+            loop {
+                state.pump();
+                let waiting = state.waiting;
+                match &mut state.send {
+                    Send::Body(stream) if waiting > 0 => match stream.poll_capacity(context) {
+                        Poll::Ready(Some(Ok(_))) => {}
+                        _ => break,
+                    },
+                    _ => break,
+                }
+            }
+            let writable = state.slow && state.waiting <= HIGH / 4;
+            state.slow &= !writable;
+            state.exchange.clone().filter(|_| writable)
+        };
+        if let Some(exchange) = writable {
+            exchange.on_writable();
+        }
+    }
+
+    fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.state.borrow_mut();
+        let reset = match &mut state.send {
+            Send::Head(respond) => respond.poll_reset(context),
+            Send::Body(stream) => stream.poll_reset(context),
+            Send::Over => return Poll::Pending,
+        };
+        reset.map(drop)
+    }
+
+    /// The client has gone.
+    fn gone(&self) {
+        let exchange = {
+            let mut state = self.0.state.borrow_mut();
+            state.send = Send::Over;
+            state.is_reset = true;
+            state.body = None;
+            state.pending.clear();
+            state.waiting = 0;
+            state.answered = true;
+            state.exchange.take()
+        };
+        if let Some(exchange) = exchange {
+            exchange.on_gone();
+        }
+    }
+
+    pub(super) fn ends(&self) -> &Ends {
+        &self.0.ends
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.0.state.borrow().slow
+    }
+
+    pub(super) fn start(&self, head: ResponseHead<'_, '_>, body: Piece<'_>, end: bool) {
+        let mut state = self.0.state.borrow_mut();
+        let Send::Head(respond) = &mut state.send else {
+            return;
+        };
+        // A tunnel begins with 200 (RFC 8441, section 5).
+        let status = if head.status == 101 { 200 } else { head.status };
+        let mut response = http::Response::new(());
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+        *response.headers_mut() = map(head.fields);
+        if !response.headers().contains_key(http::header::DATE)
+            && let Ok(date) = HeaderValue::from_bytes(&self.0.network.date())
+        {
+            response.headers_mut().insert(http::header::DATE, date);
+        }
+        let is_all = end && body.len() == 0;
+        match respond.send_response(response, is_all) {
+            Ok(_) if is_all => state.send = Send::Over,
+            Ok(stream) => state.send = Send::Body(stream),
+            Err(_) => {
+                drop(state);
+                return self.gone();
+            }
+        }
+        drop(state);
+        self.send(body, end);
+    }
+
+    pub(super) fn send(&self, body: Piece<'_>, end: bool) {
+        let mut state = self.0.state.borrow_mut();
+        state.push(body);
+        if end {
+            state.end = Some(HeaderMap::new());
+        }
+        self.pump(state, end);
+    }
+
+    pub(super) fn send_trailers<'a>(
+        &self,
+        trailers: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
+    ) {
+        let mut state = self.0.state.borrow_mut();
+        state.end = Some(map(trailers));
+        self.pump(state, true);
+    }
+
+    fn pump(&self, mut state: std::cell::RefMut<'_, State>, end: bool) {
+        state.pump();
+        let wakes = state.waiting > 0 || end;
+        state.slow = state.waiting > HIGH;
+        let exchange = if end {
+            state.answered = true;
+            state.exchange.take()
+        } else {
+            None
+        };
+        drop(state);
+        drop(exchange);
+        if wakes {
+            self.wake();
+        }
+    }
+
+    pub(super) fn send_interim<'a>(
+        &self,
+        status: u16,
+        fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
+    ) {
+        if let Send::Head(respond) = &mut self.0.state.borrow_mut().send {
+            let mut response = http::Response::new(());
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+            *response.headers_mut() = map(fields);
+            let _ = respond.send_informational(response);
+        }
+    }
+
+    pub(super) fn reset(&self) {
+        let mut state = self.0.state.borrow_mut();
+        match &mut state.send {
+            Send::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Send::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Send::Over => {}
+        }
+        state.exchange = None;
+        drop(state);
+        self.gone();
+        self.wake();
+    }
+
+    pub(super) fn resume(&self) {
+        self.0.state.borrow_mut().paused = false;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.0.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// Fields as `h2` has them. What can't be said is left out: the service has checked names and values.
+fn map<'a>(fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a)) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(8);
+    for (name, value) in fields {
+        if matches!(
+            name,
+            b"connection" | b"upgrade" | b"keep-alive" | b"transfer-encoding"
+        ) {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    }
+    map
+}
