@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything is built into .venv, target and aiovoy/bridge*.so.
+# `make help` lists what there is. Everything is built into .venv, target and aiovoy/*.so.
 
 PYTHON ?= python3
 ARGS ?=
@@ -9,8 +9,12 @@ LIBPYTHON := -c 'import sys; sys.tracebacklimit = 0; from aiovoy.launcher.enviro
 BRIDGE := $$($(BIN)/python -c 'from aiovoy.launcher.environ import bridge_path; print(bridge_path())')
 ENVOY := $$($(BIN)/python -c 'from aiovoy.launcher.binary import envoy_binary; print(envoy_binary())')
 
-# As pip's build calls it. So whoever comes second has nothing left to do, but only cargo shows its progress.
+EXTENSION := $$($(BIN)/python -c 'from aiovoy.launcher.environ import extension_path; print(extension_path())')
+
+# As pip's build calls them. So whoever comes second has nothing left to do, but only cargo shows its progress. Envoy's
+# module links libpython, what Python imports does not, for which pyo3 is built twice.
 CARGO_BUILD := cargo rustc --release --lib --crate-type cdylib
+EXTENSION_BUILD := $(CARGO_BUILD) --no-default-features --features 'extension pyo3/extension-module' --target-dir target/extension
 
 # pip, cargo and the linters build the same thing with the same interpreter, so none of them undoes another's work.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -26,11 +30,13 @@ help: ## List the targets
 serve: build ## Serve examples/starlette_app.py on port 8000; ARGS adds options of aiovoy
 	$(BIN)/aiovoy starlette_app:app --app-dir examples $(ARGS)
 
-build: $(INSTALLED) ## Build the bridge, and .venv with the package in it
+build: $(INSTALLED) ## Build the bridge and the extension module, and .venv with the package in it
 	$(CARGO_BUILD)
+	$(EXTENSION_BUILD)
 	@# Replaced, not overwritten: an Envoy that runs keeps the file it has mapped.
-	@bridge="$(BRIDGE)"; cmp --silent target/release/libaiovoy.so "$$bridge" || \
-	  { cp target/release/libaiovoy.so "$$bridge~" && mv "$$bridge~" "$$bridge"; }
+	@replace() { cmp --silent "$$1" "$$2" || { cp "$$1" "$$2~" && mv "$$2~" "$$2"; }; }; \
+	replace target/release/libaiovoy.so "$(BRIDGE)" && \
+	replace target/extension/release/libaiovoy.so "$(EXTENSION)"
 
 # What applications and clients see is the same if requests go through Envoy's router.
 ROUTER_TESTS := $$($(BIN)/python -c 'from py_tests.harness.side_by_side import ROUTER; print(*ROUTER)')
@@ -95,7 +101,7 @@ bench-instructions: build ## Count the instructions of a request, and compare wi
 	$(BIN)/python bench/instructions.py $(ARGS)
 
 clean: ## Remove all that was built
-	rm -rf .venv target build dist ./*.egg-info aiovoy/bridge.*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv target build dist ./*.egg-info aiovoy/*.so .mypy_cache .pytest_cache .ruff_cache
 
 $(INSTALLED): pyproject.toml
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust, see https://rustup.rs"; exit 1; }
@@ -104,5 +110,6 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) $(LIBPYTHON) >/dev/null
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(CARGO_BUILD)
+	$(EXTENSION_BUILD)
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[test]'
 	@touch $@

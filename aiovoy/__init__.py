@@ -7,7 +7,7 @@
 
 The command `aiovoy` does the same. `launcher` runs in the process that starts Envoy; `embedded` runs inside Envoy,
 where the bridge calls it. Neither imports the other, and this package imports nothing of either before it is asked for.
-What both need is here: `inside_envoy` and `allocators`. So is what users and tools name: `environ`, `pytest_plugin`,
+What both need is here: `inside_server` and `allocators`. So is what users and tools name: `environ`, `pytest_plugin`,
 the bridge.
 """
 
@@ -23,8 +23,8 @@ __all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__
 
 __version__ = "0.1.0"
 
-inside_envoy = False
-"""Whether this is the interpreter that the bridge has started: set by `embedded`, asked for by `launcher`."""
+inside_server = False
+"""Whether the application runs here, in Envoy or without it: asked for by `launcher`."""
 
 _HOMES = {
     "AiovoyError": ".launcher.errors",

@@ -14,7 +14,18 @@ from py_tests.harness.conformance import Conformance, protocol_of
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
-from py_tests.harness.serving import AIOVOY, DIRECT, RECENT, RESPONSE_PATH, UNDER_TEST, Serve, Server, serve
+from py_tests.harness.serving import (
+    AIOVOY,
+    DIRECT,
+    ENVOY,
+    FRONT,
+    RECENT,
+    RESPONSE_PATH,
+    UNDER_TEST,
+    Serve,
+    Server,
+    serve,
+)
 from py_tests.harness.wire import Tls
 
 
@@ -107,7 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
     config.addinivalue_line("markers", "protocols(*names): the protocols that a test runs with")
     config.addinivalue_line("markers", "conforms(*lines, on=()): the lines of conformance.py that a test is about")
-    if (UNDER_TEST, RESPONSE_PATH) == (AIOVOY, DIRECT):
+    if (UNDER_TEST, RESPONSE_PATH, FRONT) == (AIOVOY, DIRECT, ENVOY):
         config.pluginmanager.register(Conformance(config))
 
 

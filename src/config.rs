@@ -249,6 +249,31 @@ impl Config {
     }
 }
 
+/// Settings of a network of our own. Envoy has its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkConfig {
+    /// Seconds that a client may take for the head of a request; 0 is for ever.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout_request_headers: Duration,
+    /// Seconds that a connection may wait for its next request; 0 is for ever.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout_keep_alive: Duration,
+    /// Requests at a time on one connection of HTTP/2.
+    pub http2_max_concurrent_streams: u32,
+    /// Whether WebSockets are served; without, a handshake is a request like others.
+    pub websockets: bool,
+    /// Connections at a time.
+    pub limit_connections: usize,
+}
+
+impl NetworkConfig {
+    /// Reads JSON. The error names the field.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        serde_json::from_str(json).map_err(|error| format!("settings of the network: {error}"))
+    }
+}
+
 fn default_graceful_shutdown() -> Duration {
     Duration::from_secs(30)
 }

@@ -14,13 +14,13 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::{Builder, Runtime};
 use upstream::router::NUMBER;
 
-use crate::Bridge;
 use crate::config::Config;
 use crate::exchange::{
     Data, ExchangeId, Failure, Fields, Inbound, LoopWaker, Outbound, Payload, Process, Request,
     RequestHead, ResponseHead, WebSocketOffer, Worker, piece_cost,
 };
 use crate::life;
+use crate::module::Bridge;
 use crate::stream;
 
 /// This thread's Envoy. A thread has one in its life, since its streams meet in a thread-local.

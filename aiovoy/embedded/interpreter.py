@@ -29,7 +29,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
     """
     global log
     log = log_
-    aiovoy.inside_envoy = True
+    aiovoy.inside_server = True
     if libpython is not None:
         check_libpython(libpython)
     sys.argv = ["aiovoy", app]

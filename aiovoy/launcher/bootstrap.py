@@ -44,7 +44,7 @@ def bootstrap(
     return _fill(
         "bootstrap.yaml",
         admin=_quote(str(admin)),
-        max_connections=_quote(config.limit_connections or _max_connections()),
+        max_connections=_quote(config.limit_connections or most_connections()),
         pause=_fill("pause.yaml", file=_quote(str(pause))) if pause is not None else "",
         pause_action=_template("pause_action.yaml") if pause is not None else "",
         bridge=_quote(str(bridge_path())),
@@ -95,13 +95,26 @@ def _secrets(config: Config) -> dict[str, Certificate | Authorities]:
 
 
 def _settings(config: Config, quic: Address | None, admin: str | Path, python: str) -> dict[str, Any]:
-    """What the bridge is told. What is not set is left out: `src/config.rs` has the defaults."""
+    """What the bridge is told where it is in Envoy."""
+    settings = {
+        "python": python or None,
+        "limit_router_requests": _queue(config),
+        "alt_svc": f'h3=":{quic.port}"; ma=86400' if quic else None,
+        "log_refusals": config.log_level == "info" or None,
+        "access_log": _log_fields(config) or None,
+        "client_certs": True if config.authorities else None,
+        "admin": str(admin),
+    }
+    return {**bridge_settings(config), **{name: value for name, value in settings.items() if value is not None}}
+
+
+def bridge_settings(config: Config) -> dict[str, Any]:
+    """What the bridge is told, in Envoy or not. What is not set is left out: `src/config.rs` has the defaults."""
     settings = {
         "app": config.app or None,
         "mounts": [{"path": path, "app": app} for path, app in config.mount.items()] or None,
         "factory": config.factory or None,
         "app_dir": None if config.app_dir is None else os.path.abspath(config.app_dir),
-        "python": python or None,
         "loop": config.loop,
         "lifespan": config.lifespan,
         "root_path": config.root_path or None,
@@ -111,7 +124,6 @@ def _settings(config: Config, quic: Address | None, admin: str | Path, python: s
         "limit_request_header_count": config.limit_request_header_count,
         "limit_request_body": config.limit_request_body,
         "limit_concurrency": config.limit_concurrency,
-        "limit_router_requests": _queue(config),
         "ws_max_size": config.ws_max_size,
         "ws_max_queue": config.ws_max_queue,
         "ws_ping_interval": _number(config.ws_ping_interval),
@@ -119,11 +131,6 @@ def _settings(config: Config, quic: Address | None, admin: str | Path, python: s
         "ws_per_message_deflate": config.ws_per_message_deflate,
         "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
-        "alt_svc": f'h3=":{quic.port}"; ma=86400' if quic else None,
-        "log_refusals": config.log_level == "info" or None,
-        "access_log": _log_fields(config) or None,
-        "client_certs": True if config.authorities else None,
-        "admin": str(admin),
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -357,7 +364,7 @@ OWN_DESCRIPTORS = 64
 """File descriptors that an Envoy without connections has: 41 to 54, and a few more for what is to come."""
 
 
-def _max_connections() -> int:
+def most_connections() -> int:
     """Three quarters of the file descriptors that Envoy itself does not need; the rest is for the application."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:

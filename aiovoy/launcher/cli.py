@@ -94,7 +94,7 @@ _print_option = functools.partial(click.option, is_flag=True, allow_from_autoenv
 _eager_print_option = functools.partial(_print_option, is_eager=True, expose_value=False)
 
 
-class _Command(click.Command):
+class Command(click.Command):
     """One whose exit code is right even where nothing can be written: on a full disk, or when the reader has gone."""
 
     def main(
@@ -131,7 +131,7 @@ def _forget_output() -> None:
     os.dup2(null, 2)
 
 
-@click.command(cls=_Command, context_settings={"auto_envvar_prefix": "AIOVOY"})
+@click.command(cls=Command, context_settings={"auto_envvar_prefix": "AIOVOY"})
 @click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP", default="")
 @_option(
     "--mount",

@@ -22,7 +22,7 @@ def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
     starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
     allocators in `LD_PRELOAD`, which Envoy can't be started with.
     """
-    environ = {**_read_env_file(config.env_file), **os.environ}
+    environ = {**read_env_file(config.env_file), **os.environ}
     library_path = environ.get("LD_LIBRARY_PATH")
     if library_path is None:
         environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
@@ -43,6 +43,11 @@ def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
 def bridge_path() -> Path:
     """Where the bridge is, built for the running interpreter or not."""
     return Path(__file__).parents[1] / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def extension_path() -> Path:
+    """Where the extension module is for servers without Envoy, built for the running interpreter or not."""
+    return bridge_path().with_name(f"network{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 
 def check_bridge() -> None:
@@ -83,7 +88,8 @@ def libpython_path(config_vars: Mapping[str, object] | None = None, base_prefix:
     )
 
 
-def _read_env_file(path: str | os.PathLike[str] | None) -> dict[str, str]:
+def read_env_file(path: str | os.PathLike[str] | None) -> dict[str, str]:
+    """The variables of a file; none without one."""
     if path is None:
         return {}
     from dotenv import dotenv_values  # only those who use it pay for it

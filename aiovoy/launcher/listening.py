@@ -126,6 +126,10 @@ class Listening:
                 return held.socket(slot)
         return None
 
+    def filenos(self, slot: int) -> list[int]:
+        """The descriptors of a slot's sockets, in the order of the addresses."""
+        return [held.socket(slot).fileno() for held in self._held]
+
     def listen(self) -> None:
         """Opens all of them."""
         for held in self._held:

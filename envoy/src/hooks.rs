@@ -34,7 +34,7 @@ macro_rules! hooks {
     )*) => {$(
         $(#[$doc])*
         #[allow(unused_variables)] // Hooks that do nothing keep their arguments' names.
-        #[unsafe(no_mangle)]
+        #[cfg_attr(feature = "module", unsafe(no_mangle))]
         pub(crate) unsafe extern "C" fn $name($($arg: $type),*) $(-> $return)? {
             catch(stringify!($name), || $body).unwrap_or_else(|| $closed)
         }

@@ -41,6 +41,9 @@
 //! - `sys`: the C declarations.
 //! - `fake`, with the feature of that name: an Envoy for tests.
 
+// Elsewhere than in Envoy nobody calls what Envoy calls.
+#![cfg_attr(not(feature = "module"), allow(dead_code))]
+
 pub mod module;
 
 pub mod http;
@@ -70,14 +73,14 @@ pub mod fake;
 
 pub use attributes::AttributeId;
 pub use bootstrap::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
-pub use children::{close_known, is_forked, keep_from_children, waiting};
+pub use children::{close_known, duplicate, is_forked, keep_from_children, waiting};
 pub use error::Error;
 pub use http::{
     BodyChunks, DataStatus, EnvoyFilter, EnvoyFilterConfig, FilterRef, Header, Headers,
     HeadersStatus, HttpFilter, HttpFilterConfig, LocalReply, LocalReplyStatus, ResetReason,
     Scheduler, TrailersStatus,
 };
-pub use log::log_without_waiting;
+pub use log::{log_to_stderr, log_without_waiting};
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
 pub use signals::{last_signal, raise_if_handled};
 pub use stats::{CounterId, GaugeId, HistogramId};

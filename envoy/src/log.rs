@@ -5,17 +5,21 @@
 //! `log`'s own maximum stays at `trace`: Envoy's level can change while it runs (`/logging` of its
 //! admin interface), so Envoy is asked for each record.
 //!
+//! Elsewhere than in Envoy, [`log_to_stderr`] is the backend.
+//!
 //! Envoy's logger waits for whoever reads its log. After [`log_without_waiting`] a thread of its own
 //! does that, and who has something to say goes on.
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, Builder};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -44,6 +48,23 @@ pub fn log_without_waiting() -> std::io::Result<()> {
     if stderr.is_ok_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file())) {
         return Ok(());
     }
+    begin_to_wait(write)
+}
+
+/// Makes standard error the log of a process that is no Envoy, from `level` on. Nobody waits for it either.
+///
+/// # Errors
+///
+/// As of [`log_without_waiting`].
+pub fn log_to_stderr(level: LevelFilter) -> std::io::Result<()> {
+    if log::set_logger(&StderrLog).is_err() {
+        return Ok(());
+    }
+    log::set_max_level(level);
+    begin_to_wait(write_to_stderr)
+}
+
+fn begin_to_wait(write: fn(&Line)) -> std::io::Result<()> {
     let queue = Queue::start(write)?;
     // A second call has been of no use, and its queue ends.
     let _ = QUEUE.set(queue);
@@ -76,24 +97,83 @@ impl Log for EnvoyLog {
         if is_forked() || !self.enabled(record.metadata()) {
             return;
         }
-        let line = Line {
-            level: record.level(),
-            message: match record.args().as_str() {
-                Some(message) => Cow::Borrowed(message),
-                None => Cow::Owned(record.args().to_string()),
-            },
-            file: record.file_static().unwrap_or_default(),
-            number: record.line().unwrap_or_default(),
-        };
-        match QUEUE.get() {
-            Some(queue) => queue.post(line),
-            None => write(&line),
-        }
+        post(record, write);
     }
 
     fn flush(&self) {
         flush();
     }
+}
+
+struct StderrLog;
+
+impl Log for StderrLog {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        post(record, write_to_stderr);
+    }
+
+    fn flush(&self) {
+        flush();
+    }
+}
+
+/// Has a thread write a line; without one, `write` does it now.
+fn post(record: &Record<'_>, write: fn(&Line)) {
+    let line = Line {
+        level: record.level(),
+        message: match record.args().as_str() {
+            Some(message) => Cow::Borrowed(message),
+            None => Cow::Owned(record.args().to_string()),
+        },
+        file: record.file_static().unwrap_or_default(),
+        number: record.line().unwrap_or_default(),
+    };
+    match QUEUE.get() {
+        Some(queue) => queue.post(line),
+        None => write(&line),
+    }
+}
+
+fn write_to_stderr(line: &Line) {
+    let level = match line.level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    let time = local_time();
+    // Where nobody reads, there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "[{time}] [{level}] {}", line.message);
+}
+
+/// As Envoy's lines have it.
+fn local_time() -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or_default();
+    let mut parts = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are valid during the call.
+    if unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) }.is_null() {
+        return String::new();
+    }
+    // SAFETY: filled above.
+    let parts = unsafe { parts.assume_init() };
+    format!(
+        "{}-{:02}-{:02} {:02}:{:02}:{:02}.{:03}",
+        parts.tm_year + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec,
+        now.subsec_millis(),
+    )
 }
 
 /// What Envoy's logger is told.

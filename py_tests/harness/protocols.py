@@ -8,7 +8,7 @@ import pytest
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http1 import Http1Connection, Http10Connection
 from py_tests.harness.http2 import Http2Connection
-from py_tests.harness.serving import UNDER_TEST, UVICORN
+from py_tests.harness.serving import FRONT, OWN, UNDER_TEST, UVICORN
 
 Connect = Callable[..., Awaitable[Connection]]
 """The fixture `connect`."""
@@ -28,6 +28,10 @@ every_protocol = pytest.mark.protocols(HTTP10, HTTP1, HTTP2, HTTP3)
 """For tests that HTTP/1.0 matters to, too."""
 
 
+SPOKEN = [HTTP10, HTTP1] if UNDER_TEST == UVICORN else [HTTP10, HTTP1, HTTP2] if FRONT == OWN else [*CLIENTS, HTTP3]
+"""By the server under test."""
+
+
 def protocols(test: pytest.Item) -> list[str]:
     """Those that the test is marked with; else HTTP/1.1 and 2, and 3 where a line of the specification is tested."""
     if mark := test.get_closest_marker("protocols"):
@@ -36,11 +40,11 @@ def protocols(test: pytest.Item) -> list[str]:
         chosen = [HTTP1, HTTP2, HTTP3]
     else:
         chosen = [HTTP1, HTTP2]
-    return [one for one in chosen if UNDER_TEST != UVICORN or one in (HTTP10, HTTP1)]
+    return [one for one in chosen if one in SPOKEN]
 
 
 def http3_options(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What a server needs to speak HTTP/3, on another port than HTTP in the clear."""
-    if UNDER_TEST == UVICORN:
+    if HTTP3 not in SPOKEN:
         return {}
     return {**request.getfixturevalue("pair").options, "ssl_port": 0, "http3": True}

@@ -29,6 +29,10 @@ UNDER_TEST = os.environ.get("AIOVOY_TEST_SERVER", AIOVOY)
 DIRECT, ROUTER = "direct", "router"
 RESPONSE_PATH = os.environ.get("AIOVOY_TEST_RESPONSE_PATH", DIRECT)
 
+# And without Envoy: `aiovoy upstream`, which speaks HTTP/1.1 and HTTP/2 without TLS.
+ENVOY, OWN = "envoy", "upstream"
+FRONT = os.environ.get("AIOVOY_TEST_FRONT", ENVOY)
+
 # Ending by the signal's own default is uvicorn's way since 0.30; ours is exit code 0.
 GOOD_ENDS = {AIOVOY: {0}, UVICORN: {0, -signal.SIGTERM, -signal.SIGINT}}
 
@@ -229,7 +233,9 @@ def import_string(app: str | Callable[..., Any]) -> str:
 def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, **options: Any) -> list[str]:
     """The command line: `port=8000` becomes `--port 8000`, True `--name`, False `--no-name`, and a list repeats it."""
     words = [sys.executable, "-m", kind, import_string(app)]
-    if kind == AIOVOY:
+    if kind == AIOVOY and FRONT == OWN:
+        words.insert(3, OWN)
+    elif kind == AIOVOY:
         options = {"response_path": RESPONSE_PATH, **options}
     for name, value in {"port": 0, "app_dir": ROOT, **options}.items():
         option = "--" + name.replace("_", "-")

@@ -51,7 +51,7 @@ def enter(loop: Any) -> None:
     loop.create_future, loop.add_reader = create_future, keep_reader
 
 
-if aiovoy.inside_envoy:
+if aiovoy.inside_server:
     enter(asyncio.get_event_loop())
 
 

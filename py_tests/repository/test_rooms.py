@@ -12,8 +12,12 @@ SOURCES = ROOT / "src"
 
 # A room, and what it may know besides itself.
 MAY_KNOW = {
-    "life": {"app", "exchange", "config"},
-    "stream": {"exchange", "websocket", "config"},
+    "module": {"life", "stream", "exchange", "config"},
+    "extension": {"life", "app", "config"},
+    "life": {"app", "network", "exchange", "config"},
+    "stream": {"admission", "exchange", "websocket", "config"},
+    "network": {"admission", "exchange", "websocket", "config"},
+    "admission": {"exchange", "websocket", "config"},
     "app": {"exchange", "config"},
     "exchange": {"config"},
     "websocket": set(),
@@ -25,15 +29,19 @@ TESTS_MAY_KNOW = {"envoy_thread"}
 
 # Of crates: no thread of Envoy's attaches to Python, and what both sides share knows neither.
 PYTHON = {"pyo3", "pyo3_async_runtimes"}
-# The path through Envoy's router is Envoy's side's alone.
-ROUTER = {"upstream"}
+# The path through Envoy's router is Envoy's side's alone, and the server of HTTP the network's.
+UPSTREAM = {"upstream"}
 MAY_NOT_USE = {
-    "life": ROUTER,
+    "module": {*PYTHON, *UPSTREAM},
+    "extension": UPSTREAM,
+    "life": UPSTREAM,
     "stream": PYTHON,
-    "app": ROUTER,
-    "exchange": {*PYTHON, *ROUTER, "envoy"},
-    "websocket": {*PYTHON, *ROUTER, "envoy", "tokio"},
-    "config": {*PYTHON, *ROUTER, "envoy", "tokio"},
+    "network": {*PYTHON, "envoy"},
+    "app": UPSTREAM,
+    "admission": {*PYTHON, *UPSTREAM, "envoy", "tokio"},
+    "exchange": {*PYTHON, *UPSTREAM, "envoy"},
+    "websocket": {*PYTHON, *UPSTREAM, "envoy", "tokio"},
+    "config": {*PYTHON, *UPSTREAM, "envoy", "tokio"},
 }
 
 # To the application's side Envoy is the process that it lives in, and has no streams.
@@ -45,7 +53,8 @@ NO_CODE = re.compile(
 
 
 def files(room: str) -> list[Path]:
-    return [SOURCES / "config.rs"] if room == "config" else sorted((SOURCES / room).rglob("*.rs"))
+    alone = SOURCES / f"{room}.rs"
+    return [alone] if alone.is_file() else sorted((SOURCES / room).rglob("*.rs"))
 
 
 def parts(path: Path) -> tuple[str, str]:

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::admin;
-use super::gauges::GAUGE_INTERVAL;
-use super::server::Shared;
+use super::front::GAUGE_INTERVAL;
+use super::server::Supervision;
 use crate::app::event_loop::LoopThread;
 use crate::exchange::Inbound;
 
@@ -20,17 +19,15 @@ const RETIREMENT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long cancelled application calls get to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl Supervision {
     /// Lets what is in flight end, within the time that the configuration gives it. After that no request gets to
     /// the applications, which may end.
     pub(super) async fn drain(&self, loops: &[LoopThread]) {
         let since = Instant::now();
         let deadline = since + self.process.config.timeout_graceful_shutdown;
-        if let Some(address) = &self.process.config.admin {
-            let stopped = self.unless_destroyed(admin::stop_listening(address));
-            if let Ok(Some(Err(error))) = timeout_at(deadline, stopped).await {
-                log::warn!("Envoy still accepts connections: its admin at `{address}`: {error}");
-            }
+        let closed = self.front.close(&self.process.config);
+        if let Ok(Err(error)) = timeout_at(deadline, closed).await {
+            log::warn!("{error}");
         }
         // Nobody who is told to come again comes to this process again.
         self.process.in_flight.drain();
@@ -51,7 +48,7 @@ impl Shared {
         let in_flight = &self.process.in_flight;
         let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
         if in_flight.count() == 0 {
-            if self.gauges().await.buffered == 0 {
+            if self.front.gauges().await.buffered == 0 {
                 // A retirement: idle connections have had their time.
                 return;
             }
@@ -79,7 +76,7 @@ impl Shared {
             in_flight.drained().await;
             let idle_since = Instant::now();
             loop {
-                let gauges = self.gauges().await;
+                let gauges = self.front.gauges().await;
                 if in_flight.count() > 0 {
                     break;
                 }

@@ -7,6 +7,7 @@
 //! wait for anything.
 //!
 //! - [`server`], start-up, readiness, serving and end, in this order
+//! - [`front`], who brings the requests, and [`mod@envoy`] and [`network`], the two of them
 //! - [`drain`], what is in flight ends
 //! - [`stop`], the request to stop, from whichever side, and who waits for its completion
 //! - [`launcher`], what the launcher asks for
@@ -14,21 +15,27 @@
 //! - [`explain`], why a loop does not turn, for the log
 //! - [`admin`], what Envoy's admin interface is asked for
 //! - [`leftovers`], what is removed in the launcher's place, if that was killed
-//! - [`gauges`], what Envoy counts, as far as it is waited for
 //! - [`runtime`], tokio
 
+#[cfg(feature = "module")]
 mod admin;
 mod control;
 mod drain;
+#[cfg(feature = "module")]
+mod envoy;
 mod explain;
-mod gauges;
+mod front;
 mod launcher;
 mod leftovers;
+mod network;
 mod runtime;
 mod server;
 mod stop;
 
-pub(crate) use server::Server;
+#[cfg(feature = "module")]
+pub(crate) use envoy::Server;
+#[cfg(feature = "extension")]
+pub(crate) use network::Server as NetworkServer;
 
 #[cfg(test)]
 pub(crate) use runtime::get as runtime;

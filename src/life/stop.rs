@@ -1,4 +1,4 @@
-//! Runs on: any thread; Envoy's main thread waits here for the end of the others.
+//! Runs on: any thread; the process's main thread waits here for the end of the others.
 //!
 //! The request to stop, from whichever side, who waits for its completion, and what ends the process
 //! if it does not come.
@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use envoy::ShutdownCompletion;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
@@ -19,7 +18,7 @@ const ABORTED: i32 = 1;
 /// How long the loops get to end, and then Python, before the process ends without them.
 pub(super) const END_GRACE: Duration = Duration::from_secs(10);
 
-/// The request to stop, from whichever side, and Envoy's wait for its completion.
+/// The request to stop, from whichever side, and the wait for its completion.
 #[derive(Default)]
 pub(super) struct Stop {
     /// There is a supervision, which hears of requests.
@@ -27,17 +26,8 @@ pub(super) struct Stop {
     requested: watch::Sender<Requested>,
     /// That of the first failure.
     exit_code: AtomicI32,
-    /// Envoy is ending and its main thread waits for `completed`.
-    destroyed: watch::Sender<bool>,
-    state: Mutex<StopState>,
+    complete: Mutex<bool>,
     completed: Condvar,
-}
-
-#[derive(Default)]
-struct StopState {
-    signals: usize,
-    complete: bool,
-    waiting: Vec<ShutdownCompletion>,
 }
 
 /// What was requested. It only ever becomes more urgent.
@@ -49,13 +39,6 @@ enum Requested {
     /// answer tells them to close.
     Retirement(Duration),
     Stop,
-}
-
-/// Which signal it was.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Signal {
-    First,
-    Second,
 }
 
 impl Stop {
@@ -111,68 +94,26 @@ impl Stop {
         let _ = self.requested.subscribe().wait_for(is_requested).await;
     }
 
-    /// Waits until Envoy's main thread waits for our end, and does nothing else any more.
-    pub(super) async fn envoy_ends(&self) {
-        until(&self.destroyed).await;
-    }
-
     /// That of the first failure; 0 if there was none.
     pub(super) fn exit_code(&self) -> i32 {
         self.exit_code.load(Ordering::Relaxed)
     }
 
-    /// Envoy has got a signal and waits for `done`.
-    pub(super) fn signalled(&self, done: ShutdownCompletion) -> Signal {
-        {
-            let mut state = self.state.lock();
-            if state.complete {
-                drop(state);
-                done.complete();
-                return Signal::First;
-            }
-            state.waiting.push(done);
-            state.signals += 1;
-            if state.signals > 1 {
-                return Signal::Second;
-            }
-        }
-        self.request();
-        Signal::First
-    }
-
-    /// Envoy ends. Returns whether everything else has ended, after waiting for it.
-    pub(super) fn destroyed(&self) -> bool {
-        self.destroyed.send_replace(true);
-        self.request();
-        let mut state = self.state.lock();
+    /// Waits until everything else has ended. Returns whether it has, within its time.
+    pub(super) fn wait_for_end(&self) -> bool {
+        let mut complete = self.complete.lock();
         // The loops have their own grace within this time.
         let limit = 2 * END_GRACE;
-        let mut wait = || {
-            self.completed
-                .wait_while_for(&mut state, |state| !state.complete, limit)
-        };
-        !envoy::waiting(&mut wait).timed_out()
+        let wait = self
+            .completed
+            .wait_while_for(&mut complete, |complete| !*complete, limit);
+        !wait.timed_out()
     }
 
-    /// Everything has ended. Envoy goes on with its own end, or is told to begin it.
+    /// Everything has ended.
     pub(super) fn complete(&self) {
-        let waiting = {
-            let mut state = self.state.lock();
-            state.complete = true;
-            std::mem::take(&mut state.waiting)
-        };
+        *self.complete.lock() = true;
         self.completed.notify_all();
-        let destroyed = self.destroyed.subscribe();
-        watch_envoy(move || !*destroyed.borrow());
-        if waiting.is_empty() && !*self.destroyed.borrow() {
-            // Nothing but a signal begins an orderly end of Envoy.
-            let process = rustix::process::getpid();
-            let signal = rustix::process::Signal::TERM;
-            if let Err(error) = rustix::process::kill_process(process, signal) {
-                log::error!("Envoy could not be told to end: {error}");
-            }
-        }
-        waiting.into_iter().for_each(ShutdownCompletion::complete);
     }
 }
 
@@ -180,23 +121,6 @@ impl Stop {
 pub(super) async fn until(flag: &watch::Sender<bool>) {
     // The sender outlives this future, which borrows it: waiting can't fail.
     let _ = flag.subscribe().wait_for(|set| *set).await;
-}
-
-/// Ends the process in a while if Envoy, whose turn it is, has not gone on by then.
-pub(super) fn watch_envoy(is_stuck: impl FnOnce() -> bool + Send + 'static) {
-    let watch = std::thread::Builder::new().name("aiovoy-end".into());
-    let watch = watch.spawn(|| {
-        std::thread::sleep(END_GRACE);
-        if is_stuck() {
-            give_up(
-                "Envoy does not end, perhaps because nobody reads what it logs",
-                END_GRACE,
-            );
-        }
-    });
-    if let Err(error) = watch {
-        log::warn!("nothing bounds the end of Envoy: no thread for it: {error}");
-    }
 }
 
 /// Ends the process although something in it does not.

@@ -15,9 +15,9 @@ use smallvec::SmallVec;
 use upstream::router::{Front, UnderWay};
 
 use super::clock::Instant;
-use super::refusal::Refusal;
 use super::request;
 use super::streams::Streams;
+use crate::admission::{Refusal, read_handshake};
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,
     RequestHead, ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
@@ -27,7 +27,6 @@ use end::HeldEnd;
 use websocket::WebSocket;
 
 pub(crate) use refusal_log::Quota;
-pub(crate) use websocket::Settings;
 
 mod access_log;
 mod answer;
@@ -293,7 +292,7 @@ impl HttpFilter for Filter {
         if !self.posted.replace(false) {
             // It was refused; or Envoy or a filter before ours ended it before we saw it.
             if tells && !self.streams.rules.access_log.is_empty() {
-                let (head, _) = request::read_head(envoy, &self.streams.rules, true);
+                let (head, _) = self.streams.read_head(envoy, true);
                 self.tell_access_log(envoy, &head);
             }
             self.streams.remove(envoy, self.id, []);
@@ -326,7 +325,7 @@ impl Filter {
             envoy.reset_stream(ResetReason::LocalReset, "aiovoy_connection_closes");
             return None;
         }
-        let (head, refusal) = request::read_head(envoy, &self.streams.rules, end_of_stream);
+        let (head, refusal) = self.streams.read_head(envoy, end_of_stream);
         self.tell_access_log(envoy, &head);
         self.know(&head, end_of_stream);
         if head.version <= HttpVersion::Http11 && head.server.port.is_some() {
@@ -345,7 +344,7 @@ impl Filter {
 
     /// Reads the handshake in `head`, if there is one. `None` if it is wrong: then it has been answered.
     fn with_handshake(&self, envoy: &mut EnvoyFilter<'_>, head: RequestHead) -> Option<Admitted> {
-        match websocket::read_handshake(&head).transpose() {
+        match read_handshake(&head).transpose() {
             Ok(handshake) => Some(Admitted { head, handshake }),
             Err(refusal) => {
                 self.refuse_handshake(envoy, &refusal);
@@ -424,7 +423,7 @@ impl Filter {
 
     /// The head of the request. Who needs it as a rule is the loop, which may have it by now.
     fn read_head_again(&self, envoy: &EnvoyFilter<'_>) -> Option<RequestHead> {
-        let read = |envoy: &EnvoyFilter<'_>| request::read_head(envoy, &self.streams.rules, true).0;
+        let read = |envoy: &EnvoyFilter<'_>| self.streams.read_head(envoy, true).0;
         match self.under_way.get() {
             // Without a first stream there is no client.
             Some(under_way) => under_way.front().read(envoy, read),

@@ -8,20 +8,14 @@
 //!
 //! - [`filter`], one stream: what Envoy tells of it, and what the application wants of it
 //! - [`streams`], the streams of one thread, its mailboxes, and the turns in which they meet
-//! - [`request`], Envoy's request copied out, and the checks that refuse it
-//! - [`rules`], what the configuration says of requests, such as limits
-//! - [`refusal`], the answers to those that do not get to the application
+//! - [`request`], Envoy's request copied out
 //! - [`tls`], what Envoy says of a TLS connection
-//! - [`proxies`], whose word on the client is taken
 //! - [`ticker`], what tells streams that time has passed
 //! - [`clock`], the time as streams have it
 
 mod clock;
 mod filter;
-mod proxies;
-mod refusal;
 mod request;
-mod rules;
 mod streams;
 mod ticker;
 mod tls;

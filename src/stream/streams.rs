@@ -28,10 +28,13 @@ use envoy::{EnvoyFilter, Scheduler};
 use upstream::router::Handover;
 
 use super::clock::Instant;
-use super::filter::{Filter, Quota, Settings};
-use super::rules::Rules;
+use super::filter::{Filter, Quota};
+use super::request;
 use super::ticker::Ticker;
-use crate::exchange::{ExchangeId, Inbound, Outbound, Process, Running, Table, Waker, Worker};
+use crate::admission::{Refusal, Rules, WebSockets};
+use crate::exchange::{
+    ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
+};
 
 /// The one event that aiovoy commits to a stream: "take your turn".
 const TURN: u64 = 1;
@@ -47,8 +50,9 @@ pub(crate) struct Streams {
     pub(crate) process: Arc<Process>,
     /// What the configuration says of requests.
     pub(crate) rules: Rules,
+    known: request::Known,
     /// What it says of WebSockets.
-    pub(crate) websockets: Settings,
+    pub(crate) websockets: WebSockets,
     worker: Arc<Worker>,
     live: RefCell<Table<Rc<Filter>>>,
     leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
@@ -112,7 +116,8 @@ impl Streams {
     fn new(process: Arc<Process>, index: u32) -> Self {
         Self {
             rules: Rules::new(&process.config),
-            websockets: Settings::new(&process.config),
+            known: request::Known::default(),
+            websockets: WebSockets::new(&process.config),
             worker: process.worker(index),
             process,
             live: RefCell::default(),
@@ -133,6 +138,15 @@ impl Streams {
             outbound: RefCell::default(),
             scratch: RefCell::default(),
         }
+    }
+
+    /// Copies the head of a request, and says whether it is to be refused.
+    pub(crate) fn read_head(
+        &self,
+        envoy: &EnvoyFilter<'_>,
+        end_of_stream: bool,
+    ) -> (RequestHead, Option<Refusal>) {
+        request::read_head(envoy, &self.rules, &self.known, end_of_stream)
     }
 
     /// How many streams there are, and how many requests are under way through the router.

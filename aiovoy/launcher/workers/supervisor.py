@@ -67,7 +67,7 @@ class Supervisor:
 
     def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
         """Workers inherit standard input, and also `stdout` and `stderr` unless those are given."""
-        if aiovoy.inside_envoy:
+        if aiovoy.inside_server:
             # It would import the application, which would start the next one, and so on.
             raise StartupError(
                 "a server was started where the application runs, inside Envoy\n"

@@ -5,9 +5,9 @@
 //! and for those that another process sends: opening one, and waiting for the others, may take long.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fs, ptr, slice};
+use std::{fs, io, ptr, slice};
 
 use libc::{mmsghdr, mode_t, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 
@@ -96,6 +96,21 @@ pub fn close_known(descriptor: RawFd) {
     if is_marked(descriptor) {
         close(descriptor);
     }
+}
+
+/// Another descriptor of what `descriptor` is one of, which stays its owner's. Programs don't inherit it.
+///
+/// # Errors
+///
+/// That of fcntl(2), as if `descriptor` is none.
+pub fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes any number.
+    let own = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3) };
+    if own < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is new, so nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(own) })
 }
 
 /// Closes Envoy's descriptors. For a child, in which nobody has a use for them.

@@ -15,7 +15,6 @@ use std::ptr::NonNull;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::traceback;
 use crate::config::Config;
@@ -190,23 +189,11 @@ fn loaded_libpython() -> Option<String> {
 
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
     let module = py.import(intern!(py, "aiovoy.embedded.interpreter"))?;
-    let log = PyCFunction::new_closure(py, None, None, log)?;
+    let log = super::log::function(py)?;
     module.call_method1(
         intern!(py, "prepare"),
         (&config.mounts()[0].app, app_dir, loaded_libpython(), log),
     )?;
-    Ok(())
-}
-
-/// The log of the server for Python: a function of level and text.
-fn log(args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-    let (level, text): (String, String) = args.extract()?;
-    let level = match level.as_str() {
-        "error" => log::Level::Error,
-        "warning" => log::Level::Warn,
-        _ => log::Level::Info,
-    };
-    log::log!(level, "{text}");
     Ok(())
 }
 

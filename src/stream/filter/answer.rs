@@ -5,8 +5,8 @@
 use envoy::{DataStatus, EnvoyFilter, Header, ResetReason};
 
 use super::{Filter, ResponseBody, headers, status_digits};
+use crate::admission::Refusal;
 use crate::exchange::{Failure, Fields, HttpVersion, Inbound};
-use crate::stream::refusal::Refusal;
 
 impl Filter {
     /// Answers a request that is not let in.

@@ -9,9 +9,8 @@ use envoy::EnvoyFilter;
 use upstream::router::{Gate, Lost, Second, UnderWay};
 
 use super::{Admitted, Filter, is_timed_out};
+use crate::admission::Refusal;
 use crate::exchange::Inbound;
-use crate::stream::refusal::Refusal;
-use crate::stream::request;
 
 impl Gate for Filter {
     fn admit(&self, envoy: &mut EnvoyFilter<'_>, end_of_stream: bool) -> bool {
@@ -72,8 +71,7 @@ impl Filter {
             let own = Rc::downgrade(&own);
             under_way.tell(own);
         }
-        let read =
-            |front: &EnvoyFilter<'_>| request::read_head(front, &self.streams.rules, end_of_stream);
+        let read = |front: &EnvoyFilter<'_>| self.streams.read_head(front, end_of_stream);
         let read = under_way.front().read(envoy, read);
         let (mut head, refusal) = read.expect("what is under way has its first stream");
         if under_way.authority_is_empty() {

@@ -10,66 +10,16 @@
 //! stays in Envoy, which stops reading above its buffer limit.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
-use crate::config::Config;
-use crate::exchange::{
-    Fields, HttpVersion, Inbound, LEAST_COST, Payload, REQUEST_WINDOW, RequestHead, WebSocketOffer,
-};
+use crate::admission::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
+use crate::exchange::{Fields, Inbound, Payload, REQUEST_WINDOW, WebSocketOffer};
 use crate::stream::clock::Instant;
 use crate::websocket::connection::Connection;
 use crate::websocket::event::Event;
 use crate::websocket::handshake::{Handshake, Refusal};
-use crate::websocket::negotiation::negotiate;
-
-/// Bytes of answers, to pings as a rule, that may wait for a client that does not read.
-const ANSWERS: usize = 64 * 1024;
-
-/// How long a client gets to answer a close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The client has not answered a ping (as in other servers: RFC 6455 has no code for it).
-const PING_TIMEOUT_CODE: u16 = 1011;
-
-/// The settings of all WebSockets.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Bytes of the largest message.
-    max_size: usize,
-    /// See [`Payload::request_cost`].
-    least_cost: usize,
-    /// How often a client is pinged; zero is never.
-    ping_interval: Duration,
-    /// How long it gets to answer; zero is for ever.
-    ping_timeout: Duration,
-    /// Whether compression is agreed to.
-    deflate: bool,
-    /// How often streams are told that time has passed: often enough for pings.
-    pub(crate) tick: Duration,
-}
-
-impl Settings {
-    pub(crate) fn new(config: &Config) -> Self {
-        let shortest = [config.ws_ping_interval, config.ws_ping_timeout]
-            .into_iter()
-            .filter(|time| !time.is_zero())
-            .min();
-        let tick = shortest.map_or(Duration::MAX, |time| time / 4);
-        Self {
-            max_size: usize::try_from(config.ws_max_size).unwrap_or(usize::MAX),
-            least_cost: usize::try_from(config.ws_max_queue)
-                .map_or(0, |messages| REQUEST_WINDOW / messages.max(1))
-                .max(LEAST_COST),
-            ping_interval: config.ws_ping_interval,
-            ping_timeout: config.ws_ping_timeout,
-            deflate: config.ws_per_message_deflate,
-            tick: tick.clamp(Duration::from_millis(20), Duration::from_secs(1)),
-        }
-    }
-}
 
 /// One WebSocket. No borrow is held across a call into Envoy.
 pub(super) struct WebSocket {
@@ -115,19 +65,6 @@ impl WebSocket {
             _ => None,
         }
     }
-}
-
-/// The handshake of a request that asks for a WebSocket. What is no such request, although it says
-/// so, is refused: to Envoy all that follows is no HTTP any more.
-pub(super) fn read_handshake(head: &RequestHead) -> Option<Result<Handshake, Refusal>> {
-    if !head.websocket {
-        return None;
-    }
-    if head.method.as_slice() != b"GET" || head.length > 0 {
-        return Some(Err(Refusal::Request));
-    }
-    let keyed = head.version <= HttpVersion::Http11;
-    Some(Handshake::read(head.fields.iter(), keyed))
 }
 
 impl Filter {
@@ -365,23 +302,16 @@ impl Filter {
                 return;
             }
         };
-        let agreed = settings.deflate.then(|| negotiate(&offer.extensions));
-        let (deflate, extension) = agreed.flatten().unzip();
+        let (connection, own) = settings.open(*offer, subprotocol);
+        let own: Vec<_> = own.collect();
         let mut headers = vec![
             Header::new(b":status", b"101"),
             Header::new(b"upgrade", b"websocket"),
             Header::new(b"connection", b"Upgrade"),
         ];
-        let own = [
-            ("sec-websocket-accept", offer.accept.as_deref()),
-            ("sec-websocket-protocol", subprotocol),
-            ("sec-websocket-extensions", extension.as_deref()),
-        ];
-        for (name, value) in own {
-            headers.extend(value.map(|value| Header::new(name.as_bytes(), value.as_bytes())));
-        }
+        let own = own.iter();
+        headers.extend(own.map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes())));
         headers.extend(pairs(fields));
-        let connection = Connection::new(settings.max_size, deflate);
         *socket.phase.borrow_mut() = Phase::Open(Box::new(connection));
         socket.pinged.set(Instant::now());
         self.start_response();
@@ -453,32 +383,30 @@ impl Filter {
             // TCP, for which there are pings still.
             socket.pong_due.set(false);
         }
-        let settings = &self.streams.websockets;
         let waited = now.duration_since(socket.pinged.get());
-        if socket.pong_due.get() {
-            if settings.ping_timeout.is_zero() || waited < settings.ping_timeout {
-                return;
+        let mut out = self.streams.scratch();
+        match self.streams.websockets.due(socket.pong_due.get(), waited) {
+            Due::Nothing => {}
+            Due::Ping => {
+                let pinged = socket.connection(|connection| connection.ping(b"", &mut out));
+                if pinged.is_some() {
+                    socket.pinged.set(now);
+                    socket.pong_due.set(true);
+                    envoy.send_response_data(&out, false);
+                }
             }
-            let mut out = self.streams.scratch();
-            let reason = "keepalive ping timeout";
-            let closed = socket
-                .connection(|connection| connection.close(PING_TIMEOUT_CODE, reason, &mut out));
-            if matches!(closed, Some(Ok(()))) {
-                envoy.send_response_data(&out, false);
-                self.tell_closed(envoy, PING_TIMEOUT_CODE, reason.to_owned());
-                // It will not answer this either.
-                self.end_websocket(socket, envoy);
+            Due::End => {
+                let reason = "keepalive ping timeout";
+                let closed = socket
+                    .connection(|connection| connection.close(PING_TIMEOUT_CODE, reason, &mut out));
+                if matches!(closed, Some(Ok(()))) {
+                    envoy.send_response_data(&out, false);
+                    self.tell_closed(envoy, PING_TIMEOUT_CODE, reason.to_owned());
+                    // It will not answer this either.
+                    self.end_websocket(socket, envoy);
+                }
             }
-            self.streams.give_back(out);
-        } else if !settings.ping_interval.is_zero() && waited >= settings.ping_interval {
-            let mut out = self.streams.scratch();
-            let pinged = socket.connection(|connection| connection.ping(b"", &mut out));
-            if pinged.is_some() {
-                socket.pinged.set(now);
-                socket.pong_due.set(true);
-                envoy.send_response_data(&out, false);
-            }
-            self.streams.give_back(out);
         }
+        self.streams.give_back(out);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs on: Envoy worker thread.
+//! Runs on: the threads of either front; pure.
 //!
 //! Proxies in front of the server: whose `x-forwarded-for` and `x-forwarded-proto` are believed,
 //! and what these say. The meaning is uvicorn's, so that settings can move from there.

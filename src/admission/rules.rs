@@ -1,10 +1,9 @@
-//! Runs on: Envoy worker thread.
+//! Runs on: the threads of either front; pure.
 //!
 //! What the configuration says of requests: limits, prefixes, and whose word counts.
 
 use super::proxies::Proxies;
-use super::refusal::Refusal;
-use super::request::Known;
+use super::{Known, Refusal};
 use crate::config::{Config, LogField};
 use crate::exchange::{Fields, decode, split_target};
 

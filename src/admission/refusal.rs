@@ -1,4 +1,4 @@
-//! Runs on: Envoy worker thread.
+//! Runs on: the threads of either front; pure.
 //!
 //! The answers in the application's place.
 

@@ -1,0 +1,89 @@
+"""`aiovoy upstream`: the options of `aiovoy` that make sense without Envoy."""
+
+import copy
+import sys
+from typing import Any
+
+import click
+
+from ..launcher import cli
+from ..launcher.config import Config
+from ..launcher.errors import AiovoyError, ConfigError
+from .serve import serve
+
+_TLS = "TLS is for the proxy in front, or for the mesh"
+_ONE_WORKER = "it has one worker so far"
+_NOT_YET = "it is not there yet"
+
+REFUSED = {
+    "ssl_certfile": _TLS,
+    "ssl_keyfile": _TLS,
+    "ssl_keyfile_password": _TLS,
+    "ssl_ca_certs": _TLS,
+    "ssl_cert_reqs": _TLS,
+    "ssl_port": _TLS,
+    "http3": "HTTP/3 is for the proxy in front: proxies speak HTTP/1.1 or HTTP/2 to their upstreams",
+    "proxy_protocol": "the proxy in front says who the client is by `x-forwarded-for`",
+    "response_path": "there is no router here: the proxy in front has one",
+    "router_max_requests": "the proxy in front counts requests; `--limit-concurrency` does here",
+    "router_max_pending_requests": "the proxy in front lets requests wait",
+    "router_timeout": "the proxy in front has time-outs for responses",
+    "router_retries": "the proxy in front repeats requests",
+    "envoy": "there is no Envoy in this server",
+    "print_envoy_config": "there is no Envoy in this server",
+    "print_module_path": "there is no Envoy in this server",
+    "workers": _ONE_WORKER,
+    "limit_max_requests": _ONE_WORKER,
+    "limit_max_rss": _ONE_WORKER,
+    "worker_lifetime": _ONE_WORKER,
+    "replace_first": _ONE_WORKER,
+    "timeout_worker_healthcheck": _ONE_WORKER,
+    "reload": _ONE_WORKER,
+    "reload_dir": _ONE_WORKER,
+    "reload_include": _ONE_WORKER,
+    "reload_exclude": _ONE_WORKER,
+    "access_log": _NOT_YET,
+    "access_log_format": _NOT_YET,
+    "request_id": _NOT_YET,
+}
+"""Options of `aiovoy` that are refused here, with the reason."""
+
+
+def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:
+    # To say that there is to be no access log changes nothing.
+    if value is not False and context.get_parameter_source(option.name or "") in _GIVEN:
+        raise click.UsageError(f"`{option.opts[0]}` is not for `aiovoy upstream`: {REFUSED[option.name or '']}")
+
+
+_GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+
+
+def _options() -> list[click.Parameter]:
+    options = []
+    for option in cli.main.params:
+        if option.name in REFUSED:
+            option = copy.copy(option)
+            option.callback, option.expose_value, option.is_eager = _refuse, False, False
+            option.hidden = True  # type: ignore[attr-defined]
+        options.append(option)
+    return options
+
+
+def _main(**settings: Any) -> None:
+    """Serve the Python application MODULE:ATTRIBUTE behind an Envoy, or another proxy, that runs elsewhere.
+
+    An ordinary process: HTTP/1.1 and HTTP/2 on one port, without Envoy. CTRL+C lets requests in flight finish; a second
+    CTRL+C quits at once.
+    """
+    try:
+        config = Config(**settings)
+        sys.exit(serve(config))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except AiovoyError as error:
+        raise click.ClickException(str(error)) from None
+
+
+main = cli.Command(
+    "upstream", params=_options(), callback=_main, help=_main.__doc__, context_settings={"auto_envvar_prefix": "AIOVOY"}
+)

@@ -1,0 +1,1 @@
+"""Tests of `aiovoy upstream`, the server without Envoy."""

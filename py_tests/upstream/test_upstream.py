@@ -1,0 +1,126 @@
+"""`aiovoy upstream`: what is its own. What applications see is tested by the whole suite with `AIOVOY_TEST_FRONT`."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
+from py_tests.harness.deadline import eventually
+from py_tests.harness.folders import ROOT
+from py_tests.harness.protocols import HTTP1, HTTP2, Connect
+from py_tests.harness.serving import AIOVOY, Server, unlike_uvicorn
+
+pytestmark = [unlike_uvicorn("this is about aiovoy"), pytest.mark.protocols(HTTP1, HTTP2)]
+
+
+async def where(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, {"client": scope["client"], "server": scope["server"], "pid": os.getpid()})
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, await read(receive))
+
+
+async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+    await body(send, b"first,", more=True)
+    note(scope, "begun")
+    await file_exists(gate(scope))
+    await body(send, b"last")
+
+
+app = routes(where, echo, slow)
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(name="serve")
+def serve_upstream() -> Iterator[Serve]:
+    with contextlib.ExitStack() as servers:
+
+        def serve(*words: str, application: str = f"{__name__}:app", starts: bool = True) -> Server:
+            command = [sys.executable, "-m", "aiovoy", "upstream", application, "--app-dir", str(ROOT), *words]
+            server = Server(command, AIOVOY, ROOT, {})
+            servers.callback(server.stop)
+            if starts:
+                server.wait_until_started()
+            return server
+
+        yield serve
+
+
+async def test_application_is_served_on_one_port(serve: Serve, connect: Connect) -> None:
+    server = serve("--port", "0")
+    connection = await connect(server)
+    told = (await connection.get("/where")).json()
+    assert told["client"][0] == "127.0.0.1"
+    assert told["server"] == ["127.0.0.1", server.port]
+    assert (await connection.post("/echo", b"x" * 300_000)).body == b"x" * 300_000
+
+
+async def test_it_is_one_process_without_envoy(serve: Serve, connect: Connect) -> None:
+    server = serve("--port", "0")
+    assert (await (await connect(server)).get("/where")).json()["pid"] == server.pid
+    process = psutil.Process(server.pid)
+    assert not process.children()
+    maps = {Path(file.path).name for file in process.memory_maps()}
+    assert any(name.startswith("network.") for name in maps)
+    assert not any(name.startswith(("envoy", "bridge.")) for name in maps)
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_unix_domain_socket(serve: Serve, protocol: str, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    serve("--uds", str(path))
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+        told = (await client.get("http://localhost/where")).json()
+    assert told["server"] == [str(path), None]
+
+
+async def test_what_is_in_flight_is_finished(serve: Serve, connect: Connect, key: str, tmp_path: Path) -> None:
+    server = serve("--port", "0")
+    gate_file = tmp_path / "gate"
+    exchange = await (await connect(server)).start("GET", f"/slow?{key}", headers=[(b"x-gate", bytes(gate_file))])
+    assert await exchange.head() == 200
+    await server.noted(key, "begun")
+    server.signal(signal.SIGTERM)
+    await eventually(lambda: "stopping" in server.log)
+    gate_file.touch()
+    assert await exchange.rest() == b"first,last"
+    assert await server.exit_code() == 0
+
+
+@pytest.mark.protocols(HTTP1)
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--http3"], "HTTP/3 is for the proxy in front"),
+        (["--ssl-port", "8443"], "TLS is for the proxy in front"),
+        (["--response-path", "router"], "there is no router here"),
+        (["--workers", "2"], "it has one worker so far"),
+        (["--access-log"], "it is not there yet"),
+        (["--envoy", "envoy"], "there is no Envoy in this server"),
+    ],
+)
+async def test_options_that_have_no_meaning_are_refused_with_the_reason(
+    serve: Serve, protocol: str, words: list[str], reason: str
+) -> None:
+    server = serve(*words, starts=False)
+    assert await server.exit_code() == 2
+    assert f"`{words[0]}` is not for `aiovoy upstream`: {reason}" in server.log
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_application_that_is_not_there(serve: Serve, protocol: str) -> None:
+    server = serve("--port", "0", application=f"{__name__}:missing", starts=False)
+    assert await server.exit_code() == 1
+    assert "missing" in server.log
+    assert "running on" not in server.log

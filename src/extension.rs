@@ -1,0 +1,84 @@
+//! Runs on: Python's main thread.
+//!
+//! The extension module, for a server in an ordinary process of Python's.
+
+use std::os::fd::{OwnedFd, RawFd};
+
+use log::LevelFilter;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
+
+use crate::app::python::traceback;
+use crate::config::{Config, NetworkConfig};
+use crate::life::NetworkServer;
+
+/// A server that listens on sockets of its own.
+#[pyclass(frozen, module = "aiovoy")]
+struct Server(NetworkServer);
+
+#[pymethods]
+impl Server {
+    /// `config` is JSON, as the bootstrap extension has it, `network` likewise. `listeners` are descriptors, which stay
+    /// their owner's. `opening` has them listen, and `ready` hears that connections are accepted; both are called without
+    /// arguments, on any thread.
+    #[new]
+    fn new(
+        config: &str,
+        network: &str,
+        listeners: Vec<RawFd>,
+        opening: Py<PyAny>,
+        ready: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let config = Config::parse(config.as_bytes()).map_err(PyValueError::new_err)?;
+        let network = NetworkConfig::parse(network).map_err(PyValueError::new_err)?;
+        let own = listeners.into_iter().map(envoy::duplicate);
+        let own = own.collect::<std::io::Result<Vec<OwnedFd>>>();
+        let own = own.map_err(|error| PyOSError::new_err(error.to_string()))?;
+        NetworkServer::new(config, network, own, called(opening), called(ready))
+            .map(Self)
+            .map_err(PyRuntimeError::new_err)
+    }
+
+    /// Serves on this thread until the server has stopped. Returns the exit code.
+    fn run(&self, py: Python<'_>) -> PyResult<i32> {
+        self.0.run(py).map_err(PyRuntimeError::new_err)
+    }
+
+    /// Stops gracefully. Does not wait.
+    fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+/// A function of Python's, for threads that are not attached. What it raises is an error for the log.
+fn called(function: Py<PyAny>) -> impl Fn() -> Result<(), String> + Send + Sync {
+    move || {
+        Python::attach(|py| {
+            let called = function.call0(py).map(drop);
+            called.map_err(|error| traceback::format(py, &error))
+        })
+    }
+}
+
+/// Makes standard error the log, from `level` on.
+#[pyfunction]
+fn log_to_stderr(level: &str) -> PyResult<()> {
+    let level = level.parse::<LevelFilter>();
+    let level = level.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    envoy::log_to_stderr(level).map_err(|error| PyOSError::new_err(error.to_string()))
+}
+
+/// The log of the server: a function of level and text.
+#[pyfunction]
+fn log_function(py: Python<'_>) -> PyResult<Bound<'_, PyCFunction>> {
+    crate::app::python::log::function(py)
+}
+
+/// The module `aiovoy.network`.
+#[pymodule]
+fn network(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Server>()?;
+    module.add_function(wrap_pyfunction!(log_to_stderr, module)?)?;
+    module.add_function(wrap_pyfunction!(log_function, module)?)
+}

@@ -1,0 +1,163 @@
+//! Runs on: Python's main thread.
+//!
+//! The life of the server in an ordinary process of Python's, behind somebody else's proxy: the loop runs on Python's
+//! main thread, and a network of our own is the front.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use super::front::{Front, Gauges};
+use super::leftovers;
+use super::server::{self, Supervision};
+use super::stop::{END_GRACE, Stop, give_up};
+use crate::app::event_loop::{self, LoopThread};
+use crate::app::python::app;
+use crate::config::{Config, NetworkConfig};
+use crate::exchange::Process;
+use crate::network::NetworkThread;
+
+/// Exit code when the application can't be imported, as Envoy's.
+const NOT_STARTED: i32 = 1;
+
+/// A network of our own.
+struct Own {
+    thread: Mutex<Option<Arc<NetworkThread>>>,
+    listeners: Mutex<Vec<OwnedFd>>,
+    /// Has the sockets listen.
+    opening: Told,
+    /// Is told when connections are accepted.
+    ready: Told,
+}
+
+/// Somebody to be told something. An error is for the log.
+type Told = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// A server that has not begun.
+pub(crate) struct Server {
+    supervision: Arc<Supervision>,
+    front: Arc<Own>,
+}
+
+impl Server {
+    /// A server of `config` with these sockets, which `opening` has listen. `ready` hears that it accepts connections.
+    pub(crate) fn new(
+        config: Config,
+        network: NetworkConfig,
+        listeners: Vec<OwnedFd>,
+        opening: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let front = Arc::new(Own {
+            thread: Mutex::default(),
+            listeners: Mutex::new(listeners),
+            opening: Box::new(opening),
+            ready: Box::new(ready),
+        });
+        let stop = Arc::<Stop>::default();
+        let supervision = Supervision::new(front.clone(), stop, Arc::new(config), 1)?;
+        let thread = NetworkThread::start(supervision.process.clone(), network);
+        let thread = thread.map_err(|error| format!("no thread for the network: {error}"))?;
+        *front.thread.lock() = Some(Arc::new(thread));
+        Ok(Self { supervision, front })
+    }
+
+    /// Stops it gracefully.
+    pub(crate) fn stop(&self) {
+        self.supervision.stop.request();
+    }
+
+    /// Serves on this thread until it has been stopped. Returns the exit code.
+    pub(crate) fn run(&self, py: Python<'_>) -> Result<i32, String> {
+        let supervision = &self.supervision;
+        let process: &Arc<Process> = &supervision.process;
+        let app_dir = server::app_dir(&process.config)?;
+        let (started, outcome) = mpsc::channel();
+        let first = server::loop_start(&supervision.stop, process, 0, {
+            let config = process.config.clone();
+            move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
+        });
+        let begun = std::thread::Builder::new()
+            .name("aiovoy-start".into())
+            .spawn({
+                let supervision = supervision.clone();
+                move || match LoopThread::wait_for(&outcome) {
+                    Ok(started) => supervision.begin(vec![started]),
+                    Err(message) => {
+                        log::error!("{message}");
+                        supervision.has_failed(&message);
+                        supervision.stop.fail(NOT_STARTED);
+                        supervision.stop.complete();
+                    }
+                }
+            });
+        begun.map_err(|error| format!("no thread for the start: {error}"))?;
+        event_loop::run(py, first, &started);
+        let stop = &supervision.stop;
+        if !py.detach(|| stop.wait_for_end()) {
+            give_up("the server does not end", 2 * END_GRACE);
+        }
+        supervision.python_ends();
+        let thread = self.front.thread.lock().take();
+        if let Some(thread) = thread.and_then(Arc::into_inner) {
+            py.detach(|| thread.end());
+        }
+        leftovers::remove();
+        Ok(stop.exit_code())
+    }
+}
+
+impl Own {
+    fn thread(&self) -> Option<Arc<NetworkThread>> {
+        self.thread.lock().clone()
+    }
+}
+
+impl Front for Own {
+    fn open(&self) {
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        if let Err(error) = (self.opening)() {
+            log::error!("{error}");
+        }
+        if let Some(thread) = self.thread() {
+            thread.open(listeners);
+        }
+    }
+
+    fn opened<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, ()> {
+        // Orders are obeyed in their order.
+        let told = self.gauges().map(|_| (self.ready)());
+        told.map(|told| told.unwrap_or_else(|error| log::error!("{error}")))
+            .boxed()
+    }
+
+    fn close<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, Result<(), String>> {
+        if let Some(thread) = self.thread() {
+            thread.close();
+        }
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn gauges(&self) -> BoxFuture<'_, Gauges> {
+        async {
+            let Some(thread) = self.thread() else {
+                return Gauges::default();
+            };
+            let load = thread.load().await;
+            Gauges {
+                accepts: load.accepts,
+                connections: load.connections as u64,
+                buffered: load.unwritten as u64,
+            }
+        }
+        .boxed()
+    }
+
+    /// Python's main thread goes on by itself.
+    fn end(&self) {}
+}

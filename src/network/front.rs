@@ -1,0 +1,263 @@
+//! Runs on: network thread.
+//!
+//! The requests of a thread, its mailboxes, and the turns in which they meet.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+
+use upstream::server::{Ends, Exchange, Flow, Head, Network, Service, Stream};
+
+use super::request;
+use super::stream::{Served, answer, answer_handshake, take_dropped};
+use super::websocket::WebSocket;
+use crate::admission::{Refusal, Rules, WebSockets, read_handshake};
+use crate::exchange::{
+    ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, Running, Table, WebSocketOffer,
+    Worker,
+};
+use crate::websocket::handshake;
+
+/// The requests of a thread.
+pub(crate) struct Front {
+    pub(super) process: Arc<Process>,
+    worker: Arc<Worker>,
+    pub(super) rules: Rules,
+    pub(super) websockets: WebSockets,
+    this: Weak<Self>,
+    network: RefCell<Weak<Network>>,
+    live: RefCell<Table<Rc<Served>>>,
+    gathered: RefCell<Vec<Gathered>>,
+    /// Kept for their capacity.
+    inbound: RefCell<Vec<Inbound>>,
+    outbound: RefCell<Vec<Outbound>>,
+}
+
+enum Gathered {
+    /// The request waits in its stream, where the rest of its body may join it.
+    Request(ExchangeId),
+    Message(Inbound),
+}
+
+impl Front {
+    pub(crate) fn new(process: Arc<Process>, worker: Arc<Worker>) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            rules: Rules::new(&process.config),
+            websockets: WebSockets::new(&process.config),
+            process,
+            worker,
+            this: this.clone(),
+            network: RefCell::default(),
+            live: RefCell::default(),
+            gathered: RefCell::default(),
+            inbound: RefCell::default(),
+            outbound: RefCell::default(),
+        })
+    }
+
+    /// The network that serves it.
+    pub(crate) fn know(&self, network: &Rc<Network>) {
+        *self.network.borrow_mut() = Rc::downgrade(network);
+    }
+
+    /// Posts `message` when the turn comes.
+    pub(super) fn post(&self, message: Inbound) {
+        self.gather(Gathered::Message(message));
+    }
+
+    fn gather(&self, gathered: Gathered) {
+        let mut all = self.gathered.borrow_mut();
+        if all.is_empty()
+            && let Some(network) = self.network.borrow().upgrade()
+        {
+            network.want_turn();
+        }
+        all.push(gathered);
+    }
+
+    /// Forgets a request.
+    pub(super) fn remove(&self, id: ExchangeId) {
+        let removed = self.live.borrow_mut().remove(id);
+        drop(removed);
+    }
+
+    fn get(&self, id: ExchangeId) -> Option<Rc<Served>> {
+        self.live.borrow().get(id).cloned()
+    }
+
+    fn take_outbound(&self) {
+        let mut batch = self.outbound.take();
+        self.worker.outbox.drain(&mut batch);
+        for message in batch.drain(..) {
+            match (message.id(), message) {
+                (Some(id), message) => {
+                    if let Some(served) = self.get(id) {
+                        served.deliver(message);
+                    }
+                }
+                // Nobody hears it if it has taken too long.
+                (None, Outbound::Running(sender)) => drop(sender.send(self.running())),
+                (None, _) => {}
+            }
+        }
+        self.outbound.replace(batch);
+    }
+
+    /// The time, give or take a tick.
+    fn now(&self) -> Instant {
+        let network = self.network.borrow().upgrade();
+        network.map_or_else(Instant::now, |network| network.now())
+    }
+
+    /// The requests that have not ended.
+    fn running(&self) -> Running {
+        let now = Instant::now();
+        let live = self.live.borrow();
+        let requests = live.iter();
+        let requests = requests.map(|served| (now.duration_since(served.since), served));
+        Running::new(requests.collect(), |served| Some(served.name()))
+    }
+
+    /// Says in the log what is refused.
+    pub(super) fn log_refusal(&self, ends: &Ends, refusal: Refusal) {
+        log::info!(
+            "refused: {} {} from {}",
+            refusal.status,
+            refusal.details,
+            ends.client.host
+        );
+    }
+
+    fn give_inbound(&self) {
+        let mut gathered = self.gathered.take();
+        let mut batch = self.inbound.take();
+        for item in gathered.drain(..) {
+            match item {
+                Gathered::Message(message) => batch.push(message),
+                Gathered::Request(id) => {
+                    let request = self.get(id).and_then(|served| served.take_request());
+                    batch.extend(request.map(|request| Inbound::Start(id, request)));
+                }
+            }
+        }
+        self.gathered.replace(gathered);
+        if self.worker.inbox.post_all(&mut batch).is_err() {
+            for message in batch.drain(..) {
+                if let Inbound::Start(id, _) = message {
+                    self.process.in_flight.return_call();
+                    if let Some(served) = self.get(id) {
+                        served.deliver(Outbound::Fail(id, crate::exchange::Failure::TooLate));
+                    }
+                }
+            }
+        }
+        self.inbound.replace(batch);
+    }
+
+    fn let_in(&self, head: &Head<'_>, stream: &Stream) -> Result<Rc<Served>, Turned> {
+        let (read, refusal) = request::read_head(head, stream.ends(), &self.rules);
+        if let Some(refusal) = refusal {
+            return Err(Turned::Away(refusal));
+        }
+        if read.websocket && read.version == HttpVersion::Http10 {
+            return Err(Turned::Handshake(handshake::Refusal::Request));
+        }
+        let handshake = match read_handshake(&read).transpose() {
+            Ok(handshake) => handshake,
+            Err(refusal) => return Err(Turned::Handshake(refusal)),
+        };
+        let in_flight = &self.process.in_flight;
+        if !in_flight.arrive(self.rules.limit_concurrency) {
+            return Err(Turned::Away(Refusal::BUSY));
+        }
+        let offer = handshake.as_ref().map(|handshake| {
+            Box::new(WebSocketOffer {
+                subprotocols: handshake.subprotocols.clone(),
+                least_cost: self.websockets.least_cost,
+            })
+        });
+        let request = Box::new(Request {
+            head: read,
+            body: Vec::new(),
+            complete: head.length == Some(0),
+            websocket: offer,
+        });
+        let socket = handshake.map(|handshake| Box::new(WebSocket::new(handshake)));
+        let now = self.now();
+        let mut added = None;
+        self.live.borrow_mut().insert_with(|id| {
+            let served = Served::new(id, self.this.clone(), stream.clone(), request, socket, now);
+            added.insert((id, Rc::new(served))).1.clone()
+        });
+        let (id, served) = added.expect("`insert_with` calls its argument");
+        self.gather(Gathered::Request(id));
+        Ok(served)
+    }
+}
+
+impl Service for Front {
+    fn begin(&self, head: &Head<'_>, stream: &Stream) -> Rc<dyn Exchange> {
+        match self.let_in(head, stream) {
+            Ok(served) => served,
+            Err(Turned::Away(refusal)) => {
+                self.log_refusal(stream.ends(), refusal);
+                answer(stream, refusal, head.length == Some(0));
+                Rc::new(TurnedAway)
+            }
+            Err(Turned::Handshake(refusal)) => {
+                answer_handshake(stream, &refusal);
+                Rc::new(TurnedAway)
+            }
+        }
+    }
+
+    fn refused(&self, ends: &Ends, refusal: upstream::server::Refusal) {
+        log::info!(
+            "refused: {} {} from {}",
+            refusal.status,
+            refusal.details,
+            ends.client.host
+        );
+    }
+
+    fn drains(&self) -> bool {
+        self.process.in_flight.draining()
+    }
+
+    fn turn(&self) {
+        self.take_outbound();
+        self.give_inbound();
+    }
+
+    fn wrote(&self) {
+        if take_dropped() {
+            // A loop that has ended has freed all.
+            let _ = self.worker.inbox.post_all(&mut vec![Inbound::Dropped]);
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        let all: Vec<_> = self.live.borrow().iter().cloned().collect();
+        all.iter().for_each(|served| served.tick(now));
+    }
+}
+
+/// Why a request is not let in.
+enum Turned {
+    Away(Refusal),
+    Handshake(handshake::Refusal),
+}
+
+/// A request that was answered when it came.
+struct TurnedAway;
+
+impl Exchange for TurnedAway {
+    fn on_body(&self, _: &[u8], _: bool) -> Flow {
+        Flow::Go
+    }
+
+    fn on_writable(&self) {}
+
+    fn on_gone(&self) {}
+}

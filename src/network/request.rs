@@ -1,0 +1,92 @@
+//! Runs on: network thread.
+//!
+//! Copies a request out of its connection.
+
+use upstream::server::{End, Ends, Fields, Head, Version};
+
+use crate::admission::{Refusal, Rules, Said};
+use crate::exchange::{self, Endpoint, HttpVersion, RequestHead, Short};
+
+/// Copies the head of a request, and says whether it is to be refused.
+pub(super) fn read_head(
+    head: &Head<'_>,
+    ends: &Ends,
+    rules: &Rules,
+) -> (RequestHead, Option<Refusal>) {
+    let mut bytes = head.method.len() + head.target.len();
+    let count = head.fields.len();
+    head.fields
+        .for_each(|name, value| bytes += name.len() + value.len());
+    let mut read = RequestHead {
+        version: version(head.version),
+        client: endpoint(&ends.client),
+        server: endpoint(&ends.server),
+        fields: exchange::Fields::with_capacity(count, bytes),
+        ..RequestHead::default()
+    };
+    let mut said = Said::new(bytes);
+    said.see_method(head.method, &mut read);
+    said.see_target(head.target, &mut read);
+    if let Some(authority) = head.authority {
+        said.see_authority(authority, &mut read, &rules.known);
+    }
+    let cookies = cookies(&head.fields);
+    let mut has_cookies = false;
+    head.fields.for_each(|name, value| {
+        if let Some(cookies) = &cookies
+            && name == b"cookie"
+        {
+            if !std::mem::replace(&mut has_cookies, true) {
+                read.fields.push(name, cookies);
+            }
+            return;
+        }
+        // Names are of ASCII.
+        let mut lower = Short::from_slice(name);
+        lower.make_ascii_lowercase();
+        if !matches!(lower.as_slice(), b"host") && !is_of_connection(&lower) {
+            said.see_field(&lower, value, &mut read);
+        }
+    });
+    read.websocket = head.websocket;
+    said.believe(rules, &mut read);
+    let refusal = said.judge(rules, &mut read, head.length == Some(0));
+    (read, refusal)
+}
+
+/// All cookies in one, where clients may split them: RFC 9113, section 8.2.3.
+fn cookies(fields: &Fields<'_>) -> Option<Vec<u8>> {
+    let Fields::Http2(fields) = fields else {
+        return None;
+    };
+    let mut all = fields.get_all("cookie").iter();
+    let mut joined = all.next()?.as_bytes().to_vec();
+    for more in all {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(more.as_bytes());
+    }
+    Some(joined)
+}
+
+/// Fields that are the connection's, and no application's (RFC 9110, section 7.6.1).
+fn is_of_connection(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+    )
+}
+
+fn endpoint(end: &End) -> Endpoint {
+    Endpoint {
+        host: end.host.as_bytes().into(),
+        port: end.port,
+    }
+}
+
+fn version(version: Version) -> HttpVersion {
+    match version {
+        Version::Http10 => HttpVersion::Http10,
+        Version::Http11 => HttpVersion::Http11,
+        Version::Http2 => HttpVersion::Http2,
+    }
+}

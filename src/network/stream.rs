@@ -1,0 +1,464 @@
+//! Runs on: network thread.
+//!
+//! One request: what comes of it in, messages to the loop out, and the other way round.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use upstream::server::{Exchange, Flow, Piece, ResponseHead, Stream};
+
+use super::front::Front;
+use super::websocket::WebSocket;
+use crate::admission::Refusal;
+use crate::exchange::{
+    self, Data, ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request,
+    RequestHead, Short, WINDOW_STEP, interim_cost, piece_cost,
+};
+use crate::websocket::handshake;
+
+/// One request that was let in.
+pub(super) struct Served {
+    pub(super) id: ExchangeId,
+    front: Weak<Front>,
+    pub(super) stream: Stream,
+    /// Method and path, and when it came, for who wants to know why its loop does not turn.
+    name: (Short, SmallVec<[u8; 64]>),
+    pub(super) since: Instant,
+    /// The request until it is given to the loop: its body may still grow.
+    waiting: RefCell<Option<Box<Request>>>,
+    body: Cell<Body>,
+    response: Cell<Response>,
+    is_complete: Cell<bool>,
+    /// What the stream is besides, if it is one.
+    websocket: Option<Box<WebSocket>>,
+}
+
+/// How much of the request's body has gone to the loop.
+#[derive(Debug, Clone, Copy, Default)]
+struct Body {
+    /// Bytes that have come.
+    received: u64,
+    /// Bytes given to the loop and not yet taken by the application.
+    unread: usize,
+    paused: bool,
+}
+
+/// How far the response has got.
+#[derive(Debug, Clone, Copy, Default)]
+struct Response {
+    started: bool,
+    ended: bool,
+    /// Bytes given to the connection of which the loop has not been told.
+    unreported: usize,
+}
+
+impl Served {
+    pub(super) fn new(
+        id: ExchangeId,
+        front: Weak<Front>,
+        stream: Stream,
+        request: Box<Request>,
+        websocket: Option<Box<WebSocket>>,
+        since: Instant,
+    ) -> Self {
+        Self {
+            id,
+            front,
+            stream,
+            name: (
+                Short::from_slice(&request.head.method),
+                SmallVec::from_slice(&request.head.target),
+            ),
+            since,
+            waiting: RefCell::new(Some(request)),
+            body: Cell::default(),
+            response: Cell::default(),
+            is_complete: Cell::default(),
+            websocket,
+        }
+    }
+
+    /// What the log calls the request.
+    pub(super) fn name(&self) -> String {
+        let (method, target) = &self.name;
+        let head = RequestHead {
+            method: method.clone(),
+            target: target.to_vec(),
+            ..RequestHead::default()
+        };
+        head.name()
+    }
+
+    pub(super) fn front(&self) -> Option<Rc<Front>> {
+        self.front.upgrade()
+    }
+
+    pub(super) fn least_cost(&self) -> usize {
+        self.front().map_or(0, |front| front.websockets.least_cost)
+    }
+
+    /// What the application has not taken yet.
+    pub(super) fn unread(&self) -> usize {
+        self.body.get().unread
+    }
+
+    /// The loop is given so much.
+    pub(super) fn has_given(&self, cost: usize) {
+        let mut body = self.body.get();
+        body.unread += cost;
+        self.body.set(body);
+    }
+
+    /// The application has taken so much.
+    pub(super) fn has_read(&self, cost: usize) {
+        let mut body = self.body.get();
+        body.unread = body.unread.saturating_sub(cost);
+        self.body.set(body);
+    }
+
+    /// So much was given to the connection.
+    pub(super) fn has_sent(&self, cost: usize) {
+        let mut response = self.response.get();
+        response.unreported += cost;
+        self.response.set(response);
+    }
+
+    /// The client is to wait.
+    pub(super) fn pauses(&self) {
+        let mut body = self.body.get();
+        body.paused = true;
+        self.body.set(body);
+    }
+
+    /// The client may go on, if it waits.
+    pub(super) fn resumes(&self) {
+        let mut body = self.body.get();
+        if std::mem::replace(&mut body.paused, false) {
+            self.body.set(body);
+            self.stream.resume();
+        }
+    }
+
+    /// From here on the response is the application's.
+    pub(super) fn start_response(&self) {
+        let mut response = self.response.get();
+        response.started = true;
+        self.response.set(response);
+    }
+
+    /// From here on the end of the stream is of our making.
+    pub(super) fn end_response(&self) {
+        let mut response = self.response.get();
+        response.ended = true;
+        self.response.set(response);
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&self, now: Instant) {
+        if let Some(socket) = &self.websocket
+            && !self.response.get().ended
+        {
+            self.look_at_clock(socket, now);
+        }
+    }
+
+    /// The request, if the loop has not got it yet.
+    pub(super) fn take_request(&self) -> Option<Box<Request>> {
+        self.waiting.borrow_mut().take()
+    }
+
+    pub(super) fn post(&self, message: Inbound) {
+        if let Some(front) = self.front.upgrade() {
+            front.post(message);
+        }
+    }
+
+    /// Does what the loop asks for.
+    pub(super) fn deliver(&self, message: Outbound) {
+        if self.response.get().ended {
+            return;
+        }
+        match message {
+            Outbound::Start {
+                head, body, end, ..
+            } => {
+                self.begin_response(end, body.len());
+                let length = head
+                    .fields
+                    .iter()
+                    .find(|(name, _)| *name == b"content-length")
+                    .and_then(|(_, value)| exchange::decimal(value));
+                let mut fields = head.fields.iter();
+                let lines = ResponseHead {
+                    status: head.status,
+                    fields: &mut fields,
+                    length,
+                    close: head.close,
+                };
+                self.send(body, |stream, piece| stream.start(lines, piece, end));
+                self.sent(end);
+            }
+            Outbound::Body { data, end, .. } => {
+                self.begin_response(end, data.len());
+                self.send(data, |stream, piece| stream.send(piece, end));
+                self.sent(end);
+            }
+            Outbound::Read(_, bytes) => match &self.websocket {
+                Some(socket) => self.pull_frames(socket, bytes),
+                None => self.read(bytes),
+            },
+            Outbound::Interim { status, fields, .. } => {
+                let mut response = self.response.get();
+                response.unreported += interim_cost(&fields);
+                self.response.set(response);
+                self.stream.send_interim(status, &mut fields.iter());
+                self.report_room();
+            }
+            Outbound::Trailers(_, fields) => {
+                self.begin_response(true, 0);
+                self.stream.send_trailers(&mut fields.iter());
+                self.sent(true);
+            }
+            Outbound::Fail(_, failure) => self.fail(failure),
+            Outbound::Accept { .. } | Outbound::Message(..) | Outbound::Close { .. } => {
+                if let Some(socket) = &self.websocket {
+                    self.deliver_to_socket(socket, message);
+                }
+            }
+            // Not of one stream.
+            Outbound::Tick | Outbound::Running(_) => {}
+        }
+    }
+
+    fn deliver_to_socket(&self, socket: &WebSocket, message: Outbound) {
+        match message {
+            Outbound::Accept {
+                subprotocol,
+                fields,
+                ..
+            } => self.accept_websocket(socket, subprotocol.as_deref(), &fields),
+            Outbound::Message(_, payload) => self.send_message(socket, payload),
+            Outbound::Close { code, reason, .. } => self.close_websocket(socket, code, &reason),
+            _ => {}
+        }
+    }
+
+    fn begin_response(&self, end: bool, bytes: usize) {
+        let mut response = self.response.get();
+        response.started = true;
+        response.ended |= end;
+        response.unreported += bytes;
+        self.response.set(response);
+    }
+
+    fn send(&self, data: Data, say: impl FnOnce(&Stream, Piece<'_>)) {
+        match data {
+            Data::Own(bytes) if bytes.len() < Data::WORTH_KEEPING => {
+                say(&self.stream, Piece::Copied(&bytes));
+            }
+            Data::Own(bytes) => say(&self.stream, Piece::Kept(Bytes::from(bytes))),
+            Data::Kept(bytes) => say(&self.stream, Piece::Kept(Bytes::from_owner(Owned(bytes)))),
+        }
+    }
+
+    fn sent(&self, end: bool) {
+        if end {
+            self.complete();
+        } else {
+            self.report_room();
+        }
+    }
+
+    /// The response will not be completed by the application.
+    fn fail(&self, failure: Failure) {
+        let refusal = match failure {
+            Failure::Application => Refusal::FAILED,
+            Failure::Idle => Refusal::IDLE,
+            Failure::Refused => Refusal::FORBIDDEN,
+            Failure::Stopping | Failure::TooLate => Refusal::STOPPING,
+        };
+        let started = self.response.get().started;
+        self.begin_response(true, 0);
+        if started {
+            self.stream.reset();
+        } else {
+            answer(&self.stream, refusal, failure != Failure::Idle);
+        }
+        self.complete();
+    }
+
+    /// Ends an exchange whose request has more body than it may.
+    fn refuse_body(&self) {
+        let Some(front) = self.front() else {
+            return;
+        };
+        if self.take_request().is_some() {
+            // The application has not heard of it, and won't.
+            front.process.in_flight.return_call();
+        } else {
+            front.post(Inbound::Disconnect(self.id));
+        }
+        let started = self.response.get().started;
+        self.end_response();
+        front.log_refusal(self.stream.ends(), Refusal::BODY);
+        match started {
+            true => self.stream.reset(),
+            false => answer(&self.stream, Refusal::BODY, false),
+        }
+        self.complete();
+    }
+
+    /// Nothing more is said of this request. A stream that ends while something is said to it has been completed already.
+    pub(super) fn complete(&self) {
+        if let Some(front) = self.front.upgrade()
+            && !self.is_complete.replace(true)
+        {
+            front.remove(self.id);
+            front.process.in_flight.complete_stream();
+        }
+    }
+
+    /// Tells the loop how much was taken, unless the client is slow in reading.
+    pub(super) fn report_room(&self) {
+        let mut response = self.response.get();
+        if response.ended || response.unreported < WINDOW_STEP || self.stream.is_slow() {
+            return;
+        }
+        let room = std::mem::take(&mut response.unreported);
+        self.response.set(response);
+        self.post(Inbound::Room(self.id, room));
+    }
+
+    /// The application has taken so much.
+    fn read(&self, bytes: usize) {
+        self.has_read(bytes);
+        if self.unread() < REQUEST_WINDOW {
+            self.resumes();
+        }
+    }
+}
+
+impl Exchange for Served {
+    fn on_body(&self, piece: &[u8], end: bool) -> Flow {
+        if let Some(socket) = &self.websocket {
+            return self.on_frames(socket, piece, end);
+        }
+        let (id, mut body) = (self.id, self.body.get());
+        body.received += piece.len() as u64;
+        if self
+            .front()
+            .is_some_and(|front| front.rules.limits_body(body.received))
+        {
+            self.refuse_body();
+            return Flow::Go;
+        }
+        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+            body.unread += piece.len();
+            request.body.extend_from_slice(piece);
+            request.complete |= end;
+        } else if !piece.is_empty() || end {
+            body.unread += piece_cost(piece.len());
+            let data = piece.to_vec();
+            self.post(Inbound::Body { id, data, end });
+        }
+        body.paused = body.unread >= REQUEST_WINDOW && !end;
+        self.body.set(body);
+        match body.paused {
+            true => Flow::Pause,
+            false => Flow::Go,
+        }
+    }
+
+    fn on_writable(&self) {
+        self.report_room();
+        if let Some(socket) = &self.websocket {
+            socket.has_room();
+            self.pull_frames(socket, 0);
+        }
+    }
+
+    fn on_gone(&self) {
+        let mut response = self.response.get();
+        response.ended = true;
+        self.response.set(response);
+        if let Some(front) = self.front.upgrade() {
+            let request = self.take_request();
+            let request = request.map(|request| Inbound::Start(self.id, request));
+            let socket = self.websocket.as_ref();
+            let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket));
+            request
+                .into_iter()
+                .chain(left)
+                .for_each(|message| front.post(message));
+            front.post(Inbound::Disconnect(self.id));
+            self.complete();
+        }
+    }
+}
+
+/// Answers in the application's place.
+///
+/// `whole` says whether all of the request is there.
+pub(super) fn answer(stream: &Stream, refusal: Refusal, whole: bool) {
+    let mut fields = Fields::default();
+    fields.push(b"content-type", b"text/plain");
+    fields.push(b"content-length", refusal.text.len().to_string().as_bytes());
+    if refusal.passes() {
+        fields.push(b"retry-after", b"1");
+    }
+    let head = ResponseHead {
+        status: refusal.status,
+        fields: &mut fields.iter(),
+        length: Some(refusal.text.len() as u64),
+        // Whether the rest of the request is wanted, the client can't know.
+        close: refusal.closes() || !whole,
+    };
+    stream.start(head, Piece::Copied(refusal.text.as_bytes()), true);
+}
+
+/// Answers a handshake that is wrong.
+pub(super) fn answer_handshake(stream: &Stream, refusal: &handshake::Refusal) {
+    let text = refusal.to_string();
+    let mut fields = Fields::default();
+    fields.push(b"content-type", b"text/plain");
+    fields.push(b"content-length", text.len().to_string().as_bytes());
+    if let Some((name, value)) = refusal.field() {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
+    let head = ResponseHead {
+        status: refusal.status(),
+        fields: &mut fields.iter(),
+        length: Some(text.len() as u64),
+        close: false,
+    };
+    stream.start(head, Piece::Copied(text.as_bytes()), true);
+}
+
+/// Bytes that the loop's side keeps until they have left.
+struct Owned(Box<dyn AsRef<[u8]> + Send>);
+
+thread_local!(static DROPPED: Cell<usize> = const { Cell::new(0) });
+
+/// Whether this thread has dropped so much of what the loop's side keeps that the loop is to be told, which frees it.
+pub(super) fn take_dropped() -> bool {
+    /// So many bytes may have been dropped without the loop's being told.
+    const MOST: usize = 64 * 1024;
+    let dropped = DROPPED.get();
+    DROPPED.set(dropped % MOST);
+    dropped >= MOST
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + self.as_ref().len());
+    }
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
