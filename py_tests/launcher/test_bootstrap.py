@@ -63,8 +63,8 @@ def test_envoy_accepts_it(settings: dict[str, Any], tmp_path: Path) -> None:
 def test_unset_settings_are_left_out() -> None:
     settings = make().partition("value:\n")[2].partition("static_resources")[0]
     assert [line.split(":")[0].strip() for line in settings.splitlines() if line] == [
-        *("app", "python", "forwarded_allow_ips", "limit_request_header_bytes", "limit_request_header_count"),
-        *("timeout_idle", "log_refusals", "admin"),
+        *("app", "forwarded_allow_ips", "limit_request_header_bytes", "limit_request_header_count"),
+        *("timeout_idle", "python", "log_refusals", "admin"),
     ]
 
 
