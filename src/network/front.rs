@@ -120,13 +120,8 @@ impl Front {
     }
 
     /// Says in the log what is refused.
-    pub(super) fn log_refusal(&self, ends: &Ends, refusal: Refusal) {
-        log::info!(
-            "refused: {} {} from {}",
-            refusal.status,
-            refusal.details,
-            ends.client.host
-        );
+    pub(super) fn log_refusal(&self, ends: &Ends, status: u16, details: &str) {
+        log::info!("refused: {status} {details} from {}", ends.client.host);
     }
 
     fn give_inbound(&self) {
@@ -201,7 +196,7 @@ impl Service for Front {
         match self.let_in(head, stream) {
             Ok(served) => served,
             Err(Turned::Away(refusal)) => {
-                self.log_refusal(stream.ends(), refusal);
+                self.log_refusal(stream.ends(), refusal.status, refusal.details);
                 answer(stream, refusal, head.length == Some(0));
                 Rc::new(TurnedAway)
             }
@@ -213,12 +208,7 @@ impl Service for Front {
     }
 
     fn refused(&self, ends: &Ends, refusal: upstream::server::Refusal) {
-        log::info!(
-            "refused: {} {} from {}",
-            refusal.status,
-            refusal.details,
-            ends.client.host
-        );
+        self.log_refusal(ends, refusal.status, refusal.details);
     }
 
     fn drains(&self) -> bool {

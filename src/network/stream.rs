@@ -303,7 +303,10 @@ impl Served {
         }
         let started = self.response.get().started;
         self.end_response();
-        front.log_refusal(self.stream.ends(), Refusal::BODY);
+        let Refusal {
+            status, details, ..
+        } = Refusal::BODY;
+        front.log_refusal(self.stream.ends(), status, details);
         match started {
             true => self.stream.reset(),
             false => answer(&self.stream, Refusal::BODY, false),

@@ -24,10 +24,12 @@ use super::io::Io;
 use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Piece, Refusal, ResponseHead, Version};
 use chunks::{Chunk, Chunks};
 use head::{Framing, Parsed, Said};
+use lines::{Framed, Lines, write_field, write_status};
 use output::Output;
 
 mod chunks;
 mod head;
+mod lines;
 mod output;
 
 /// Bytes that may wait for a client before it is slow.
@@ -809,78 +811,4 @@ impl State {
             _ => {}
         }
     }
-}
-
-/// The head of a response but for the service's fields.
-#[derive(Default)]
-struct Lines {
-    status: u16,
-    framed: Framed,
-    closes: bool,
-    /// The client has to be told that it may go on.
-    keeps: bool,
-}
-
-/// How the body is framed, if the service's fields don't say it.
-#[derive(Default)]
-enum Framed {
-    Already,
-    Length(usize),
-    Chunks,
-    Upgraded,
-    #[default]
-    Empty,
-}
-
-impl Lines {
-    fn write<'a>(
-        &self,
-        out: &mut Vec<u8>,
-        fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
-        date: &[u8],
-    ) {
-        write_status(out, self.status);
-        let mut dated = false;
-        fields.for_each(|(name, value)| {
-            dated |= name == b"date";
-            write_field(out, name, value);
-        });
-        if !dated {
-            write_field(out, b"date", date);
-        }
-        match self.framed {
-            Framed::Already => {}
-            Framed::Length(length) => {
-                let _ = write!(out, "content-length: {length}\r\n");
-            }
-            Framed::Chunks => write_field(out, b"transfer-encoding", b"chunked"),
-            Framed::Empty => write_field(out, b"content-length", b"0"),
-            Framed::Upgraded => {
-                out.extend_from_slice(b"\r\n");
-                return;
-            }
-        }
-        if self.closes {
-            write_field(out, b"connection", b"close");
-        } else if self.keeps {
-            write_field(out, b"connection", b"keep-alive");
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-fn write_status(out: &mut Vec<u8>, status: u16) {
-    let known = http::StatusCode::from_u16(status).ok();
-    let reason = known
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or("Unknown");
-    let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");
-}
-
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
