@@ -15,22 +15,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::{self, Write as _};
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::io::Io;
-use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Piece, Refusal, ResponseHead, Version};
+use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Refusal, Version};
 use chunks::{Chunk, Chunks};
 use head::{Framing, Parsed, Said};
-use lines::{Framed, Lines, write_field, write_status};
+use lines::Lines;
 use output::Output;
+
+pub(super) use stream::Stream;
 
 mod chunks;
 mod head;
 mod lines;
 mod output;
+mod stream;
 
 /// Bytes that may wait for a client before it is slow.
 const HIGH: usize = 64 * 1024;
@@ -108,13 +111,6 @@ enum Body {
     Chunked,
     /// There is none.
     None,
-}
-
-/// A request on a connection.
-#[derive(Clone)]
-pub(super) struct Stream {
-    connection: Rc<Connection>,
-    number: u64,
 }
 
 /// The life of a connection, which has begun with `first`.
@@ -645,170 +641,6 @@ impl Decoder {
                 Ok(Chunk::End) => Decoded::Data(&[], true),
                 Err(chunks::BadChunks) => Decoded::Bad,
             },
-        }
-    }
-}
-
-impl Stream {
-    /// Does something with the connection, if this is still its request.
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let mut state = self.connection.state.borrow_mut();
-        (state.number == self.number).then(|| act(&mut state))
-    }
-
-    pub(super) fn ends(&self) -> &Ends {
-        &self.connection.ends
-    }
-
-    pub(super) fn is_slow(&self) -> bool {
-        self.connection.state.borrow().slow
-    }
-
-    pub(super) fn start(&self, head: ResponseHead<'_, '_>, body: Piece<'_>, end: bool) {
-        let network = &self.connection.network;
-        let upgrades = head.status == 101;
-        let started = self.with(|state| {
-            if state.response != Response::Waiting {
-                return false;
-            }
-            state.closes |= head.close || network.service.drains();
-            if matches!(state.phase, Phase::Body(_)) && state.said.expects_continue {
-                // Whether it will send the body is not to be known (RFC 9110, section 10.1.1).
-                state.closes = true;
-            }
-            let is_new = state.said.version != Version::Http10;
-            let (framing, added) = match head.status {
-                101 => {
-                    state.phase = Phase::Raw;
-                    (Body::Plain, Framed::Upgraded)
-                }
-                204 | 304 => (Body::None, Framed::Already),
-                _ if state.said.head_only => (Body::None, Framed::Already),
-                _ if head.length.is_some() => (Body::Plain, Framed::Already),
-                _ if end => (Body::Plain, Framed::Length(body.len())),
-                _ if is_new => (Body::Chunked, Framed::Chunks),
-                _ => {
-                    state.closes = true;
-                    (Body::Plain, Framed::Already)
-                }
-            };
-            state.response = Response::Started(framing);
-            let lines = Lines {
-                status: head.status,
-                framed: added,
-                closes: state.closes,
-                keeps: !is_new,
-            };
-            let date = network.date();
-            state
-                .out
-                .append(network, |out| lines.write(out, head.fields, &date));
-            state.push(network, body, end);
-            true
-        });
-        if started == Some(true) {
-            self.sent(end);
-        }
-        if upgrades && !self.connection.parsing.get() {
-            // For what has come behind the request.
-            self.connection.wake();
-        }
-    }
-
-    pub(super) fn send(&self, body: Piece<'_>, end: bool) {
-        let network = &self.connection.network;
-        if self.with(|state| state.push(network, body, end)).is_some() {
-            self.sent(end);
-        }
-    }
-
-    pub(super) fn send_trailers<'a>(
-        &self,
-        trailers: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
-    ) {
-        let network = &self.connection.network;
-        let sent = self.with(|state| {
-            if state.response == Response::Started(Body::Chunked) {
-                state.out.append(network, |out| {
-                    out.extend_from_slice(b"0\r\n");
-                    trailers.for_each(|(name, value)| write_field(out, name, value));
-                    out.extend_from_slice(b"\r\n");
-                });
-            }
-        });
-        if sent.is_some() {
-            self.sent(true);
-        }
-    }
-
-    pub(super) fn send_interim<'a>(
-        &self,
-        status: u16,
-        fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
-    ) {
-        let network = &self.connection.network;
-        let sent = self.with(|state| {
-            if state.response != Response::Waiting || state.said.version == Version::Http10 {
-                return;
-            }
-            state.said.expects_continue &= status != 100;
-            state.out.append(network, |out| {
-                write_status(out, status);
-                fields.for_each(|(name, value)| write_field(out, name, value));
-                out.extend_from_slice(b"\r\n");
-            });
-        });
-        if sent.is_some() {
-            self.connection.queue();
-        }
-    }
-
-    pub(super) fn reset(&self) {
-        if self.with(|state| drop(state.exchange.take())).is_some() {
-            self.connection.give_up();
-        }
-    }
-
-    pub(super) fn resume(&self) {
-        if self.with(|state| state.paused = false).is_some() && !self.connection.parsing.get() {
-            self.connection.go_on();
-            self.connection.wake();
-        }
-    }
-
-    fn sent(&self, end: bool) {
-        if end {
-            self.connection.finish();
-        }
-        self.connection.queue();
-    }
-}
-
-impl State {
-    /// Appends a piece of the response's body, and its end.
-    fn push(&mut self, network: &Network, body: Piece<'_>, end: bool) {
-        match self.response {
-            Response::Started(Body::Plain) if body.len() > 0 => self.out.push(network, body),
-            Response::Started(Body::Chunked) => {
-                let length = body.len();
-                if length > 0 {
-                    self.out.append(network, |out| {
-                        // Writing to memory can't fail.
-                        let _ = write!(out, "{length:x}\r\n");
-                    });
-                    self.out.push(network, body);
-                }
-                let last: &[u8] = match (length > 0, end) {
-                    (true, true) => b"\r\n0\r\n\r\n",
-                    (true, false) => b"\r\n",
-                    (false, true) => b"0\r\n\r\n",
-                    (false, false) => b"",
-                };
-                if !last.is_empty() {
-                    self.out.append(network, |out| out.extend_from_slice(last));
-                }
-            }
-            _ => {}
         }
     }
 }
