@@ -27,7 +27,7 @@ from harness.table import render
 def main() -> int:
     options = parse_options()
     if packages := missing_tools():
-        print("error: wrk, h2load and nghttp are needed, and not all are here", file=sys.stderr)
+        print("error: wrk, h2load and curl are needed, and not all are here", file=sys.stderr)
         print(f"hint: apt-get install {' '.join(packages)}", file=sys.stderr)
         return 2
     try:

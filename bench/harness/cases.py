@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 PROTOCOLS = {
     "h1": "HTTP/1.1",
@@ -10,13 +11,29 @@ PROTOCOLS = {
     "h1s": "HTTP/1.1 with TLS",
     "h2s": "HTTP/2 with TLS",
     "h3": "HTTP/3",
+    "h1u": "HTTP/1.1, Unix socket",
+    "h2u": "HTTP/2, Unix socket",
     "ws": "WebSocket",
 }
 
 # A server speaks these on a port of their own.
 SECURE = ("h1s", "h2s", "h3")
 
-HTTP = ("h1", "h2", *SECURE)
+# On a Unix domain socket.
+LOCAL = ("h1u", "h2u")
+
+# One request at a time on a connection.
+FIRST = ("h1", "h1s", "h1u")
+
+HTTP = ("h1", "h2", *SECURE, *LOCAL)
+
+Transport = Literal["tcp", "tls", "uds"]
+
+
+def transport(protocol: str) -> Transport:
+    """What carries it."""
+    return "tls" if protocol in SECURE else "uds" if protocol in LOCAL else "tcp"
+
 
 TEN_KB = b"x" * 10_000
 MEGABYTE = b"x" * 2**20
@@ -47,7 +64,7 @@ class Case:
     body: bytes | None = None
     # Whether Envoy can give the same answer from its routes alone.
     direct: bool = False
-    protocols: tuple[str, ...] = ("h1", "h2")
+    protocols: tuple[str, ...] = ("h1", "h2", *LOCAL)
     # Of a WebSocket: what kind of message, and whether it is compressed both ways.
     text: bool = False
     deflate: bool = False

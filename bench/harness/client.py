@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import re
+import socket
 import subprocess
 import tempfile
+from pathlib import Path
 
 from harness import websocket
-from harness.cases import SECURE, Case
+from harness.cases import FIRST, SECURE, Case
 from harness.load import LoadFailedError, h3load
 from harness.tls import certificate
 
@@ -19,30 +20,32 @@ class WrongAnswerError(Exception):
     """A server did not answer what the case asks for."""
 
 
-def answers(port: int, path: str, secure: bool) -> bool:
-    """Whether the server at `port` answers a GET with 200."""
+def answers(place: int | Path, path: str, secure: bool) -> bool:
+    """Whether the server at `place`, a port or a Unix domain socket, answers a GET with 200."""
     try:
-        status, _ = http1(port, "GET", path, None, secure)
+        status, _ = http1(place, "GET", path, None, secure)
     except (OSError, http.client.HTTPException):
         return False
     return status == 200
 
 
-def verify(port: int, case: Case, protocol: str) -> None:
+def verify(place: int | Path, case: Case, protocol: str) -> None:
     """Sends the request of `case` once and compares status and body of the answer."""
     try:
         if protocol == "ws":
-            with websocket.connect(port, case) as connection:
+            assert isinstance(place, int)
+            with websocket.connect(place, case) as connection:
                 status, body = 200, websocket.exchange(connection, case)
-        elif protocol in ("h1", "h1s"):
+        elif protocol in FIRST:
             method = "GET" if case.body is None else "POST"
-            status, body = http1(port, method, case.path, case.body, protocol in SECURE)
+            status, body = http1(place, method, case.path, case.body, protocol in SECURE)
         elif protocol == "h3":
+            assert isinstance(place, int)
             # It compares.
-            h3load(port, case, connections=1, requests=1)
+            h3load(place, case, connections=1, requests=1)
             return
         else:
-            status, body = http2(port, case, protocol in SECURE)
+            status, body = http2(place, case, protocol in SECURE)
     except LoadFailedError as error:
         raise WrongAnswerError(str(error)) from error
     except (OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
@@ -54,10 +57,27 @@ def verify(port: int, case: Case, protocol: str) -> None:
         )
 
 
-def http1(port: int, method: str, path: str, body: bytes | None, secure: bool) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    if secure:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT, context=certificate().context())
+class LocalConnection(http.client.HTTPConnection):
+    """Over a Unix domain socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(str(self.path))
+
+
+def http1(place: int | Path, method: str, path: str, body: bytes | None, secure: bool) -> tuple[int, bytes]:
+    connection: http.client.HTTPConnection
+    if isinstance(place, Path):
+        connection = LocalConnection(place)
+    elif secure:
+        connection = http.client.HTTPSConnection("127.0.0.1", place, timeout=TIMEOUT, context=certificate().context())
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", place, timeout=TIMEOUT)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
@@ -66,23 +86,23 @@ def http1(port: int, method: str, path: str, body: bytes | None, secure: bool) -
         connection.close()
 
 
-def http2(port: int, case: Case, secure: bool) -> tuple[int, bytes]:
-    """Over HTTP/2, with TLS or by prior knowledge, by nghttp.
-
-    It prints either the body or the frames, hence two requests.
-    """
-    scheme = "https" if secure else "http"
-    command = ["nghttp", f"--timeout={TIMEOUT:.0f}", f"{scheme}://127.0.0.1:{port}{case.path}"]
-    with tempfile.NamedTemporaryFile() as file:
+def http2(place: int | Path, case: Case, secure: bool) -> tuple[int, bytes]:
+    """Over HTTP/2, with TLS or by prior knowledge, by curl."""
+    command = ["curl", "--silent", "--max-time", f"{TIMEOUT:.0f}", "--write-out", "%{http_version} %{http_code}"]
+    if isinstance(place, Path):
+        command += ["--unix-socket", str(place)]
+    command += ["--http2", "--insecure"] if secure else ["--http2-prior-knowledge"]
+    with tempfile.TemporaryDirectory(prefix="bench-curl-") as folder:
+        answer, body = Path(folder, "answer"), Path(folder, "body")
+        answer.touch()
         if case.body is not None:
-            file.write(case.body)
-            file.flush()
-            command.append(f"--data={file.name}")
-        body, frames = (output([*command, *more]) for more in ([], ["--verbose", "--null-out"]))
-    status = re.search(rb":status: (\d{3})", frames)
-    return int(status[1]) if status else 0, body
-
-
-def output(command: list[str]) -> bytes:
-    # The status tells nothing: nghttp ends with 0 whatever the answer was.
-    return subprocess.run(command, capture_output=True, check=False, timeout=3 * TIMEOUT).stdout
+            body.write_bytes(case.body)
+            command += ["--data-binary", f"@{body}", "--header", "expect:"]
+        port = f":{place}" if isinstance(place, int) else ""
+        address = f"{'https' if secure else 'http'}://127.0.0.1{port}{case.path}"
+        # The status tells nothing that is not said.
+        ended = subprocess.run(
+            [*command, "--output", str(answer), address], capture_output=True, check=False, timeout=3 * TIMEOUT
+        )
+        version, _, status = ended.stdout.decode().partition(" ")
+        return int(status) if version == "2" else 0, answer.read_bytes()

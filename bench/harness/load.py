@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import websocket
-from harness.cases import SECURE, Case
+from harness.cases import FIRST, SECURE, Case
 from harness.environments import BENCH
 from harness.tls import certificate
 
 # Debian package of each program.
-TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
+TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client", "curl": "curl"}
 
 # Where cargo builds our own, by protocol.
 TARGET = BENCH.parent / "target"
@@ -82,38 +82,42 @@ def built(name: str) -> Path:
     return TARGET / "release" / name
 
 
-def generate(port: int, case: Case, protocol: str, shape: Shape) -> Load:
-    """Puts the load of `case` on the server at `port`."""
+def generate(place: int | Path, case: Case, protocol: str, shape: Shape) -> Load:
+    """Puts the load of `case` on the server at `place`, which is a port, or the path of a Unix domain socket."""
     if case.connections is not None:
         shape = replace(shape, connections=case.connections, h2_connections=case.connections, h2_streams=1)
     before = children_seconds()
     if protocol in BUILT:
+        assert isinstance(place, int)
         own = wsload if protocol == "ws" else h3load
-        load = own(port, case, shape.connections, seconds=shape.duration)
+        load = own(place, case, shape.connections, seconds=shape.duration)
     else:
-        load = http(url(port, case, protocol), case, protocol, shape)
+        load = http(where(place, case, protocol), case, protocol, shape)
     return replace(load, generator=children_seconds() - before)
 
 
-def http(url: str, case: Case, protocol: str, shape: Shape) -> Load:
+def http(where: list[str], case: Case, protocol: str, shape: Shape) -> Load:
     with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
         body = None
         if case.body is not None:
             body = Path(directory, "body")
             body.write_bytes(case.body)
-        first = protocol in ("h1", "h1s")
-        # wrk knows no number of requests.
-        if first and case.requests is None:
-            return wrk(url, body, shape)
-        return h2load(url, body, replace(shape, h2_connections=shape.connections) if first else shape, case, first)
+        first = protocol in FIRST
+        # wrk knows no number of requests, and no Unix sockets.
+        if first and case.requests is None and len(where) == 1:
+            return wrk(where[0], body, shape)
+        return h2load(where, body, replace(shape, h2_connections=shape.connections) if first else shape, case, first)
 
 
-def url(port: int, case: Case, protocol: str) -> str:
-    return f"{'https' if protocol in SECURE else 'http'}://127.0.0.1:{port}{case.path}"
+def where(place: int | Path, case: Case, protocol: str) -> list[str]:
+    """Words for h2load."""
+    if isinstance(place, Path):
+        return [f"--base-uri=unix:{place}", f"http://localhost{case.path}"]
+    return [f"{'https' if protocol in SECURE else 'http'}://127.0.0.1:{place}{case.path}"]
 
 
 def prime(
-    port: int,
+    place: int | Path,
     case: Case,
     protocol: str,
     requests: int | None = None,
@@ -125,19 +129,20 @@ def prime(
     requests = requests or case.prime
     connections = min(connections, requests)
     if protocol in BUILT:
+        assert isinstance(place, int)
         own = wsload if protocol == "ws" else h3load
-        own(port, case, connections, requests=requests, patience=patience)
+        own(place, case, connections, requests=requests, patience=patience)
         return
     with tempfile.NamedTemporaryFile() as body:
         command = ["h2load", "--threads=1", f"--clients={connections}", f"--requests={requests}"]
         command += [f"--max-concurrent-streams={streams}", *(f"--header={field}" for field in case.headers)]
-        if protocol in ("h1", "h1s"):
+        if protocol in FIRST:
             command.append("--h1")
         if case.body is not None:
             body.write(case.body)
             body.flush()
             command.append(f"--data={body.name}")
-        parse_h2load(run([*command, url(port, case, protocol)], patience))
+        parse_h2load(run([*command, *where(place, case, protocol)], patience))
 
 
 def wrk(url: str, body: Path | None, shape: Shape) -> Load:
@@ -148,7 +153,7 @@ def wrk(url: str, body: Path | None, shape: Shape) -> Load:
     return parse_wrk(run(command, shape.duration + PATIENCE))
 
 
-def h2load(url: str, body: Path | None, shape: Shape, case: Case, first: bool) -> Load:
+def h2load(where: list[str], body: Path | None, shape: Shape, case: Case, first: bool) -> Load:
     """Over HTTP/2, or over HTTP/1.1 if `first`."""
     with tempfile.NamedTemporaryFile("r") as log:
         command = ["h2load", "--threads=1", f"--clients={shape.h2_connections}", f"--log-file={log.name}"]
@@ -158,7 +163,7 @@ def h2load(url: str, body: Path | None, shape: Shape, case: Case, first: bool) -
             command.append("--h1")
         if body is not None:
             command.append(f"--data={body}")
-        output = run([*command, url], shape.duration + PATIENCE)
+        output = run([*command, *where], shape.duration + PATIENCE)
         p50, p99 = parse_h2load_log(log)
     # With a duration h2load counts for exactly that long.
     seconds = parse_h2load_seconds(output) if case.requests else float(shape.duration)

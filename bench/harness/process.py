@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from harness.cases import Transport
 from harness.client import answers
 from harness.memory import resident_bytes
 from harness.servers import APPS, Place, Server, ServerUnavailableError, free_port
@@ -90,15 +91,24 @@ class RunningServer:
     """
 
     def __init__(
-        self, server: Server, app: str, path: str, secure: bool = False, patience: float = START_TIMEOUT
+        self,
+        server: Server,
+        app: str,
+        path: str,
+        transport: Transport = "tcp",
+        patience: float = START_TIMEOUT,
     ) -> None:
         """Starts `server` on `app`; returns when it has answered a request for `path`, `patience` seconds at most."""
         self.name = server.name
         self.port = free_port()
-        self.secure = secure
+        self.secure = transport == "tls"
         self.directory = tempfile.TemporaryDirectory(prefix=f"bench-{server.name}-")
-        tls = certificate() if secure else None
-        place = Place(app=app, port=self.port, directory=Path(self.directory.name), tls=tls)
+        directory = Path(self.directory.name)
+        uds = directory / "server" if transport == "uds" else None
+        # Where requests go: to the port, or to the Unix domain socket.
+        self.place = self.port if uds is None else uds
+        tls = certificate() if self.secure else None
+        place = Place(app=app, port=self.port, directory=directory, uds=uds, tls=tls)
         self.log = place.directory / "log"
         command = server.command(place)
         begin = time.perf_counter()
@@ -123,7 +133,7 @@ class RunningServer:
             raise
 
     def wait_until_answering(self, path: str, deadline: float) -> None:
-        while not answers(self.port, path, self.secure):
+        while not answers(self.place, path, self.secure):
             self.check_alive()
             if time.perf_counter() > deadline:
                 raise ServerUnavailableError(f"no answer in time\n{self.last_words()}")

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from harness.cases import PROTOCOLS, SECURE, Case
+from harness.cases import PROTOCOLS, Case, Transport, transport
 from harness.client import WrongAnswerError, verify
 from harness.load import LoadFailedError, Shape, generate, prime
 from harness.process import RunningServer, machine_busy_seconds
@@ -64,7 +64,7 @@ class Start:
 
     round: int
     server: str
-    # With TLS or without.
+    # And how it is reached.
     app: str
     seconds: float
     # In bytes, after the first answer, and after `MEMORY_REQUESTS` more.
@@ -85,14 +85,14 @@ class Setup:
     """What a server is started for."""
 
     app: str
-    secure: bool
+    transport: Transport
 
     @classmethod
     def of(cls, case: Case, protocol: str) -> Self:
-        return cls(case.app, protocol in SECURE)
+        return cls(case.app, transport(protocol))
 
     def __str__(self) -> str:
-        return f"{self.app} with TLS" if self.secure else self.app
+        return self.app + {"tcp": "", "tls": " with TLS", "uds": " on a Unix socket"}[self.transport]
 
 
 class Rounds:
@@ -128,7 +128,7 @@ class Rounds:
                 with running:
                     for case, protocol in self.cases(server, setup):
                         try:
-                            verify(running.port, case, protocol)
+                            verify(running.place, case, protocol)
                         except WrongAnswerError as error:
                             self.fail(server, case, protocol, str(error))
 
@@ -148,7 +148,7 @@ class Rounds:
         case, protocol = self.cases(server, setup)[0]
         try:
             # Fewer of large ones.
-            prime(running.port, case, protocol, min(MEMORY_REQUESTS, 10 * case.prime))
+            prime(running.place, case, protocol, min(MEMORY_REQUESTS, 10 * case.prime))
         except LoadFailedError as error:
             self.fail(server, case, protocol, str(error))
             return
@@ -183,11 +183,11 @@ class Rounds:
         protocol: str,
     ) -> Measurement:
         running.check_alive()
-        prime(running.port, case, protocol)
+        prime(running.place, case, protocol)
         idle = sum(other.cpu_seconds() for other in others)
         busy = machine_busy_seconds()
         cpu = running.cpu_seconds()
-        load = generate(running.port, case, protocol, self.shape)
+        load = generate(running.place, case, protocol, self.shape)
         cpu = running.cpu_seconds() - cpu
         busy = machine_busy_seconds() - busy
         idle = sum(other.cpu_seconds() for other in others) - idle
@@ -211,7 +211,7 @@ class Rounds:
         """Starts `server`; if that fails, nothing more is asked of it with this setup."""
         case, _ = self.cases(server, setup)[0]
         try:
-            return RunningServer(server, setup.app, case.path, setup.secure)
+            return RunningServer(server, setup.app, case.path, setup.transport)
         except ServerUnavailableError as error:
             self.plan = [(s, c, p) for s, c, p in self.plan if (s, Setup.of(c, p)) != (server, setup)]
             self.note(Failure(server.name, str(setup), str(error)))

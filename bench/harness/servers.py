@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import envoys
-from harness.cases import PROTOCOLS, SECURE, SOCKETS, Case
+from harness.cases import LOCAL, PROTOCOLS, SECURE, SOCKETS, Case
 from harness.environments import BENCH, EnvironmentFailedError, environment
 from harness.tls import Certificate
 
 APPS = BENCH / "apps"
 
 FLOOR = "envoy"
+
+# What servers speak that are not asked on Unix domain sockets.
+ON_PORTS = tuple(name for name in PROTOCOLS if name not in LOCAL)
 
 # Shared memory for hot restart would collide with another Envoy's on this machine.
 ENVOY_OPTIONS = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
@@ -87,6 +90,17 @@ def aiovoy() -> Server:
     return Server("aiovoy", lambda place: [str(program), *aiovoy_options(place)], root)
 
 
+def upstream() -> Server:
+    """The same without Envoy."""
+    inside = aiovoy()
+
+    def command(place: Place) -> list[str]:
+        program, *options = inside.command(place)
+        return [program, "upstream", *options]
+
+    return replace(inside, name="upstream", command=command, protocols=("h1", "h2", *LOCAL, "ws"))
+
+
 def aiovoy_options(place: Place) -> list[str]:
     tls = ["--http3", *place.secure("--ssl-certfile", "--ssl-keyfile")] if place.tls else []
     return [*place.listen, *tls, "--no-access-log", "--app-dir", str(APPS), place.app]
@@ -109,7 +123,7 @@ def envoy() -> Server:
     def command(place: Place) -> list[str]:
         return envoy_command(binary, envoys.floor(place.port, place.tls, place.directory), place)
 
-    return Server(FLOOR, command, Path(sys.prefix), direct=True)
+    return Server(FLOOR, command, Path(sys.prefix), protocols=ON_PORTS, direct=True)
 
 
 def envoy_command(binary: str, config: dict[str, Any], place: Place) -> list[str]:
@@ -123,7 +137,9 @@ def pyvoy() -> Server:
     root = installed("pyvoy")
     options = "--address 127.0.0.1 --port {port} --interface asgi --worker-threads 1 --websockets {app}"
     command = template(f"{shlex.quote(str(root / 'bin/pyvoy'))} {options}")
-    return Server("pyvoy", lambda place: [*command(place), *place.secure("--tls-cert", "--tls-key")], root)
+    return Server(
+        "pyvoy", lambda place: [*command(place), *place.secure("--tls-cert", "--tls-key")], root, protocols=ON_PORTS
+    )
 
 
 def granian() -> Server:
@@ -138,7 +154,7 @@ def granian() -> Server:
         tls = place.secure("--ssl-certificate", "--ssl-keyfile")
         return [*command(place), *place.listen, *tls, "--ws" if place.app == SOCKETS else "--no-ws"]
 
-    return Server("granian", for_place, root, protocols=("h1", "h2", "h1s", "h2s", "ws"), deflate=False)
+    return Server("granian", for_place, root, protocols=("h1", "h2", "h1s", "h2s", *LOCAL, "ws"), deflate=False)
 
 
 def uvicorn() -> Server:
@@ -150,7 +166,7 @@ def uvicorn() -> Server:
         return [*command(place), *place.listen, *place.secure("--ssl-certfile", "--ssl-keyfile")]
 
     # httptools speaks HTTP/1.1 only.
-    return Server("uvicorn", for_place, root, protocols=("h1", "h1s", "ws"))
+    return Server("uvicorn", for_place, root, protocols=("h1", "h1s", "h1u", "ws"))
 
 
 def behind_envoy(server: Server, uds: bool) -> Server:
@@ -165,17 +181,18 @@ def behind_envoy(server: Server, uds: bool) -> Server:
         # The server's own end comes with that of the session.
         return ["sh", "-c", f"{shlex.join(server.command(inner))} & exec {shlex.join(front)}"]
 
-    return replace(
-        server, name=f"envoy+{server.name}{'-uds' if uds else ''}", command=command, protocols=tuple(PROTOCOLS)
-    )
+    return replace(server, name=f"envoy+{server.name}{'-uds' if uds else ''}", command=command, protocols=ON_PORTS)
 
 
 BUILT_IN = {
     "aiovoy": aiovoy,
+    "upstream": upstream,
     FLOOR: envoy,
     "pyvoy": pyvoy,
     "granian": granian,
     "uvicorn": uvicorn,
+    "envoy+upstream": lambda: behind_envoy(upstream(), uds=False),
+    "envoy+upstream-uds": lambda: behind_envoy(upstream(), uds=True),
     "envoy+granian": lambda: behind_envoy(granian(), uds=False),
     "envoy+granian-uds": lambda: behind_envoy(granian(), uds=True),
     "envoy+uvicorn": lambda: behind_envoy(uvicorn(), uds=False),
@@ -225,7 +242,7 @@ def with_module(option: str) -> Server:
 def custom(option: str) -> Server:
     """The server of a `NAME=COMMAND` option, without TLS."""
     name, command = split_option(option, "COMMAND")
-    return Server(name, template(command), protocols=tuple(name for name in PROTOCOLS if name not in SECURE))
+    return Server(name, template(command), protocols=tuple(name for name in ON_PORTS if name not in SECURE))
 
 
 def split_option(option: str, what: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +241,17 @@ class TestServers:
     @pytest.mark.parametrize("spoken", ["h1", "h1s"])
     def test_the_floor_gives_the_same_answers(self, spoken: str) -> None:
         direct = [case for case in cases.CASES.values() if case.direct]
-        with process.RunningServer(servers.envoy(), "", direct[0].path, spoken == "h1s") as running:
+        with process.RunningServer(servers.envoy(), "", direct[0].path, cases.transport(spoken)) as running:
             for case in direct:
                 client.verify(running.port, case, spoken)
+
+    @pytest.mark.parametrize("make", [servers.aiovoy, servers.upstream])
+    def test_a_server_on_a_unix_socket_gives_the_same_answers(self, make: Callable[[], Any]) -> None:
+        hello = cases.CASES["hello"]
+        with process.RunningServer(make(), hello.app, hello.path, "uds") as running:
+            for name in ("hello", "echo"):
+                for spoken in cases.LOCAL:
+                    client.verify(running.place, cases.CASES[name], spoken)
 
     @pytest.mark.parametrize(("uds", "spoken"), [(False, "h1"), (True, "h1"), (False, "h1s")])
     def test_a_server_behind_envoy_answers_and_ends_with_it(self, uds: bool, spoken: str) -> None:
@@ -252,7 +261,7 @@ class TestServers:
         behind = servers.behind_envoy(servers.Server("uvicorn", command), uds)
         assert behind.name == ("envoy+uvicorn-uds" if uds else "envoy+uvicorn")
         hello = cases.CASES["hello"]
-        with process.RunningServer(behind, hello.app, hello.path, spoken == "h1s") as running:
+        with process.RunningServer(behind, hello.app, hello.path, cases.transport(spoken)) as running:
             client.verify(running.port, hello, spoken)
             tree = process.tree(running.process.pid, process.processes())
             names = {Path(f"/proc/{member.pid}/comm").read_text().strip() for member in tree}
