@@ -40,7 +40,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the test file's `app`, started once for the file."""
     tests = [item for item in request.session.items if item.path == request.path]
     http3 = any(protocol_of(item) == HTTP3 for item in tests)
-    options = http3_options(request) if http3 else {}
+    options = http3_options(request.getfixturevalue("pair")) if http3 else {}
     with serve(f"{request.module.__name__}:app", **options) as server:
         yield server
 
@@ -49,7 +49,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def serve_fixture(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Starts servers for one test: `serve(app, timeout_graceful_shutdown=1)`."""
     http3 = "protocol" in request.fixturenames and request.getfixturevalue("protocol") == HTTP3
-    common = http3_options(request) if http3 else {}
+    common = http3_options(request.getfixturevalue("pair")) if http3 else {}
     with contextlib.ExitStack() as servers:
         yield lambda app, **options: servers.enter_context(serve(app, **{**common, **options}))
 

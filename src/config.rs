@@ -265,6 +265,32 @@ pub(crate) struct NetworkConfig {
     pub websockets: bool,
     /// Connections at a time.
     pub limit_connections: usize,
+    /// Whether requests without an `x-request-id` get one.
+    pub request_id: bool,
+    /// What the access log is, if there is one.
+    pub access_log: Option<AccessLogConfig>,
+}
+
+/// An access log of our own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessLogConfig {
+    /// What its lines look like.
+    pub form: AccessLogForm,
+    /// The file; standard output if there is none.
+    pub file: Option<PathBuf>,
+}
+
+/// What the lines of an access log look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AccessLogForm {
+    /// Apache's common log format.
+    Common,
+    /// The same with referer and user agent.
+    Combined,
+    /// An object for each request.
+    Json,
 }
 
 impl NetworkConfig {

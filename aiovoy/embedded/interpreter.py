@@ -27,8 +27,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
-    global log
-    log = log_
+    use_log(log_)
     aiovoy.inside_server = True
     if libpython is not None:
         check_libpython(libpython)
@@ -37,8 +36,15 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
     _warn_of_allocators()
     if _restore_environment():
         stacks.dump_at_signal()
-    signals.share(log)
+    signals.share()
     child.watch()
+
+
+def use_log(log_: signals.Log) -> None:
+    """What the server has to say goes to `log_` from now on."""
+    global log
+    log = log_
+    signals.use_log(log_)
 
 
 def check_libpython(loaded: str) -> None:
@@ -94,9 +100,7 @@ def _restore_environment() -> bool:
     """
     library_path = os.environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
     preload = os.environ.pop("AIOVOY_LD_PRELOAD", None)
-    for name in ("AIOVOY_REMOVE", "AIOVOY_LOCK"):
-        os.environ.pop(name, None)
-    if os.environ.pop("AIOVOY_CONTROL", None) is None:
+    if not forget_launcher():
         return False
     if library_path is None:
         os.environ.pop("LD_LIBRARY_PATH", None)
@@ -105,3 +109,10 @@ def _restore_environment() -> bool:
     if preload is not None:
         os.environ["LD_PRELOAD"] = preload
     return True
+
+
+def forget_launcher() -> bool:
+    """Takes from the environment what leads to the launcher. Returns whether there is one."""
+    for name in ("AIOVOY_REMOVE", "AIOVOY_LOCK"):
+        os.environ.pop(name, None)
+    return os.environ.pop("AIOVOY_CONTROL", None) is not None

@@ -30,10 +30,14 @@ class LoopThread(threading.Thread):
     """The thread of an event loop that is not the first, which is on Python's main thread."""
 
 
-def share(log: Log) -> None:
-    """Leaves the signals of the server to it from now on; `log` is told of who wants them."""
+def use_log(log: Log) -> None:
+    """Who wants the signals of the server is told of to `log` from now on."""
     global _log
     _log = log
+
+
+def share() -> None:
+    """Leaves the signals of the server to it from now on."""
     # The import of `signal` has given SIGINT to Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal = _beside_the_server(signal.signal)

@@ -343,12 +343,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     the signal's number after the second, and Envoy's own if it fails. SIGHUP replaces all workers, SIGTTIN adds one,
     SIGTTOU takes one away.
     """
-    if not settings["app"] and not settings["mount"]:
-        raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
     try:
-        if all(not settings[name] and settings[name] != 0 for name in ("uds", "fd", "bind")):
-            settings["bind"] = [f"fd://{number}" for number in passed_by_systemd()]
-        config = Config(**settings)
+        config = Config(**complete(settings))
         if print_envoy_config:
             click.echo(_envoy_config(config), nl=False)
         else:
@@ -357,6 +353,15 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
         raise click.UsageError(str(error)) from None
     except AiovoyError as error:
         raise click.ClickException(str(error)) from None
+
+
+def complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Adds to options what is not said by them. `click.UsageError` if there is no application."""
+    if not settings["app"] and not settings["mount"]:
+        raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
+    if all(not settings[name] and settings[name] != 0 for name in ("uds", "fd", "bind")):
+        settings = {**settings, "bind": [f"fd://{number}" for number in passed_by_systemd()]}
+    return settings
 
 
 def _envoy_config(config: Config) -> str:

@@ -334,6 +334,11 @@ class Config:
             raise ConfigError(f"`ssl_cert_reqs` of `{self.cert_reqs}` needs `ssl_ca_certs`")
 
     @property
+    def first_app(self) -> str:
+        """`app`, else that of the first mount."""
+        return next(app for app in (self.app, *self.mount.values()) if app)
+
+    @property
     def reload_dirs(self) -> list[Path]:
         """The folders of `reload_dir`, or where the application is."""
         app_dir = Path(self.app_dir or ".")

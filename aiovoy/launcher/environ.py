@@ -11,28 +11,38 @@ from .binary import envoy_binary
 from .config import Config
 from .errors import StartupError
 
+SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+"""Variables by which systemd passes sockets (sd_listen_fds(3))."""
 
-def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
-    """The variables Envoy starts with: our own, those of `env_file` that are not set yet, and the bridge's.
+
+def worker_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
+    """The variables a worker starts with: our own, those of `env_file` that are not set yet, and the bridge's.
 
     `worker` is the number of its slot, from 1, by which processes of one server tell themselves apart.
+    """
+    environ = {**read_env_file(config.env_file), **os.environ}
+    environ["AIOVOY_CONTROL"] = str(control)
+    environ["AIOVOY_WORKER"] = str(worker)
+    for name in SYSTEMD:  # what it has passed is the launcher's
+        environ.pop(name, None)
+    return environ
+
+
+def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
+    """The variables Envoy starts with: those of a worker, and what the bridge needs to be loaded.
 
     The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
     interpreter's libpython even where another one of the same version is installed. Programs that the application
     starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
     allocators in `LD_PRELOAD`, which Envoy can't be started with.
     """
-    environ = {**read_env_file(config.env_file), **os.environ}
+    environ = worker_environ(config, control, worker)
     library_path = environ.get("LD_LIBRARY_PATH")
     if library_path is None:
         environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
     else:
         environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
     environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
-    environ["AIOVOY_CONTROL"] = str(control)
-    environ["AIOVOY_WORKER"] = str(worker)
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # what systemd has passed is the launcher's
-        environ.pop(name, None)
     environ.pop("AIOVOY_LD_PRELOAD", None)
     if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
         preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]
@@ -50,13 +60,12 @@ def extension_path() -> Path:
     return bridge_path().with_name(f"network{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 
-def check_bridge() -> None:
-    """Says what is wrong if the bridge is missing."""
-    bridge = bridge_path()
-    if bridge.is_file():
+def check_library(library: Path) -> None:
+    """Says what is wrong if the bridge is missing, or the extension module."""
+    if library.is_file():
         return
-    message = f"found no `{bridge}`"
-    others = sorted(path.name for path in bridge.parent.glob("bridge.*.so"))
+    message = f"found no `{library}`"
+    others = sorted(path.name for path in library.parent.glob(f"{library.name.partition('.')[0]}.*.so"))
     if others:
         message += f"\nthis is Python {sysconfig.get_python_version()}; built are only: {', '.join(others)}"
     raise StartupError(f"{message}\nhint: install aiovoy with this interpreter, or run `make build` in its repository")

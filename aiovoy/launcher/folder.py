@@ -1,4 +1,4 @@
-"""The private folder of a server: files and sockets of its Envoys, each in a folder in it."""
+"""The private folder of a server: files and sockets of its workers, each in a folder in it."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ _MARK = "launcher.pid"
 class RunFolder:
     """A new folder that only the own user may enter (mode 0700).
 
-    Its launcher and its Envoys hold a lock on it, so a folder that nobody holds was left by a launcher that was
+    Its launcher and its workers hold a lock on it, so a folder that nobody holds was left by a launcher that was
     killed. Making a folder removes those.
     """
 
@@ -31,7 +31,7 @@ class RunFolder:
             _remove_left(self.path.parent)
 
     def fileno(self) -> int:
-        """The descriptor with the lock, for Envoys to inherit."""
+        """The descriptor with the lock, for workers to inherit."""
         return self._lock
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a server listens, for its whole life: the sockets that it gives to its Envoys."""
+"""Where a server listens, for its whole life: the sockets that it gives to its workers."""
 
 import contextlib
 import dataclasses
@@ -80,7 +80,7 @@ class Listening:
 
     @property
     def are_shared(self) -> bool:
-        """Whether some of the sockets are all slots', so that only an Envoy itself can leave connections to others."""
+        """Whether some of the sockets are all slots', so that only a worker itself can leave connections to others."""
         return any(not isinstance(held, HeldPort) for held in self._held)
 
     @property

@@ -1,9 +1,9 @@
-"""What Envoys write, on its way to a standard stream.
+"""What workers write, on its way to a standard stream.
 
 Envoy waits for who reads what it writes, with a lock that others want, too; or it keeps all that its access log does
-not take, without a bound. So it writes to a FIFO that is always read, and what the stream does not take is kept here,
-up to a bound. Lines beyond it are dropped, and their number is told. Each Envoy has a FIFO of its own: what two write
-to one would mix in the middle of a line.
+not take, without a bound. So a worker writes to a FIFO that is always read, and what the stream does not take is kept
+here, up to a bound. Lines beyond it are dropped, and their number is told. Each worker has a FIFO of its own: what two
+write to one would mix in the middle of a line.
 """
 
 import logging
@@ -117,19 +117,19 @@ class Relay:
 
 
 class Fifo:
-    """A source of a relay: makes a FIFO for an Envoy to write to, which a thread of its own reads."""
+    """A source of a relay: makes a FIFO for a worker to write to, which a thread of its own reads."""
 
     def __init__(self, path: Path, relay: Relay) -> None:
         self._relay = relay
         os.mkfifo(path, 0o600)
-        # For writing, too: so it has no end while Envoy has it not open, or opens it anew.
+        # For writing, too: so it has no end while the worker has it not open, or opens it anew.
         self._fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._closing, self._close = os.pipe()
         self._reader = threading.Thread(target=self._read, name="aiovoy-log-reader", daemon=True)
         self._reader.start()
 
     def close(self) -> None:
-        """Reads what Envoy has written until its end."""
+        """Reads what the worker has written until its end."""
         os.write(self._close, b".")  # closing it would not do: a child that was forked has it open, too
         self._reader.join()
         os.close(self._close)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import __version__
-from .binary import envoy_version
 from .config import LOG_LEVELS, Config, LogLevel
 from .descriptors import fill_standard
 from .errors import StartupError
@@ -18,12 +17,12 @@ from .stderr import Talk
 from .workers.process import Ready, exit_text
 
 
-def run(config: Config) -> int:
+def run(config: Config, make: type[Server] = Server) -> int:
     """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code.
 
     The first signal stops gracefully and ends in 0, the second one at once and ends in 128 plus its number. A
-    server that fails ends in Envoy's exit status, or in 1 if a signal killed it. SIGHUP replaces all workers, SIGTTIN
-    adds one and SIGTTOU takes one away.
+    server that fails ends in a worker's exit status, or in 1 if a signal killed it. SIGHUP replaces all workers,
+    SIGTTIN adds one and SIGTTOU takes one away.
     """
     fill_standard()
     talk = Talk()
@@ -31,7 +30,7 @@ def run(config: Config) -> int:
     logger.addHandler(talk)
     logger.setLevel(_LEVELS[config.log_level])
     try:
-        return asyncio.run(_serve(config, talk))
+        return asyncio.run(_serve(make(config), talk))
     finally:
         logger.removeHandler(talk)
         talk.finish()
@@ -40,8 +39,8 @@ def run(config: Config) -> int:
 _LEVELS: dict[LogLevel, int] = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10, "trace": 10}
 
 
-async def _serve(config: Config, talk: Talk) -> int:
-    server = Server(config)
+async def _serve(server: Server, talk: Talk) -> int:
+    config = server.config
     news = LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
     stop = _Stop(server, talk if news else None)
     started = time.perf_counter()
@@ -54,12 +53,12 @@ async def _serve(config: Config, talk: Talk) -> int:
             return stop.exit_code(error.exit_code)
         if news:
             if os.isatty(2):
-                talk.say(_banner(config, ready, time.perf_counter() - started))
+                talk.say(_banner(server, ready, time.perf_counter() - started))
             talk.say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
         code = await server.wait()
     exit_code = stop.exit_code(code)
     if exit_code != 0 and len(stop.signals) < 2:
-        talk.say(f"error: Envoy {exit_text(code)}")
+        talk.say(f"error: {server.kind.name} {exit_text(code)}")
     return exit_code
 
 
@@ -70,7 +69,7 @@ _ECHO_SECONDS = 0.02
 
 
 class _Stop:
-    """What signals do. Envoy gets Ctrl-C from the terminal as well, so they are not passed on to it."""
+    """What signals do. Workers get Ctrl-C from the terminal as well, so they are not passed on to them."""
 
     def __init__(self, server: Server, talk: Talk | None) -> None:
         self.signals: list[int] = []
@@ -97,7 +96,7 @@ class _Stop:
                 loop.remove_signal_handler(number)
 
     def exit_code(self, code: int) -> int:
-        """The launcher's exit code, where Envoy's was `code` (negative: it died by that signal)."""
+        """The launcher's exit code, where a worker's was `code` (negative: it died by that signal)."""
         match self.signals:
             case [_, second, *_]:
                 return 128 + second
@@ -143,8 +142,8 @@ def _has_terminal() -> bool:
     return True
 
 
-def _banner(config: Config, ready: Ready, seconds: float) -> str:
+def _banner(server: Server, ready: Ready, seconds: float) -> str:
     workers = "1 worker" if ready.workers == 1 else f"{ready.workers} workers"
     python = f"CPython {ready.python}"
-    envoy = f"Envoy {envoy_version(config.envoy)}"
-    return f"aiovoy {__version__}, {envoy}, {python}, {ready.loop}, {workers}, ready in {seconds * 1000:.0f} ms"
+    what = [f"aiovoy {__version__}", *server.kind.versions(server.config), python, ready.loop, workers]
+    return f"{', '.join(what)}, ready in {seconds * 1000:.0f} ms"

@@ -8,6 +8,8 @@ from typing import Any, Self, TypeVar
 
 from .config import Config
 from .descriptors import Output
+from .workers.common import Common
+from .workers.envoy import Envoys
 from .workers.process import Ready
 from .workers.supervisor import Supervisor
 
@@ -26,6 +28,9 @@ class Server:
 
     A cancelled `start` or `stop` kills them.
     """
+
+    kind: type[Common] = Envoys
+    """What its workers are."""
 
     def __init__(self, app: object, *, stdout: Output = None, stderr: Output = None, **settings: Any) -> None:
         self.config = Config.of(app, **settings)
@@ -72,7 +77,7 @@ class Server:
         """Starts the workers and waits until they accept connections; `StartupError` if they never do."""
         if self._supervisor is not None and not self._supervisor.exited.done():
             raise RuntimeError("the server is running already")
-        self._supervisor = Supervisor(self.config, stdout=self._stdout, stderr=self._stderr)
+        self._supervisor = Supervisor(self.config, stdout=self._stdout, stderr=self._stderr, kind=self.kind)
         return await _finish(self._supervisor, self._supervisor.ready)
 
     async def stop(self) -> int:

@@ -9,11 +9,11 @@ import click
 from ..launcher import cli
 from ..launcher.config import Config
 from ..launcher.errors import AiovoyError, ConfigError
+from ..launcher.run import run
 from .serve import serve
+from .workers import UpstreamServer
 
 _TLS = "TLS is for the proxy in front, or for the mesh"
-_ONE_WORKER = "it has one worker so far"
-_NOT_YET = "it is not there yet"
 
 REFUSED = {
     "ssl_certfile": _TLS,
@@ -32,25 +32,15 @@ REFUSED = {
     "envoy": "there is no Envoy in this server",
     "print_envoy_config": "there is no Envoy in this server",
     "print_module_path": "there is no Envoy in this server",
-    "workers": _ONE_WORKER,
-    "limit_max_requests": _ONE_WORKER,
-    "limit_max_rss": _ONE_WORKER,
-    "worker_lifetime": _ONE_WORKER,
-    "replace_first": _ONE_WORKER,
-    "timeout_worker_healthcheck": _ONE_WORKER,
-    "reload": _ONE_WORKER,
-    "reload_dir": _ONE_WORKER,
-    "reload_include": _ONE_WORKER,
-    "reload_exclude": _ONE_WORKER,
-    "access_log": _NOT_YET,
-    "access_log_format": _NOT_YET,
-    "request_id": _NOT_YET,
 }
 """Options of `aiovoy` that are refused here, with the reason."""
 
 
+FORMS = ("common", "combined", "json")
+"""What the access log may look like."""
+
+
 def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:
-    # To say that there is to be no access log changes nothing.
     if value is not False and context.get_parameter_source(option.name or "") in _GIVEN:
         raise click.UsageError(f"`{option.opts[0]}` is not for `aiovoy upstream`: {REFUSED[option.name or '']}")
 
@@ -69,15 +59,34 @@ def _options() -> list[click.Parameter]:
     return options
 
 
+_SUPERVISED = (
+    "workers",
+    "reload",
+    "limit_max_requests",
+    "limit_max_rss",
+    "worker_lifetime",
+    "timeout_worker_healthcheck",
+)
+
+
+def _is_supervised(config: Config) -> bool:
+    """Whether the server is to have workers, and not this process alone."""
+    return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in _SUPERVISED)
+
+
 def _main(**settings: Any) -> None:
     """Serve the Python application MODULE:ATTRIBUTE behind an Envoy, or another proxy, that runs elsewhere.
 
     An ordinary process: HTTP/1.1 and HTTP/2 on one port, without Envoy. CTRL+C lets requests in flight finish; a second
-    CTRL+C quits at once.
+    CTRL+C quits at once. With --workers, also of 1, with --reload, or with anything after which a worker is replaced,
+    each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one away.
     """
+    form = settings["access_log_format"]
+    if form not in FORMS:
+        raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here: `{form}` is for Envoy")
     try:
-        config = Config(**settings)
-        sys.exit(serve(config))
+        config = Config(**cli.complete(settings))
+        sys.exit(run(config, UpstreamServer) if _is_supervised(config) else serve(config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except AiovoyError as error:

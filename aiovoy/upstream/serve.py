@@ -5,54 +5,79 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aiovoy
 
-from ..embedded import interpreter, signals
+from ..embedded import interpreter
 from ..launcher.config import LOG_LEVELS, Config
-from ..launcher.environ import read_env_file
+from ..launcher.descriptors import fill_standard
+from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
+from ..launcher.errors import StartupError
 from ..launcher.listening import Listening
-from .settings import network_settings, settings
+from ..launcher.stderr import Talk
+from .settings import Settings
 
 
 def serve(config: Config) -> int:
     """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code."""
+    fill_standard()
+    talk = Talk()
+    says = talk.say if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info") else _say_nothing
+    try:
+        check_library(extension_path())
+        with contextlib.closing(Listening(config, 1)) as listening:
+            os.environ.update({**read_env_file(config.env_file), **os.environ})
+            for name in SYSTEMD:  # it has them
+                os.environ.pop(name, None)
+            server = new_server(
+                Settings.of(config),
+                listening.filenos(0),
+                opening=listening.listen,
+                ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
+            )
+            return run(server, lambda: says("aiovoy stopping (press CTRL+C again to quit at once)"))
+    except StartupError as error:
+        talk.say(f"error: {error}")
+        return error.exit_code
+    finally:
+        talk.finish()
+
+
+def new_server(
+    settings: Settings, filenos: Sequence[int], *, opening: Callable[[], None], ready: Callable[[], None]
+) -> Any:
+    """A server on the sockets with these descriptors, which `opening` has listen; `ready` hears that it serves.
+
+    What the modules of the application need of this process is seen to.
+    """
     from .. import network
 
     aiovoy.inside_server = True
-    network.log_to_stderr(_LEVELS[config.log_level])
-    interpreter.log = signals._log = network.log_function()
-    os.environ.update({**read_env_file(config.env_file), **os.environ})
-    sys.path.insert(0, os.fspath(config.app_dir or os.getcwd()))
-    listening = Listening(config, 1)
-    with contextlib.closing(listening):
-        news = LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
+    network.log_to_stderr(_LEVELS[settings.log_level])
+    interpreter.use_log(network.log_function())
+    sys.path.insert(0, settings.app_dir)
+    return network.Server(json.dumps(settings.bridge), json.dumps(settings.network), filenos, opening, ready)
 
-        def ready() -> None:
-            if news:
-                print(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)", file=sys.stderr)
 
-        server = network.Server(
-            json.dumps(settings(config)),
-            json.dumps(network_settings(config)),
-            listening.filenos(0),
-            listening.listen,
-            ready,
-        )
+def run(server: Any, stopping: Callable[[], None]) -> int:
+    """Runs a server to its end, which signals bring. At the first one `stopping` is called. Returns the exit code."""
 
-        def stop() -> None:
-            server.stop()
-            if news:
-                print("aiovoy stopping (press CTRL+C again to quit at once)", file=sys.stderr)
+    def stop() -> None:
+        server.stop()
+        stopping()
 
-        with _stopped_by_signals(stop):
-            code: int = server.run()
+    with _stopped_by_signals(stop):
+        code: int = server.run()
         return code
 
 
 _LEVELS = {"critical": "error", "error": "error", "warning": "warn", "info": "info", "debug": "debug", "trace": "trace"}
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 @contextlib.contextmanager

@@ -1,22 +1,46 @@
-"""What the server is told."""
+"""What a server without Envoy is told."""
 
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..launcher.bootstrap import bridge_settings, most_connections
-from ..launcher.config import Config
+from ..launcher.config import Config, LogLevel
 
 
-def settings(config: Config) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that it is told; of what JSON has."""
+
+    bridge: dict[str, Any]
     """What the bridge is told, in Envoy or not."""
-    return bridge_settings(config)
-
-
-def network_settings(config: Config) -> dict[str, Any]:
+    network: dict[str, Any]
     """What is told to Envoy elsewhere."""
-    return {
-        "timeout_request_headers": config.timeout_request_headers,
-        "timeout_keep_alive": config.timeout_keep_alive,
-        "http2_max_concurrent_streams": config.http2_max_concurrent_streams,
-        "websockets": config.ws == "auto",
-        "limit_connections": config.limit_connections or most_connections(),
-    }
+    log_level: LogLevel
+    app_dir: str
+    """Where its modules are."""
+
+    @classmethod
+    def of(cls, config: Config, access_log: Path | None = None) -> "Settings":
+        """`access_log` is the file for that, if it is not to be standard output."""
+        log = {"form": config.access_log_format, "file": None if access_log is None else str(access_log)}
+        network = {
+            "timeout_request_headers": config.timeout_request_headers,
+            "timeout_keep_alive": config.timeout_keep_alive,
+            "http2_max_concurrent_streams": config.http2_max_concurrent_streams,
+            "websockets": config.ws == "auto",
+            "limit_connections": config.limit_connections or most_connections(),
+            "request_id": config.request_id,
+            "access_log": log if config.access_log else None,
+        }
+        bridge = bridge_settings(config)
+        return cls(bridge, network, config.log_level, bridge.get("app_dir") or os.getcwd())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        return cls(**json.loads(text))

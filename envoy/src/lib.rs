@@ -73,7 +73,9 @@ pub mod fake;
 
 pub use attributes::AttributeId;
 pub use bootstrap::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
-pub use children::{close_known, duplicate, is_forked, keep_from_children, waiting};
+pub use children::{
+    close_known, duplicate, is_forked, keep_from_children, know_inherited, waiting,
+};
 pub use error::Error;
 pub use http::{
     BodyChunks, DataStatus, EnvoyFilter, EnvoyFilterConfig, FilterRef, Header, Headers,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from py_tests.harness.certificates import Pair
-from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Server, serve
 from py_tests.harness.ws_client import Refused, complaints, dial
 
@@ -79,7 +79,7 @@ def app() -> Any:
 
 @pytest.fixture(scope="module")
 def server(pair: Pair) -> Iterator[Server]:
-    with serve(app, factory=True, ssl_port=0, http3=True, **pair.options) as server:
+    with serve(app, factory=True, **http3_options(pair)) as server:
         yield server
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from py_tests.harness.certificates import Pair
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http1 import Http1Connection, Http10Connection
 from py_tests.harness.http2 import Http2Connection
@@ -43,8 +44,6 @@ def protocols(test: pytest.Item) -> list[str]:
     return [one for one in chosen if one in SPOKEN]
 
 
-def http3_options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What a server needs to speak HTTP/3, on another port than HTTP in the clear."""
-    if HTTP3 not in SPOKEN:
-        return {}
-    return {**request.getfixturevalue("pair").options, "ssl_port": 0, "http3": True}
+def http3_options(pair: Pair) -> dict[str, Any]:
+    """What a server needs to speak HTTP/3, if it does, on another port than HTTP in the clear."""
+    return {**pair.options, "ssl_port": 0, "http3": True} if HTTP3 in SPOKEN else {}

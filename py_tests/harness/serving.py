@@ -50,6 +50,11 @@ def unlike_uvicorn(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(UNDER_TEST == UVICORN, reason=reason)
 
 
+def of_envoy(reason: str) -> pytest.MarkDecorator:
+    """For tests of what is Envoy's, and not there without it."""
+    return pytest.mark.skipif(FRONT == OWN, reason=reason)
+
+
 class Server:
     """A server process. Its log is what it wrote to stderr, its output what it wrote to stdout."""
 
@@ -230,10 +235,10 @@ def import_string(app: str | Callable[..., Any]) -> str:
     return app if isinstance(app, str) else f"{app.__module__}:{app.__qualname__}"
 
 
-def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, **options: Any) -> list[str]:
+def command(app: str | Callable[..., Any], kind: str = UNDER_TEST, front: str = FRONT, **options: Any) -> list[str]:
     """The command line: `port=8000` becomes `--port 8000`, True `--name`, False `--no-name`, and a list repeats it."""
     words = [sys.executable, "-m", kind, import_string(app)]
-    if kind == AIOVOY and FRONT == OWN:
+    if kind == AIOVOY and front == OWN:
         words.insert(3, OWN)
     elif kind == AIOVOY:
         options = {"response_path": RESPONSE_PATH, **options}

@@ -16,7 +16,7 @@ from py_tests.harness.certificates import Pair
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.load import Load
 from py_tests.harness.load_app import Event, app, journal
-from py_tests.harness.serving import Server, ServerEnded, launch
+from py_tests.harness.serving import ENVOY, FRONT, OWN, Server, ServerEnded, launch
 
 # --- What the operator sees ---
 
@@ -35,7 +35,7 @@ TCP, TLS, UDS, FD, SYSTEMD = "tcp", "tls", "uds", "fd", "systemd"
 """A port, in the clear or under TLS; the path of a Unix domain socket; a socket that is there before the server, named
 by `--fd` or as systemd does it."""
 
-TRANSPORTS = [TCP, TLS, UDS, FD, SYSTEMD]
+TRANSPORTS = [transport for transport in (TCP, TLS, UDS, FD, SYSTEMD) if FRONT == ENVOY or transport != TLS]
 """Those that tests run with: all cases of the long version, and what of the short one names them."""
 
 SHARED = {UDS, FD, SYSTEMD}
@@ -72,7 +72,7 @@ def cases(short: Iterable[tuple[int, str]], numbers: Iterable[int] = (1, 2, 4)) 
 
 @dataclass
 class Workers:
-    """A server of `load_app`, and its workers: the processes below its launcher that are Envoys."""
+    """A server of `load_app`, and its workers: processes below its launcher."""
 
     server: Server
     path: Path | None
@@ -87,7 +87,7 @@ class Workers:
         for child in psutil.Process(self.server.pid).children():
             # One that has ended by now has no executable any more.
             with contextlib.suppress(psutil.Error):
-                if Path(child.exe()).name.startswith("envoy"):
+                if _is_worker(child):
                     found.add(child.pid)
         return found
 
@@ -131,6 +131,12 @@ class Workers:
             raise TimeoutError(f"{error}\n{self.server.log}") from None
 
 
+def _is_worker(child: psutil.Process) -> bool:
+    if FRONT == OWN:
+        return "aiovoy.upstream.worker" in child.cmdline()
+    return Path(child.exe()).name.startswith("envoy")
+
+
 _SEGMENT = r"envoy_shared_memory_\d+"
 
 
@@ -166,8 +172,11 @@ class Site:
         `served` is another application that does what `load_app` does.
         """
         options = {"timeout_graceful_shutdown": 10, **options}
+        asked = {**os.environ, **(env or {})}
         if number not in (None, 1):
             options["workers"] = number
+        elif FRONT == OWN and not any(asked.get(name) for name in ("AIOVOY_WORKERS", "WEB_CONCURRENCY")):
+            options["workers"] = 1  # without, the server is one process that nobody replaces
         env = {"TMPDIR": str(self.tmp), "LOAD_APP_FOLDER": str(self.steering), **(env or {})}
         with contextlib.ExitStack() as running:
             with self._reached_by(transport) as more:

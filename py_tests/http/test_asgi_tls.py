@@ -25,7 +25,11 @@ conforms = pytest.mark.conforms
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """It asks clients for a certificate, and serves those without one, too."""
     authorities = authority_file(tmp_path_factory.mktemp("authority"))
-    options = {**http3_options(request), "ssl_ca_certs": authorities, "ssl_cert_reqs": "optional"}
+    options = {
+        **http3_options(request.getfixturevalue("pair")),
+        "ssl_ca_certs": authorities,
+        "ssl_cert_reqs": "optional",
+    }
     with serve(f"{__name__}:app", **options) as server:
         yield server
 

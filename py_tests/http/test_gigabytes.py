@@ -21,6 +21,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exist
 from py_tests.harness.certificates import Pair, authority_file
 from py_tests.harness.deadline import DEADLINE, settled
 from py_tests.harness.plain_envoy import PlainEnvoy, free_ports
+from py_tests.harness.protocols import http3_options
 from py_tests.harness.serving import Server, serve, unlike_uvicorn
 
 pytestmark = [
@@ -127,7 +128,7 @@ class Memory:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """On one port without and on one with TLS, where HTTP/3 is, too."""
-    with serve(f"{__name__}:app", ssl_port=0, http3=True, **Pair(tmp_path).options) as server:
+    with serve(f"{__name__}:app", **http3_options(Pair(tmp_path))) as server:
         yield server
 
 

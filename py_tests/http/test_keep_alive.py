@@ -16,7 +16,7 @@ LONG = 2.5
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serve(f"{__name__}:app", timeout_keep_alive=1, **http3_options(request)) as server:
+    with serve(f"{__name__}:app", timeout_keep_alive=1, **http3_options(request.getfixturevalue("pair"))) as server:
         yield server
 
 

@@ -15,7 +15,7 @@ from py_tests.harness.exchange import Connection, ResponseCut
 from py_tests.harness.http1 import Http1Connection, stalled
 from py_tests.harness.http2 import Http2Connection
 from py_tests.harness.http3 import Http3Connection
-from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 from py_tests.harness.streams import StreamExchange
 from py_tests.harness.wire import Tls
@@ -57,7 +57,7 @@ def strict(pair: Pair) -> Iterator[Server]:
     options = {"limit_request_header_bytes": 4096, "limit_request_header_count": 20}
     times = {"timeout_request_headers": 1, "timeout_idle": 1, "timeout_keep_alive": 60}
     streams = {"http2_max_concurrent_streams": 7}
-    with serving.serve(APP, ssl_port=0, http3=True, **pair.options, **options, **times, **streams) as server:
+    with serving.serve(APP, **http3_options(pair), **options, **times, **streams) as server:
         yield server
 
 

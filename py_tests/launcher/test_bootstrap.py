@@ -14,7 +14,7 @@ from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.environ import bridge_path, envoy_environ, libpython_path
 from aiovoy.launcher.port import resolve
-from aiovoy.launcher.workers.process import envoy_arguments
+from aiovoy.launcher.workers.envoy import envoy_arguments
 
 
 def make(app_: str = "main:app", *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:

@@ -12,7 +12,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair
 from py_tests.harness.deadline import eventually
 from py_tests.harness.http1 import Http1Connection
-from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 
 every = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
@@ -133,7 +133,7 @@ COMBINED = re.compile(r'127\.0\.0\.1 - - \[[^]]*\] "([^"]*)" (\d+) \d+ "([^"]*)"
 @pytest.fixture(scope="module", name="combined")
 def combined_fixture(pair: Pair) -> Iterator[Server]:
     options = {"access_log": True, "access_log_format": "combined", "lifespan": "off"}
-    with serving.serve(f"{__name__}:app", ssl_port=0, http3=True, **pair.options, **options) as server:
+    with serving.serve(f"{__name__}:app", **http3_options(pair), **options) as server:
         yield server
 
 

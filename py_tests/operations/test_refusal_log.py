@@ -13,7 +13,7 @@ from py_tests.harness.certificates import Pair
 from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.http1 import Http1Connection
-from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its log does not say")
@@ -51,7 +51,7 @@ LIMITS = {"limit_request_body": 4, "timeout_request_headers": 1}
 
 @pytest.fixture(scope="module")
 def strict(pair: Pair) -> Iterator[Server]:
-    with serving.serve(APP, ssl_port=0, http3=True, **pair.options, **LIMITS, limit_concurrency=1) as server:
+    with serving.serve(APP, **http3_options(pair), **LIMITS, limit_concurrency=1) as server:
         yield server
 
 
@@ -68,15 +68,17 @@ async def only_line(server: Server) -> str:
     await eventually(lambda: len(lines(server)) > 0)
     # If it is told twice, the second time is before another request's.
     async with await Http1Connection.open(server.port) as connection:
-        await connection.write(b"GET /last HTTP/1.1\r\n\r\n")
+        await connection.write(LAST)
         await connection.until(b"\r\n")
     await eventually(lambda: any("/last" in line for line in lines(server)))
     line, last = lines(server)
-    assert last == "400 (missing_host_header): GET /last, from 127.0.0.1"
+    assert last == "413 (aiovoy_limit_request_body): GET /last, from 127.0.0.1"
     return line.removesuffix(", from 127.0.0.1")
 
 
 HOST = " HTTP/1.1|host: a|"
+
+LAST = b"GET /last HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ async def test_requests_that_are_too_many(strict: Server, connect: Connect, key:
 async def test_nothing_is_said_of_what_is_served(serve: Serve, pair: Pair, connect: Connect) -> None:
     """Nor of clients that leave, whatever they were answered."""
     # A call ends a moment after its answer: with a limit of one the next request could be too early.
-    strict = serve(APP, ssl_port=0, http3=True, **pair.options, **LIMITS)
+    strict = serve(APP, **http3_options(pair), **LIMITS)
     connection = await connect(strict)
     assert (await connection.get("/hello")).status == 404
     exchange = await connection.start("POST", "/begun", upload=True)
@@ -177,7 +179,7 @@ async def test_nothing_is_said_of_what_is_served(serve: Serve, pair: Pair, conne
     async with await Http1Connection.open(strict.port) as half:
         await half.write(b"GET /left HTTP/1.1\r\n")
     async with await Http1Connection.open(strict.port) as last:
-        await last.write(b"GET /last HTTP/1.1\r\n\r\n")
+        await last.write(LAST)
         await last.until(b"\r\n")
     await eventually(lambda: any("/last" in line for line in lines(strict)))
     assert len(lines(strict)) == 1

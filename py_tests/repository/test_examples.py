@@ -18,7 +18,7 @@ from py_tests.harness.ws_client import dial
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The example that the test names by `of`; one server for all tests of it."""
     http3 = request.param in ("echo", "chat") and UNDER_TEST != UVICORN
-    options = http3_options(request) if http3 else {}
+    options = http3_options(request.getfixturevalue("pair")) if http3 else {}
     with serve(f"{request.param}:app", app_dir=EXAMPLES, **options) as server:
         yield server
 

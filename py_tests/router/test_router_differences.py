@@ -44,7 +44,7 @@ def path(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def server(path: str, request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serve(f"{__name__}:app", response_path=path, **http3_options(request)) as server:
+    with serve(f"{__name__}:app", response_path=path, **http3_options(request.getfixturevalue("pair"))) as server:
         yield server
 
 

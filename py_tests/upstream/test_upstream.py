@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -36,7 +37,18 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
     await body(send, b"last")
 
 
-app = routes(where, echo, slow)
+async def process(scope: Scope, receive: Receive, send: Send) -> None:
+    told = {
+        "pid": os.getpid(),
+        "dev": sys.flags.dev_mode,
+        "warnings": [option for option in sys.warnoptions if option != "default"],
+        "environ": [name for name in os.environ if name.startswith("AIOVOY_")],
+        "is_main": threading.current_thread() is threading.main_thread(),
+    }
+    await answer(send, told)
+
+
+app = routes(where, echo, slow, process)
 
 Serve = Callable[..., Server]
 
@@ -45,9 +57,11 @@ Serve = Callable[..., Server]
 def serve_upstream() -> Iterator[Serve]:
     with contextlib.ExitStack() as servers:
 
-        def serve(*words: str, application: str = f"{__name__}:app", starts: bool = True) -> Server:
-            command = [sys.executable, "-m", "aiovoy", "upstream", application, "--app-dir", str(ROOT), *words]
-            server = Server(command, AIOVOY, ROOT, {})
+        def serve(
+            *words: str, application: str = f"{__name__}:app", starts: bool = True, options: Sequence[str] = ()
+        ) -> Server:
+            command = [sys.executable, *options, "-m", "aiovoy", "upstream", application, "--app-dir", str(ROOT)]
+            server = Server([*command, *words], AIOVOY, ROOT, {})
             servers.callback(server.stop)
             if starts:
                 server.wait_until_started()
@@ -105,8 +119,7 @@ async def test_what_is_in_flight_is_finished(serve: Serve, connect: Connect, key
         (["--http3"], "HTTP/3 is for the proxy in front"),
         (["--ssl-port", "8443"], "TLS is for the proxy in front"),
         (["--response-path", "router"], "there is no router here"),
-        (["--workers", "2"], "it has one worker so far"),
-        (["--access-log"], "it is not there yet"),
+        (["--router-retries", "2"], "the proxy in front repeats requests"),
         (["--envoy", "envoy"], "there is no Envoy in this server"),
     ],
 )
@@ -116,6 +129,42 @@ async def test_options_that_have_no_meaning_are_refused_with_the_reason(
     server = serve(*words, starts=False)
     assert await server.exit_code() == 2
     assert f"`{words[0]}` is not for `aiovoy upstream`: {reason}" in server.log
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_formats_of_envoy_are_none_of_ours(serve: Serve, protocol: str) -> None:
+    server = serve("--access-log", "--access-log-format", "%PROTOCOL%", starts=False)
+    assert await server.exit_code() == 2
+    assert "`--access-log-format` is common, combined, json here: `%PROTOCOL%` is for Envoy" in server.log
+
+
+# --- Workers ---
+
+
+async def test_worker_is_an_ordinary_process(serve: Serve, connect: Connect) -> None:
+    """With the launcher's options of Python, and nothing of what leads to the launcher."""
+    server = serve("--port", "0", "--workers", "1", options=["-X", "dev", "-W", "ignore"])
+    told = (await (await connect(server)).get("/process")).json()
+    assert told.pop("pid") in [child.pid for child in psutil.Process(server.pid).children()]
+    assert told == {"dev": True, "warnings": ["ignore"], "environ": ["AIOVOY_WORKER"], "is_main": True}
+
+
+async def test_worker_has_no_socket_twice(serve: Serve, connect: Connect) -> None:
+    """A port that a worker no longer listens on is not open in it by another descriptor."""
+    server = serve("--port", "0", "--workers", "2")
+    for child in psutil.Process(server.pid).children():
+        listeners = [one for one in child.net_connections() if one.status == psutil.CONN_LISTEN]
+        assert len(listeners) == 1, listeners
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_hangup_of_the_terminal_ends_no_worker_by_itself(serve: Serve, protocol: str) -> None:
+    """The launcher hears of it, too, and knows what to do."""
+    server = serve("--port", "0", "--workers", "1")
+    (worker,) = psutil.Process(server.pid).children()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        worker.send_signal(number)
+    assert (await server.get("/process")).json()["pid"] == worker.pid
 
 
 @pytest.mark.protocols(HTTP1)

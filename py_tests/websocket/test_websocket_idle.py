@@ -8,7 +8,7 @@ from websockets.asyncio.client import connect as websockets_connect
 
 from py_tests.harness.apps import Receive, Scope, Send, note, routes
 from py_tests.harness.certificates import Pair
-from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
+from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Serve, Server
 from py_tests.harness.serving import serve as start_server
 from py_tests.harness.ws_apps import accept, disconnect, echo, hear, say
@@ -26,7 +26,7 @@ def server(pair: Pair) -> Iterator[Server]:
     """Its other limits are short, too."""
     limits = {"timeout_idle": INTERVAL, "timeout_keep_alive": 1}
     pings = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": TIMEOUT}
-    with start_server(f"{__name__}:app", ssl_port=0, http3=True, **pair.options, **limits, **pings) as server:
+    with start_server(f"{__name__}:app", **http3_options(pair), **limits, **pings) as server:
         yield server
 
 

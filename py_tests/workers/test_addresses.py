@@ -14,7 +14,7 @@ import pytest
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
 from py_tests.harness.ipv6 import needs_ipv6
-from py_tests.harness.serving import Serve, launch, unlike_uvicorn
+from py_tests.harness.serving import FRONT, OWN, Serve, launch, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has one address")
 
@@ -49,6 +49,7 @@ def test_several_addresses(serve: Serve, tmp_path: Path, workers: int) -> None:
         assert client.get("http://a/").json() == [[str(tmp_path / path), None], "http", []]
 
 
+@of_envoy("it has no TLS")
 def test_tls_on_all_of_them(serve: Serve, pair: Pair) -> None:
     first, second = free_port(), free_port()
     bind = [f"127.0.0.1:{first}", f"127.0.0.1:{second}"]
@@ -133,6 +134,10 @@ def test_socket_outlives_the_server(serve: Serve) -> None:
 
 def test_title_of_a_worker(serve: Serve) -> None:
     server = serve(app, workers=2, lifespan="off")
-    shown = subprocess.run(["ps", "--ppid", str(server.pid), "-o", "args="], capture_output=True, text=True, check=True)
+    words = ["ps", "-ww", "--ppid", str(server.pid), "-o", "args="]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True)
     titles = [line.split(" -c ")[0] for line in sorted(shown.stdout.splitlines())]
-    assert titles == [f"aiovoy: worker {number} {__name__}:app" for number in (1, 2)]
+    if FRONT == OWN:
+        assert [f" -m aiovoy.upstream.worker {__name__}:app " in title for title in titles] == [True, True]
+    else:
+        assert titles == [f"aiovoy: worker {number} {__name__}:app" for number in (1, 2)]

@@ -20,7 +20,7 @@ from aiovoy.launcher.addresses import Address
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.config import Config
 from aiovoy.launcher.lanes import LANES, MOST_WORKERS, VERSIONS, Lane
-from aiovoy.launcher.workers.process import EnvoyProcess
+from aiovoy.launcher.workers.process import Process
 from aiovoy.launcher.workers.supervisor import Supervisor
 from py_tests.harness.certificates import Pair, authority
 from py_tests.harness.deadline import DEADLINE, eventually
@@ -419,7 +419,7 @@ async def test_worker_comes_when_there_is_a_lane_for_it(
     try:
         await asyncio.wrap_future(supervisor.ready)
         slot = supervisor._slots[0]
-        served: list[EnvoyProcess] = []
+        served: list[Process] = []
         streams: list[Exchange] = []
         while len(served) < 3:
             await eventually(lambda: slot.current is not None and slot.current not in served)

@@ -109,7 +109,7 @@ async def test_blocked_worker_leaves_connections_of_a_shared_socket_to_others(se
 
 
 async def test_the_only_worker_is_waited_for(serve: Serve, tmp_path: Path) -> None:
-    server = serve(app, lifespan="off")
+    server = serve(app, workers=1, lifespan="off")
     async with blocked(server, tmp_path / "gate") as (pid, exchange):
         await eventually(lambda: SUSPECTED in server.log)
         waiting = asyncio.create_task(ask(server))
@@ -137,7 +137,7 @@ async def test_worker_that_never_turns_is_replaced(serve: Serve, tmp_path: Path)
 
 
 async def test_blocked_worker_is_left_alone_if_told_to(serve: Serve, tmp_path: Path) -> None:
-    server = serve(app, lifespan="off", timeout_worker_healthcheck=0)
+    server = serve(app, workers=1, lifespan="off", timeout_worker_healthcheck=0)
     async with blocked(server, tmp_path / "gate") as (pid, exchange):
         await eventually(lambda: SUSPECTED in server.log)
         (tmp_path / "gate").touch()

@@ -40,7 +40,7 @@ from py_tests.harness.load import (
 from py_tests.harness.load_app import app as load_app
 from py_tests.harness.load_app import body_of
 from py_tests.harness.load_links import CONNECTIONS, UNPROCESSED
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 from py_tests.harness.ws_client import ACCEPT
 
 pytestmark = unlike_uvicorn("it has no HTTP/2")
@@ -53,7 +53,7 @@ NOBODY: dict[str, Any] = {"short": 0, "slow": 0, "keep_alive": 0, "paced": 0, "h
 
 def worker(server: Server) -> int:
     """The process that the application of a server is in."""
-    (envoy,) = server.processes()[1:]
+    *_, envoy = server.processes()
     return envoy.pid
 
 
@@ -68,6 +68,7 @@ async def test_clients_of_each_kind_are_answered(serve: Serve) -> None:
     assert set(load.counts) <= {CONNECTIONS}
 
 
+@of_envoy("it has no TLS")
 async def test_load_under_tls(serve: Serve, pair: Pair) -> None:
     server = serve(load_app, **pair.options)
     async with Load(server.ssl_port, tls=True) as load:

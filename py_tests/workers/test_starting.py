@@ -10,7 +10,7 @@ from aiovoy.launcher.binary import envoy_binary
 from py_tests.harness.deadline import eventually
 from py_tests.harness.load_app import EXIT, EXIT_CODE, FAIL, IMPORTED, RAISE, STARTED, STARTING
 from py_tests.harness.plain_envoy import free_ports
-from py_tests.harness.serving import BANNER, unlike_uvicorn
+from py_tests.harness.serving import BANNER, of_envoy, unlike_uvicorn
 from py_tests.harness.workers import FIRST_WORKER, MENTIONED, TCP, TRANSPORTS, Site, cases
 from py_tests.workers.conftest import Start
 
@@ -40,12 +40,14 @@ async def test_all_workers_answer_once_the_banner_is_out(start: Start, site: Sit
     await workers.answer()
 
 
+@of_envoy("there is none")
 async def test_envoy_of_ones_own(start: Start, tmp_path: Path) -> None:
     binary = tmp_path / "envoy"
     binary.symlink_to(envoy_binary())
     await start(2, envoy=binary).answer()
 
 
+@of_envoy("there is none")
 async def test_another_program_in_the_place_of_envoy(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "envoy"
     program.write_text("#!/bin/sh\necho 12.104 >&2\n")

@@ -61,8 +61,8 @@ pub(crate) struct Tls {
 pub(crate) struct ClientCertificate {
     /// With those that it was sent with, in PEM; the client's own is the first.
     pub chain: Vec<String>,
-    /// Its subject, as in RFC 4514.
-    pub subject: String,
+    /// Its subject, as in RFC 4514, if it is told.
+    pub subject: Option<String>,
 }
 
 /// One end of a connection.
@@ -120,13 +120,20 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 impl RequestHead {
+    /// The first value of a field, whose name is in lower case.
+    pub(crate) fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut fields = self.fields.iter();
+        fields
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
     /// What the log calls the request: method, path, and its id if it has one. The query is left
     /// out, since it may hold what is not for a log.
     pub(crate) fn name(&self) -> String {
         let path = self.target.split(|&byte| byte == b'?').next();
         let mut name = [self.method.as_slice(), b" ", path.unwrap_or_default()].concat();
-        let mut fields = self.fields.iter();
-        if let Some((_, id)) = fields.find(|(name, _)| *name == b"x-request-id") {
+        if let Some(id) = self.field(b"x-request-id") {
             name.extend_from_slice(&[b" (request ", id, b")"].concat());
         }
         escaped(&name)

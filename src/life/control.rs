@@ -49,6 +49,8 @@ pub(crate) enum Event<'a> {
 pub(crate) enum Command {
     /// Open the listeners.
     Listen,
+    /// Leave connections to others, on sockets that are shared; or not any more.
+    Pause(bool),
     /// Answer, and say how the loops are.
     Ping,
     /// Say in the log why a loop does not turn.
@@ -66,6 +68,8 @@ impl Command {
     fn parse(line: &str) -> Option<Self> {
         match line {
             "listen" => Some(Self::Listen),
+            "pause" => Some(Self::Pause(true)),
+            "resume" => Some(Self::Pause(false)),
             "ping" => Some(Self::Ping),
             "explain" => Some(Self::Explain),
             "shutdown" => Some(Self::Shutdown),
@@ -195,6 +199,8 @@ mod tests {
     fn commands_are_words_and_a_retirement_has_its_seconds() {
         for (line, command) in [
             ("listen", Command::Listen),
+            ("pause", Command::Pause(true)),
+            ("resume", Command::Pause(false)),
             ("ping", Command::Ping),
             ("explain", Command::Explain),
             ("shutdown", Command::Shutdown),

@@ -226,6 +226,9 @@ impl Front for Envoy {
         .boxed()
     }
 
+    /// Its overload manager looks at a file of the launcher's for that.
+    fn pause(&self, _: bool) {}
+
     /// Read on Envoy's main thread once its main loop runs.
     fn gauges(&self) -> BoxFuture<'_, Gauges> {
         let (sender, gauges) = oneshot::channel();

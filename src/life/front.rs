@@ -33,6 +33,9 @@ pub(super) trait Front: Send + Sync {
     /// Lets nobody in any more. An error is for the log.
     fn close<'a>(&'a self, config: &'a Config) -> BoxFuture<'a, Result<(), String>>;
 
+    /// Leaves who comes to others who listen on the same sockets, or not any more.
+    fn pause(&self, wanted: bool);
+
     /// How it stands; nothing, if it has ended.
     fn gauges(&self) -> BoxFuture<'_, Gauges>;
 

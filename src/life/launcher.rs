@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::control::{Command, Control, Event};
 use super::explain::Explainer;
+use super::front::AnyFront;
 use super::leftovers;
 use super::stop::{END_GRACE, Stop, abort, until};
 use crate::exchange::Process;
@@ -20,7 +21,7 @@ pub(super) struct Launcher {
     /// It has said that Envoy may open its listeners.
     listens: watch::Sender<bool>,
     /// Known once all loops have started.
-    process: OnceLock<Arc<Process>>,
+    server: OnceLock<(Arc<Process>, AnyFront)>,
     explainer: Explainer,
 }
 
@@ -38,7 +39,7 @@ impl Launcher {
             control,
             stop,
             listens: watch::Sender::default(),
-            process: OnceLock::new(),
+            server: OnceLock::new(),
             explainer: Explainer::default(),
         });
         let this = launcher.clone();
@@ -52,9 +53,9 @@ impl Launcher {
     }
 
     /// All loops have started.
-    pub(super) fn know(&self, process: Arc<Process>) {
+    pub(super) fn know(&self, process: Arc<Process>, front: AnyFront) {
         // A server starts once.
-        let _ = self.process.set(process);
+        let _ = self.server.set((process, front));
     }
 
     pub(super) fn tell(&self, event: &Event<'_>) {
@@ -79,12 +80,17 @@ impl Launcher {
             Command::Listen => {
                 self.listens.send_replace(true);
             }
+            Command::Pause(wanted) => {
+                if let Some((_, front)) = self.server.get() {
+                    front.pause(wanted);
+                }
+            }
             Command::Ping => self.tell(&self.pong()),
             Command::Explain => {
                 let explained = self
-                    .process
+                    .server
                     .get()
-                    .map(|process| self.explainer.explain(process));
+                    .map(|(process, _)| self.explainer.explain(process));
                 if let Some(Err(error)) = explained {
                     log::warn!("no thread to explain why an event loop is blocked: {error}");
                 }
@@ -100,7 +106,7 @@ impl Launcher {
     }
 
     fn pong(&self) -> Event<'static> {
-        let Some(process) = self.process.get() else {
+        let Some((process, _)) = self.server.get() else {
             return Event::Pong {
                 loops: Vec::new(),
                 requests: 0,
@@ -122,6 +128,11 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixStream;
 
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use parking_lot::Mutex;
+
+    use super::super::front::{Front, Gauges};
     use super::*;
     use crate::config::Config;
     use crate::exchange::Worker;
@@ -164,7 +175,7 @@ mod tests {
         let nothing = r#"{"event":"pong","loops":[],"requests":0,"in_flight":0}"#;
         assert_eq!(theirs.hear(), nothing);
         let process = process(2);
-        launcher.know(process.clone());
+        launcher.know(process.clone(), Arc::new(Paused::default()));
         assert!(process.in_flight.arrive(None));
         process.in_flight.complete_stream();
         theirs.say("ping\n");
@@ -177,6 +188,44 @@ mod tests {
         let pong = theirs.hear();
         assert!(pong.starts_with(r#"{"event":"pong","loops":[0,"#), "{pong}");
         assert!(!pong.contains("[0,0]"), "{pong}");
+    }
+
+    /// A front that keeps what it is told.
+    #[derive(Default)]
+    struct Paused(Mutex<Vec<bool>>);
+
+    impl Front for Paused {
+        fn open(&self) {}
+
+        fn opened<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn close<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, Result<(), String>> {
+            std::future::ready(Ok(())).boxed()
+        }
+
+        fn pause(&self, wanted: bool) {
+            self.0.lock().push(wanted);
+        }
+
+        fn gauges(&self) -> BoxFuture<'_, Gauges> {
+            std::future::ready(Gauges::default()).boxed()
+        }
+
+        fn end(&self) {}
+    }
+
+    #[test]
+    fn the_front_pauses_once_there_are_loops() {
+        let (launcher, mut theirs) = pair();
+        let front = Arc::new(Paused::default());
+        theirs.say("pause\nping\n");
+        theirs.hear();
+        launcher.know(process(1), front.clone());
+        theirs.say("pause\nresume\nping\n");
+        theirs.hear();
+        assert_eq!(*front.0.lock(), [true, false]);
     }
 
     #[tokio::test]

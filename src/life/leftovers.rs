@@ -65,6 +65,7 @@ impl Leftovers {
         let folder = paths.next()?;
         // Rather nothing than all of a folder of somebody else's.
         let is_ours = folder.file_name()?.to_str()?.starts_with("aiovoy-");
+        envoy::know_inherited(lock);
         is_ours.then(|| Self::new(lock, folder, paths))
     }
 

@@ -62,7 +62,7 @@ impl Server {
         let stop = Arc::<Stop>::default();
         let supervision = Supervision::new(front.clone(), stop, Arc::new(config), 1)?;
         let thread = NetworkThread::start(supervision.process.clone(), network);
-        let thread = thread.map_err(|error| format!("no thread for the network: {error}"))?;
+        let thread = thread.map_err(|error| format!("no network: {error}"))?;
         *front.thread.lock() = Some(Arc::new(thread));
         Ok(Self { supervision, front })
     }
@@ -141,6 +141,12 @@ impl Front for Own {
             thread.close();
         }
         futures::future::ready(Ok(())).boxed()
+    }
+
+    fn pause(&self, wanted: bool) {
+        if let Some(thread) = self.thread() {
+            thread.pause(wanted);
+        }
     }
 
     fn gauges(&self) -> BoxFuture<'_, Gauges> {

@@ -70,7 +70,7 @@ impl Supervision {
 
     /// Supervises the loops, which have started.
     pub(super) fn begin(self: &Arc<Self>, loops: Vec<LoopThread>) {
-        self.launcher.know(self.process.clone());
+        self.launcher.know(self.process.clone(), self.front.clone());
         self.stop.supervise();
         runtime::get().spawn(self.clone().supervise(loops));
     }

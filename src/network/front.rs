@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use upstream::server::{Ends, Exchange, Flow, Head, Network, Service, Stream};
 
+use super::access_log::AccessLog;
 use super::request;
 use super::stream::{Served, answer, answer_handshake, take_dropped};
 use super::websocket::WebSocket;
-use crate::admission::{Refusal, Rules, WebSockets, read_handshake};
+use crate::admission::{Refusal, RefusalLog, Rules, WebSockets, read_handshake};
 use crate::exchange::{
-    ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, Running, Table, WebSocketOffer,
-    Worker,
+    ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, RequestHead, Running, Table,
+    WebSocketOffer, Worker,
 };
 use crate::websocket::handshake;
 
@@ -25,6 +26,10 @@ pub(crate) struct Front {
     worker: Arc<Worker>,
     pub(super) rules: Rules,
     pub(super) websockets: WebSockets,
+    pub(super) refusals: RefusalLog,
+    pub(super) access_log: Option<AccessLog>,
+    /// Requests without an id get one.
+    gives_ids: bool,
     this: Weak<Self>,
     network: RefCell<Weak<Network>>,
     live: RefCell<Table<Rc<Served>>>,
@@ -41,10 +46,18 @@ enum Gathered {
 }
 
 impl Front {
-    pub(crate) fn new(process: Arc<Process>, worker: Arc<Worker>) -> Rc<Self> {
+    pub(crate) fn new(
+        process: Arc<Process>,
+        worker: Arc<Worker>,
+        gives_ids: bool,
+        access_log: Option<AccessLog>,
+    ) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             rules: Rules::new(&process.config),
             websockets: WebSockets::new(&process.config),
+            refusals: RefusalLog::default(),
+            access_log,
+            gives_ids,
             process,
             worker,
             this: this.clone(),
@@ -119,11 +132,6 @@ impl Front {
         Running::new(requests.collect(), |served| Some(served.name()))
     }
 
-    /// Says in the log what is refused.
-    pub(super) fn log_refusal(&self, ends: &Ends, status: u16, details: &str) {
-        log::info!("refused: {status} {details} from {}", ends.client.host);
-    }
-
     fn give_inbound(&self) {
         let mut gathered = self.gathered.take();
         let mut batch = self.inbound.take();
@@ -150,22 +158,29 @@ impl Front {
         self.inbound.replace(batch);
     }
 
-    fn let_in(&self, head: &Head<'_>, stream: &Stream) -> Result<Rc<Served>, Turned> {
-        let (read, refusal) = request::read_head(head, stream.ends(), &self.rules);
+    fn let_in(&self, head: &Head<'_>, stream: &Stream) -> Result<Rc<Served>, Box<TurnedAway>> {
+        let (mut read, refusal) = request::read_head(head, stream.ends(), &self.rules);
+        if self.gives_ids && read.field(b"x-request-id").is_none() {
+            let id = uuid::Uuid::new_v4().hyphenated().to_string();
+            read.fields.push(b"x-request-id", id.as_bytes());
+        }
         if let Some(refusal) = refusal {
-            return Err(Turned::Away(refusal));
+            return Err(TurnedAway::new(Why::Refusal(refusal), read));
         }
         if read.websocket && read.version == HttpVersion::Http10 {
-            return Err(Turned::Handshake(handshake::Refusal::Request));
+            let refusal = handshake::Refusal::Request;
+            return Err(TurnedAway::new(Why::Handshake(refusal), read));
         }
         let handshake = match read_handshake(&read).transpose() {
             Ok(handshake) => handshake,
-            Err(refusal) => return Err(Turned::Handshake(refusal)),
+            Err(refusal) => return Err(TurnedAway::new(Why::Handshake(refusal), read)),
         };
         let in_flight = &self.process.in_flight;
         if !in_flight.arrive(self.rules.limit_concurrency) {
-            return Err(Turned::Away(Refusal::BUSY));
+            return Err(TurnedAway::new(Why::Refusal(Refusal::BUSY), read));
         }
+        let log = self.access_log.as_ref();
+        let entry = log.map(|log| Box::new(log.begin(&read)));
         let offer = handshake.as_ref().map(|handshake| {
             Box::new(WebSocketOffer {
                 subprotocols: handshake.subprotocols.clone(),
@@ -182,7 +197,8 @@ impl Front {
         let now = self.now();
         let mut added = None;
         self.live.borrow_mut().insert_with(|id| {
-            let served = Served::new(id, self.this.clone(), stream.clone(), request, socket, now);
+            let (this, stream) = (self.this.clone(), stream.clone());
+            let served = Served::new(id, this, stream, request, socket, entry, now);
             added.insert((id, Rc::new(served))).1.clone()
         });
         let (id, served) = added.expect("`insert_with` calls its argument");
@@ -191,24 +207,50 @@ impl Front {
     }
 }
 
+impl Front {
+    /// Says in the logs what a request was answered with that has got no further.
+    fn tell_logs(&self, status: u16, bytes: usize, details: &str, head: RequestHead) {
+        if let Some(log) = &self.access_log {
+            log.end(&log.begin(&head), status, bytes as u64);
+        }
+        let (status, reason) = (Some(status.into()), details.as_bytes());
+        self.refusals.log(status, reason, || Some(head));
+    }
+}
+
 impl Service for Front {
     fn begin(&self, head: &Head<'_>, stream: &Stream) -> Rc<dyn Exchange> {
         match self.let_in(head, stream) {
             Ok(served) => served,
-            Err(Turned::Away(refusal)) => {
-                self.log_refusal(stream.ends(), refusal.status, refusal.details);
-                answer(stream, refusal, head.length == Some(0));
-                Rc::new(TurnedAway)
-            }
-            Err(Turned::Handshake(refusal)) => {
-                answer_handshake(stream, &refusal);
-                Rc::new(TurnedAway)
+            Err(turned) => {
+                let TurnedAway { why, head: read } = *turned;
+                match why {
+                    Why::Refusal(refusal) => {
+                        let Refusal {
+                            status,
+                            text,
+                            details,
+                        } = refusal;
+                        self.tell_logs(status, text.len(), details, read);
+                        answer(stream, refusal, head.length == Some(0));
+                    }
+                    Why::Handshake(refusal) => {
+                        let text = refusal.to_string();
+                        self.tell_logs(refusal.status(), text.len(), &text, read);
+                        answer_handshake(stream, &refusal, &text);
+                    }
+                }
+                Rc::new(Nobody)
             }
         }
     }
 
     fn refused(&self, ends: &Ends, refusal: upstream::server::Refusal) {
-        self.log_refusal(ends, refusal.status, refusal.details);
+        let head = RequestHead {
+            client: request::endpoint(&ends.client),
+            ..RequestHead::default()
+        };
+        self.tell_logs(refusal.status, 0, refusal.details, head);
     }
 
     fn drains(&self) -> bool {
@@ -221,6 +263,9 @@ impl Service for Front {
     }
 
     fn wrote(&self) {
+        if let Some(log) = &self.access_log {
+            log.flush();
+        }
         if take_dropped() {
             // A loop that has ended has freed all.
             let _ = self.worker.inbox.post_all(&mut vec![Inbound::Dropped]);
@@ -233,16 +278,27 @@ impl Service for Front {
     }
 }
 
-/// Why a request is not let in.
-enum Turned {
-    Away(Refusal),
+/// A request that is not let in.
+struct TurnedAway {
+    why: Why,
+    head: RequestHead,
+}
+
+enum Why {
+    Refusal(Refusal),
     Handshake(handshake::Refusal),
 }
 
-/// A request that was answered when it came.
-struct TurnedAway;
+impl TurnedAway {
+    fn new(why: Why, head: RequestHead) -> Box<Self> {
+        Box::new(Self { why, head })
+    }
+}
 
-impl Exchange for TurnedAway {
+/// Who hears of a request that was answered when it came.
+struct Nobody;
+
+impl Exchange for Nobody {
     fn on_body(&self, _: &[u8], _: bool) -> Flow {
         Flow::Go
     }

@@ -13,7 +13,10 @@
 //! - [`stream`], one request: what comes of it, and what the application wants of it
 //! - [`websocket`], what it is besides, if it is one
 
+mod access_log;
 mod front;
+mod log_writer;
+mod named;
 mod request;
 mod stream;
 mod thread;

@@ -4,8 +4,8 @@
 
 use upstream::server::{End, Ends, Fields, Head, Version};
 
-use crate::admission::{Refusal, Rules, Said};
-use crate::exchange::{self, Endpoint, HttpVersion, RequestHead, Short};
+use crate::admission::{Refusal, Rules, Said, client_certificate};
+use crate::exchange::{self, Endpoint, HttpVersion, RequestHead, Short, Tls};
 
 /// Copies the head of a request, and says whether it is to be refused.
 pub(super) fn read_head(
@@ -32,6 +32,7 @@ pub(super) fn read_head(
     }
     let cookies = cookies(&head.fields);
     let mut has_cookies = false;
+    let mut certificate = None;
     head.fields.for_each(|name, value| {
         if let Some(cookies) = &cookies
             && name == b"cookie"
@@ -44,12 +45,24 @@ pub(super) fn read_head(
         // Names are of ASCII.
         let mut lower = Short::from_slice(name);
         lower.make_ascii_lowercase();
-        if !matches!(lower.as_slice(), b"host") && !is_of_connection(&lower) {
-            said.see_field(&lower, value, &mut read);
+        match lower.as_slice() {
+            b"host" => return,
+            b"x-forwarded-client-cert" => certificate = Some(value),
+            name if is_of_connection(name) => return,
+            _ => {}
         }
+        said.see_field(&lower, value, &mut read);
     });
     read.websocket = head.websocket;
     said.believe(rules, &mut read);
+    if read.https && rules.proxies.trust(ends.client.host.as_bytes()) {
+        let client = certificate.and_then(client_certificate);
+        read.tls = client.map(|client| Tls {
+            version: None,
+            cipher: None,
+            client: Some(client),
+        });
+    }
     let refusal = said.judge(rules, &mut read, head.length == Some(0));
     (read, refusal)
 }
@@ -76,7 +89,7 @@ fn is_of_connection(name: &[u8]) -> bool {
     )
 }
 
-fn endpoint(end: &End) -> Endpoint {
+pub(super) fn endpoint(end: &End) -> Endpoint {
     Endpoint {
         host: end.host.as_bytes().into(),
         port: end.port,

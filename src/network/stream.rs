@@ -7,15 +7,16 @@ use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 use upstream::server::{Exchange, Flow, Piece, ResponseHead, Stream};
 
+use super::access_log::Entry;
 use super::front::Front;
+use super::named::Named;
 use super::websocket::WebSocket;
 use crate::admission::Refusal;
 use crate::exchange::{
     self, Data, ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request,
-    RequestHead, Short, WINDOW_STEP, interim_cost, piece_cost,
+    WINDOW_STEP, interim_cost, piece_cost,
 };
 use crate::websocket::handshake;
 
@@ -24,14 +25,17 @@ pub(super) struct Served {
     pub(super) id: ExchangeId,
     front: Weak<Front>,
     pub(super) stream: Stream,
-    /// Method and path, and when it came, for who wants to know why its loop does not turn.
-    name: (Short, SmallVec<[u8; 64]>),
+    /// For who wants to know why its loop does not turn.
+    named: Named,
+    /// When it came.
     pub(super) since: Instant,
     /// The request until it is given to the loop: its body may still grow.
     waiting: RefCell<Option<Box<Request>>>,
     body: Cell<Body>,
     response: Cell<Response>,
     is_complete: Cell<bool>,
+    /// Its line in the access log, if there is one.
+    entry: Option<Box<Entry>>,
     /// What the stream is besides, if it is one.
     websocket: Option<Box<WebSocket>>,
 }
@@ -53,6 +57,10 @@ struct Response {
     ended: bool,
     /// Bytes given to the connection of which the loop has not been told.
     unreported: usize,
+    /// 0 before there is one.
+    status: u16,
+    /// Bytes of its body, or of what has gone over the WebSocket.
+    bytes: u64,
 }
 
 impl Served {
@@ -62,34 +70,27 @@ impl Served {
         stream: Stream,
         request: Box<Request>,
         websocket: Option<Box<WebSocket>>,
+        entry: Option<Box<Entry>>,
         since: Instant,
     ) -> Self {
         Self {
             id,
             front,
             stream,
-            name: (
-                Short::from_slice(&request.head.method),
-                SmallVec::from_slice(&request.head.target),
-            ),
+            named: Named::new(&request.head),
             since,
             waiting: RefCell::new(Some(request)),
             body: Cell::default(),
             response: Cell::default(),
             is_complete: Cell::default(),
+            entry,
             websocket,
         }
     }
 
     /// What the log calls the request.
     pub(super) fn name(&self) -> String {
-        let (method, target) = &self.name;
-        let head = RequestHead {
-            method: method.clone(),
-            target: target.to_vec(),
-            ..RequestHead::default()
-        };
-        head.name()
+        self.named.head().name()
     }
 
     pub(super) fn front(&self) -> Option<Rc<Front>> {
@@ -143,9 +144,10 @@ impl Served {
     }
 
     /// From here on the response is the application's.
-    pub(super) fn start_response(&self) {
+    pub(super) fn start_response(&self, status: u16) {
         let mut response = self.response.get();
         response.started = true;
+        response.status = status;
         self.response.set(response);
     }
 
@@ -185,6 +187,7 @@ impl Served {
             Outbound::Start {
                 head, body, end, ..
             } => {
+                self.start_response(head.status);
                 self.begin_response(end, body.len());
                 let length = head
                     .fields
@@ -251,7 +254,16 @@ impl Served {
         response.started = true;
         response.ended |= end;
         response.unreported += bytes;
+        response.bytes += bytes as u64;
         self.response.set(response);
+    }
+
+    /// Sends frames of a WebSocket.
+    pub(super) fn send_frames(&self, piece: Piece<'_>) {
+        let mut response = self.response.get();
+        response.bytes += piece.len() as u64;
+        self.response.set(response);
+        self.stream.send(piece, false);
     }
 
     fn send(&self, data: Data, say: impl FnOnce(&Stream, Piece<'_>)) {
@@ -281,13 +293,34 @@ impl Served {
             Failure::Stopping | Failure::TooLate => Refusal::STOPPING,
         };
         let started = self.response.get().started;
-        self.begin_response(true, 0);
+        self.end_response();
         if started {
             self.stream.reset();
+        } else if failure == Failure::TooLate {
+            self.log_refusal(None, refusal);
+            self.stream.turn_back();
         } else {
-            answer(&self.stream, refusal, failure != Failure::Idle);
+            self.answer(refusal, failure != Failure::Idle);
         }
         self.complete();
+    }
+
+    /// Answers in the application's place; see [`answer`].
+    fn answer(&self, refusal: Refusal, whole: bool) {
+        let mut response = self.response.get();
+        response.status = refusal.status;
+        response.bytes = refusal.text.len() as u64;
+        self.response.set(response);
+        answer(&self.stream, refusal, whole);
+    }
+
+    /// Says in the log that it is refused; `status` is none if the stream is reset.
+    fn log_refusal(&self, status: Option<u16>, refusal: Refusal) {
+        if let Some(front) = self.front() {
+            let (status, reason) = (status.map(u64::from), refusal.details.as_bytes());
+            let refusals = &front.refusals;
+            refusals.log(status, reason, || Some(self.named.head()));
+        }
     }
 
     /// Ends an exchange whose request has more body than it may.
@@ -303,13 +336,11 @@ impl Served {
         }
         let started = self.response.get().started;
         self.end_response();
-        let Refusal {
-            status, details, ..
-        } = Refusal::BODY;
-        front.log_refusal(self.stream.ends(), status, details);
+        let status = (!started).then_some(Refusal::BODY.status);
+        self.log_refusal(status, Refusal::BODY);
         match started {
             true => self.stream.reset(),
-            false => answer(&self.stream, Refusal::BODY, false),
+            false => self.answer(Refusal::BODY, false),
         }
         self.complete();
     }
@@ -319,6 +350,10 @@ impl Served {
         if let Some(front) = self.front.upgrade()
             && !self.is_complete.replace(true)
         {
+            if let (Some(entry), Some(log)) = (&self.entry, &front.access_log) {
+                let Response { status, bytes, .. } = self.response.get();
+                log.end(entry, status, bytes);
+            }
             front.remove(self.id);
             front.process.in_flight.complete_stream();
         }
@@ -422,9 +457,8 @@ pub(super) fn answer(stream: &Stream, refusal: Refusal, whole: bool) {
     stream.start(head, Piece::Copied(refusal.text.as_bytes()), true);
 }
 
-/// Answers a handshake that is wrong.
-pub(super) fn answer_handshake(stream: &Stream, refusal: &handshake::Refusal) {
-    let text = refusal.to_string();
+/// Answers a handshake that is wrong, with `text`.
+pub(super) fn answer_handshake(stream: &Stream, refusal: &handshake::Refusal, text: &str) {
     let mut fields = Fields::default();
     fields.push(b"content-type", b"text/plain");
     fields.push(b"content-length", text.len().to_string().as_bytes());

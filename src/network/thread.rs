@@ -2,10 +2,12 @@
 //!
 //! The thread of a network.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -15,11 +17,13 @@ use parking_lot::Mutex;
 use rustix::net::AddressFamily;
 use tokio::runtime::{self, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
-use upstream::server::{Listener, Network, Settings};
+use upstream::server::{Listener, Network, Running, Settings};
 
+use super::access_log::AccessLog;
 use super::front::Front;
+use super::log_writer::LogWriter;
 use crate::admission::WebSockets;
-use crate::config::{Config, NetworkConfig};
+use crate::config::{AccessLogConfig, Config, NetworkConfig};
 use crate::exchange::{Process, Waker};
 
 /// The thread of a network, seen from others.
@@ -32,6 +36,7 @@ pub(crate) struct NetworkThread {
 /// What it is to do.
 enum Order {
     Open(Vec<OwnedFd>),
+    Pause(bool),
     Close,
     Tell(oneshot::Sender<Load>),
 }
@@ -49,9 +54,10 @@ impl NetworkThread {
     /// Starts the thread of the only worker of `process`.
     pub(crate) fn start(process: Arc<Process>, config: NetworkConfig) -> io::Result<Self> {
         let (orders, received) = mpsc::unbounded_channel();
+        let log = config.access_log.as_ref().map(open_log).transpose()?;
         let thread = Builder::new()
             .name("aiovoy-net-0".into())
-            .spawn(move || serve(process, &config, received))?;
+            .spawn(move || serve(process, &config, log, received))?;
         Ok(Self {
             orders,
             thread: Mutex::new(Some(thread)),
@@ -61,6 +67,11 @@ impl NetworkThread {
     /// Lets clients in who come to these sockets.
     pub(crate) fn open(&self, listeners: Vec<OwnedFd>) {
         self.order(Order::Open(listeners));
+    }
+
+    /// Leaves who comes to others on the same sockets, or not any more.
+    pub(crate) fn pause(&self, wanted: bool) {
+        self.order(Order::Pause(wanted));
     }
 
     /// Lets nobody in any more, and closes the sockets.
@@ -100,12 +111,28 @@ impl Waker for TurnWaker {
     }
 }
 
-fn serve(process: Arc<Process>, config: &NetworkConfig, orders: mpsc::UnboundedReceiver<Order>) {
+fn open_log(config: &AccessLogConfig) -> io::Result<AccessLog> {
+    let output = match &config.file {
+        Some(path) => OpenOptions::new().append(true).open(path)?,
+        None => envoy::duplicate(STDOUT)?.into(),
+    };
+    Ok(AccessLog::new(config.form, LogWriter::start(output)?))
+}
+
+/// Standard output.
+const STDOUT: RawFd = 1;
+
+fn serve(
+    process: Arc<Process>,
+    config: &NetworkConfig,
+    log: Option<AccessLog>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) {
     let runtime: io::Result<LocalRuntime> = runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(obey(process, config, orders)),
+        Ok(runtime) => runtime.block_on(obey(process, config, log, orders)),
         Err(error) => log::error!("no runtime for the network: {error}"),
     }
 }
@@ -113,30 +140,32 @@ fn serve(process: Arc<Process>, config: &NetworkConfig, orders: mpsc::UnboundedR
 async fn obey(
     process: Arc<Process>,
     config: &NetworkConfig,
+    log: Option<AccessLog>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
     let worker = process.workers()[0].clone();
     let settings = settings(&process.config, config);
-    let front = Front::new(process, worker.clone());
+    let front = Front::new(process, worker.clone(), config.request_id, log);
     let network = Network::new(settings, front.clone());
     front.know(&network);
     let waker = Arc::new(AtomicWaker::new());
     let _turns = network.start(waker.clone());
     worker.outbox.set_waker(Some(Arc::new(TurnWaker(waker))));
+    let mut sockets = Vec::new();
     let mut accepting = None;
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Open(sockets) => {
-                let listeners = sockets
-                    .into_iter()
-                    .map(listener)
-                    .collect::<io::Result<Vec<_>>>();
-                match listeners {
-                    Ok(listeners) => accepting = Some(network.accept(listeners)),
-                    Err(error) => log::error!("a socket can't be listened on: {error}"),
-                }
+            Order::Open(opened) => {
+                sockets = opened;
+                accepting = accept(&network, &sockets);
             }
-            Order::Close => drop(accepting.take()),
+            Order::Pause(true) => accepting = None,
+            Order::Pause(false) if accepting.is_none() => accepting = accept(&network, &sockets),
+            Order::Pause(false) => {}
+            Order::Close => {
+                accepting = None;
+                sockets.clear();
+            }
             // Nobody hears it if it has taken too long.
             Order::Tell(load) => drop(load.send(Load {
                 accepts: accepting.is_some(),
@@ -148,7 +177,20 @@ async fn obey(
     worker.outbox.set_waker(None);
 }
 
-fn listener(socket: OwnedFd) -> io::Result<Listener> {
+/// Lets in who comes to any of `sockets`, as long as the result is kept.
+fn accept(network: &Rc<Network>, sockets: &[OwnedFd]) -> Option<Running> {
+    let listeners: io::Result<Vec<_>> = sockets.iter().map(listener).collect();
+    match listeners {
+        Ok(listeners) => Some(network.accept(listeners)),
+        Err(error) => {
+            log::error!("a socket can't be listened on: {error}");
+            None
+        }
+    }
+}
+
+fn listener(socket: &OwnedFd) -> io::Result<Listener> {
+    let socket = socket.try_clone()?;
     let family = rustix::net::getsockname(&socket)?.address_family();
     rustix::io::ioctl_fionbio(&socket, true)?;
     if family == AddressFamily::UNIX {

@@ -185,7 +185,7 @@ impl Served {
                 0
             };
             socket.answered.set(before + out.len());
-            self.stream.send(Piece::Copied(out), false);
+            self.send_frames(Piece::Copied(out));
         }
         if socket.connection(|connection| connection.is_closed()) == Some(true) {
             self.end_websocket(socket);
@@ -234,7 +234,7 @@ impl Served {
         let own = own.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         *socket.phase.borrow_mut() = Phase::Open(Box::new(connection));
         socket.pinged.set(Instant::now());
-        self.start_response();
+        self.start_response(101);
         let head = ResponseHead {
             status: 101,
             fields: &mut own.chain(fields.iter()),
@@ -256,10 +256,10 @@ impl Served {
             return;
         }
         self.has_sent(payload.response_cost());
-        self.stream.send(Piece::Copied(&out), false);
+        self.send_frames(Piece::Copied(&out));
         if rest.is_some_and(|rest| rest > 0) {
             let (Payload::Text(data) | Payload::Binary(data)) = payload;
-            self.stream.send(Piece::Kept(data.into()), false);
+            self.send_frames(Piece::Kept(data.into()));
         }
         self.report_room();
     }
@@ -303,7 +303,7 @@ impl Served {
                 if pinged.is_some() {
                     socket.pinged.set(now);
                     socket.owes_pong.set(true);
-                    self.stream.send(Piece::Copied(&out), false);
+                    self.send_frames(Piece::Copied(&out));
                 }
             }
             Due::End => {
@@ -311,7 +311,7 @@ impl Served {
                 let closed = socket
                     .connection(|connection| connection.close(PING_TIMEOUT_CODE, reason, &mut out));
                 if matches!(closed, Some(Ok(()))) {
-                    self.stream.send(Piece::Copied(&out), false);
+                    self.send_frames(Piece::Copied(&out));
                     self.tell_closed(PING_TIMEOUT_CODE, reason.to_owned());
                     // It will not answer this either.
                     self.end_websocket(socket);

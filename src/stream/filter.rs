@@ -26,8 +26,6 @@ use crate::websocket::handshake::Handshake;
 use end::HeldEnd;
 use websocket::WebSocket;
 
-pub(crate) use refusal_log::Quota;
-
 mod access_log;
 mod answer;
 mod end;

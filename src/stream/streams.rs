@@ -28,10 +28,10 @@ use envoy::{EnvoyFilter, Scheduler};
 use upstream::router::Handover;
 
 use super::clock::Instant;
-use super::filter::{Filter, Quota};
+use super::filter::Filter;
 use super::request;
 use super::ticker::Ticker;
-use crate::admission::{Refusal, Rules, WebSockets};
+use crate::admission::{Refusal, RefusalLog, Rules, WebSockets};
 use crate::exchange::{
     ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
 };
@@ -70,7 +70,7 @@ pub(crate) struct Streams {
     /// What [`believe_probe`](Self::believe_probe) has found.
     believes_probe: Cell<bool>,
     /// The lines that the log takes of what is refused.
-    pub(crate) refusals: Quota,
+    pub(crate) refusals: RefusalLog,
     /// What the access log was told last: kept for its memory.
     pub(crate) log_value: RefCell<Vec<u8>>,
     /// The requests that go through the router.
@@ -129,7 +129,7 @@ impl Streams {
             in_turn: Cell::default(),
             closing: RefCell::default(),
             believes_probe: Cell::default(),
-            refusals: Quota::default(),
+            refusals: RefusalLog::default(),
             log_value: RefCell::default(),
             handover: Rc::default(),
             resumed: RefCell::default(),

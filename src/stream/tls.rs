@@ -44,7 +44,7 @@ pub(crate) fn client(envoy: &EnvoyFilter<'_>, element: &[u8]) -> Option<Box<Clie
     (!chain.is_empty()).then(|| {
         Box::new(ClientCertificate {
             chain,
-            subject: String::from_utf8_lossy(subject).into_owned(),
+            subject: Some(String::from_utf8_lossy(subject).into_owned()),
         })
     })
 }

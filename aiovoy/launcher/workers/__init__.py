@@ -1,12 +1,13 @@
-"""The workers of a server: Envoy processes that come, go, and take over from each other, on sockets that stay.
+"""The workers of a server: processes that come, go, and take over from each other, on sockets that stay.
 
 Everything here runs in the event loop of the supervisor's thread, unless it says otherwise. Nothing may block that
 loop for long: an Envoy that starts waits for it to be given its sockets.
 
 - `supervisor`: which workers there are to be, and what becomes of each
 - `slot`: a place for one of them
-- `process`: one Envoy process and all that belongs to it
-- `common`: what the Envoys of one server have in common
+- `process`: one process and all that belongs to it
+- `common`: what the processes of one server have in common
+- `envoy`: processes that are Envoys
 - `control`: the channel to the bridge
 - `limits`: when a worker is to be replaced
 - `reload`: files whose changes have all replaced

@@ -1,48 +1,43 @@
-"""What the Envoys of one server have in common, from before the first until after the last."""
+"""What the workers of one server have in common, from before the first until after the last."""
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..binary import envoy_binary
-from ..bootstrap import write_secrets
 from ..config import Config
 from ..descriptors import Output, fill_standard, inherited, waits
-from ..environ import check_bridge
 from ..errors import StartupError
 from ..folder import RunFolder
 from ..listening import Listening
 from ..port import reason
 from ..relay import Relay
-from ..renewal import Renewal
-from .hot_restart import check_version
+
+if TYPE_CHECKING:
+    from .process import Process
 
 
-class Common:
+class Common(ABC):
     """Takes the addresses, makes the private folder, and begins to relay logs. `StartupError` says what is wrong."""
 
+    name: str
+    """What a process is to people."""
+
     def __init__(self, config: Config, stdout: Output, stderr: Output) -> None:
-        """Envoys inherit standard input, and also `stdout` and `stderr` unless those are given."""
+        """Processes inherit standard input, and also `stdout` and `stderr` unless those are given."""
         self.config = config
         fill_standard()
         self.stdout = inherited(1) if stdout is None else stdout
         self.stderr = inherited(2) if stderr is None else stderr
         self.log_end = Tail(self.stderr)
-        self.binary = envoy_binary(config.envoy)
-        check_bridge()
-        if config.envoy is not None:
-            check_version(self.binary)
         with contextlib.ExitStack() as made:
             self.listening = Listening(config, config.worker_count)
             made.callback(self.listening.close)
             with writing():
                 self.folder = RunFolder()
                 made.callback(self.folder.remove)
-                self.secrets = self.folder.path / "secrets"
-                self.secrets.mkdir(0o700)
-                if secrets := write_secrets(config, self.secrets):
-                    made.callback(Renewal(secrets).close)
                 self.access_log = self.log = None
                 if config.access_log:
                     self.access_log = Relay(self.stdout, "the access log", "standard output")
@@ -50,15 +45,24 @@ class Common:
                 if waits(self.stderr):
                     self.log = Relay(self.stderr, "the log", "standard error")
                     made.callback(self.log.close)
-            # By these the last Envoy knows what to remove if this process is killed: see `src/life/leftovers.rs`.
+            # By these the last worker knows what to remove if this process is killed: see `src/life/leftovers.rs`.
             left = [str(self.folder.path), *self.listening.files]
             self.leftovers = {}
             if os.pathsep not in "".join(left):
                 self.leftovers = {"AIOVOY_LOCK": str(self.folder.fileno()), "AIOVOY_REMOVE": os.pathsep.join(left)}
             self._made = made.pop_all()
 
+    @staticmethod
+    def versions(config: Config) -> list[str]:
+        """Programs besides Python, with their versions."""
+        return []
+
+    @abstractmethod
+    def start(self, slot: int, generation: int) -> "Process":
+        """Starts a process in a slot, numbered from 1; `generation` tells those of a slot apart."""
+
     def close(self) -> None:
-        """Removes all of it. The Envoys have ended."""
+        """Removes all of it. The processes have ended."""
         self._made.close()
 
 

@@ -13,6 +13,9 @@ line goes out:
     retire SECONDS                                                            likewise, but with so long for idle
                                                                               connections to be told
     abort                                                                     stop at once
+    pause                                                                     leave connections to others, on sockets
+                                                                              that are shared; `resume` ends that. An
+                                                                              Envoy looks at a file for it
     ping                                                                      answered by a thread of its own
     explain                                                                   log what runs, and where
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..config import Config
-from .process import EnvoyProcess
+from .process import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Limits:
             dies=time.monotonic() + (config.worker_lifetime or math.inf) * jitter,
         )
 
-    def reached(self, process: EnvoyProcess) -> str | None:
+    def reached(self, process: Process) -> str | None:
         """Which one `process` has reached, in words."""
         if process.vitals.requests >= self.requests:
             return f"after {process.vitals.requests} requests"

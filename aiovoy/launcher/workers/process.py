@@ -1,32 +1,24 @@
-"""One Envoy process and all that belongs to it."""
+"""One worker process and all that belongs to it."""
 
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bootstrap import bootstrap
-from ..config import LOG_LEVELS, Config
-from ..descriptors import inherited
-from ..environ import envoy_environ
+from ..config import Config
 from ..errors import StartupError
 from ..lanes import Lane
-from ..port import reason
 from ..relay import Fifo
 from .common import Common, writing
 from .control import STACKS_SIGNAL, ControlChannel, Event
-from .hot_restart import HotRestartParent
-from .leash import Leash
 
 _logger = logging.getLogger("aiovoy")
 
@@ -72,22 +64,22 @@ class Vitals:
         self.requests = requests
 
 
-class EnvoyProcess:
-    """An Envoy that serves in a slot, numbered from 1. Creating it starts Envoy and returns at once.
+class Process(ABC):
+    """A process that serves in a slot, numbered from 1. Creating it starts it and returns at once.
 
         starting ──started──▶ waits for `listen` ──ready──▶ serves ──▶ is told to retire or stop, or dies ──▶ exited
 
-    Nothing needs to be closed: when Envoy has exited, whatever was made for it is removed.
+    Nothing needs to be closed: when it has exited, whatever was made for it is removed.
     """
 
     started: asyncio.Future[None]
-    """Done when the application has started; `StartupError` if Envoy exits before."""
+    """Done when the application has started; `StartupError` if the process exits before."""
 
     ready: asyncio.Future[Ready]
-    """Done when Envoy accepts connections, after `listen`; `StartupError` if it exits before."""
+    """Done when the process accepts connections, after `listen`; `StartupError` if it exits before."""
 
     exited: asyncio.Future[int]
-    """Done when Envoy has exited and everything is cleaned up: its exit status, negative if a signal killed it."""
+    """Done when it has exited and everything is cleaned up: its exit status, negative if a signal killed it."""
 
     accepts: bool
     """It has been told to listen, and has not been told to stop."""
@@ -96,7 +88,7 @@ class EnvoyProcess:
     """Its lane, if it speaks HTTP/3."""
 
     def __init__(self, common: Common, slot: int, generation: int) -> None:
-        """`generation` tells processes of a slot apart; `StartupError` if Envoy can't be run."""
+        """`generation` tells processes of a slot apart; `StartupError` if there can be none."""
         self._common = common
         self._loop = asyncio.get_running_loop()
         self.started, self.ready, self.exited = (self._loop.create_future() for _ in range(3))
@@ -105,36 +97,17 @@ class EnvoyProcess:
         self.vitals = Vitals()
         self.is_suspected = False
         self._failure: str | None = None
-        self._pause_file: Path | None = None
         self._is_paused = False
         self._killer: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as made:
-            if (udp := common.listening.udp) is not None:
-                self.lane = udp.take()
-                made.callback(udp.give_back, self.lane)
             with writing():
-                folder = common.folder.path / f"{slot}.{generation}"
-                folder.mkdir(0o700)
-                made.callback(shutil.rmtree, folder, ignore_errors=True)
-                leash = Leash()
-                made.callback(leash.take_off)
-                missing = common.listening.names
-
-                def find(name: str) -> socket.socket | None:
-                    missing.discard(name)
-                    if not missing:  # this is the last time that it waits for us
-                        self._loop.call_soon(leash.take_off)
-                    return common.listening.find(name, slot - 1, self.lane)
-
-                parent = HotRestartParent(folder, find)
-                made.callback(parent.close)
-                self._loop.add_reader(parent, parent.answer)
-                made.callback(self._loop.remove_reader, parent)
-                control = folder / "control.sock"
-                self._control = ControlChannel(control, parent.opened, self._on_event)
+                self._folder = common.folder.path / f"{slot}.{generation}"
+                self._folder.mkdir(0o700)
+                made.callback(shutil.rmtree, self._folder, ignore_errors=True)
+                control = self._folder / "control.sock"
+                self._control = ControlChannel(control, self._on_connect, self._on_event)
                 made.callback(self._control.close)
-            self._popen = self._run(folder, control, parent, leash, made)
-            leash.tie(self._popen.pid)
+            self._popen = self._start(control, made)
             self.born = time.monotonic()
             try:
                 threading.Thread(target=self._wait, name="aiovoy-wait", daemon=True).start()
@@ -144,51 +117,25 @@ class EnvoyProcess:
                 raise StartupError(f"cannot watch over a worker: {error}") from None
             self._made = made.pop_all()
 
-    def _run(
-        self, folder: Path, control: Path, parent: HotRestartParent, leash: Leash, made: contextlib.ExitStack
-    ) -> subprocess.Popen[bytes]:
-        common, config = self._common, self._common.config
-        with writing(), contextlib.ExitStack() as written:
-            bootstrap_file = folder / "bootstrap.yaml"
-            access_log, stderr = None, common.stderr
-            if common.listening.are_shared:
-                self._pause_file = folder / "pause"
-                self._pause_file.write_text("0")
-            if common.access_log is not None:
-                access_log = folder / "access.log"
-                made.callback(Fifo(access_log, common.access_log).close)
-            if common.log is not None:
-                log = folder / "stderr"
-                made.callback(Fifo(log, common.log).close)
-                stderr = written.enter_context(log.open("wb"))
-            document = bootstrap(
-                config,
-                addresses=common.listening.addresses,
-                admin=folder / "admin.sock",
-                python=sys.executable,
-                secrets=common.secrets,
-                access_log=access_log,
-                pause=self._pause_file,
-                lane=self.lane,
-            )
-            bootstrap_file.write_text(document, "utf-8")
-            words = [self._title(), *envoy_arguments(config, bootstrap_file), *parent.arguments()]
-            try:
-                return subprocess.Popen(
-                    leash.command(common.binary, words),
-                    env={**envoy_environ(config, control, self.slot), **common.leftovers},
-                    stdin=inherited(0),
-                    stdout=common.stdout,
-                    stderr=stderr,
-                    pass_fds=[common.folder.fileno(), parent.fileno(), *leash.filenos()],
-                )
-            except OSError as error:
-                raise StartupError(f"cannot run `{common.binary}`: {reason(error)}") from None
+    @abstractmethod
+    def _start(self, control: Path, made: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+        """Starts it, which connects to `control`. What is `made` for it is removed after its end."""
 
-    def _title(self) -> str:
-        """What `ps` shows first."""
-        apps = [app for app in (self._common.config.app, *self._common.config.mount.values()) if app]
-        return f"aiovoy: worker {self.slot} {apps[0]}"
+    @abstractmethod
+    def _on_connect(self) -> None:
+        """It has connected."""
+
+    @abstractmethod
+    def _pause(self, wanted: bool) -> None:
+        """Has it leave connections to others, on sockets that are shared; or not any more."""
+
+    def _stderr(self, made: contextlib.ExitStack, open_: contextlib.ExitStack) -> Any:
+        """Its standard error, as `subprocess` takes it, `open_` until it has it."""
+        if self._common.log is None:
+            return self._common.stderr
+        log = self._folder / "stderr"
+        made.callback(Fifo(log, self._common.log).close)
+        return open_.enter_context(log.open("wb"))
 
     @property
     def pid(self) -> int:
@@ -199,20 +146,20 @@ class EnvoyProcess:
         """Whether it has ever accepted connections."""
         return self.ready.done() and self.ready.exception() is None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has said that it does not start."""
+        return self._failure is not None
+
     def listen(self) -> None:
-        """Has Envoy accept connections. The application has started."""
+        """Has it accept connections. The application has started."""
         self.accepts = self._control.send("listen")
 
     def pause(self, wanted: bool) -> None:
         """Has it leave connections to others, on sockets that are shared; or not any more."""
-        if self._pause_file is not None and wanted != self._is_paused:
+        if self._common.listening.are_shared and wanted != self._is_paused:
             self._is_paused = wanted
-            new = self._pause_file.with_suffix(".new")
-            try:
-                new.write_text(str(int(wanted)))
-                new.rename(self._pause_file)  # Envoy looks when something is renamed there
-            except OSError as error:
-                _logger.warning("worker %d (pid %d) goes on to get connections: %s", self.slot, self.pid, reason(error))
+            self._pause(wanted)
 
     def examine(self) -> None:
         """Asks it to say that it is well. To be called every `STEP_SECONDS`."""
@@ -237,7 +184,7 @@ class EnvoyProcess:
     def shutdown(self) -> None:
         """Asks for a graceful stop: requests in flight finish, lifespan shutdown runs.
 
-        Kills Envoy if that takes longer than all time limits of the bridge together and `SPARE_SECONDS`.
+        Kills it if that takes longer than all time limits of the bridge together and `SPARE_SECONDS`.
         """
         self._stop("shutdown")
 
@@ -252,7 +199,7 @@ class EnvoyProcess:
         self._kill_after(graceful_seconds(self._common.config) + SPARE_SECONDS)
 
     def abort(self) -> None:
-        """Asks for a stop at once, and kills Envoy if that takes more than `ABORT_SECONDS`."""
+        """Asks for a stop at once, and kills it if that takes more than `ABORT_SECONDS`."""
         self.accepts = False
         if self._control.send("abort"):
             self._kill_after(ABORT_SECONDS)
@@ -266,7 +213,7 @@ class EnvoyProcess:
     def _kill_after(self, seconds: float) -> None:
         def kill() -> None:
             self.kill()  # first: a logger may wait for whom nobody knows
-            _logger.error("Envoy has not ended %g s after it was asked to: killed", seconds)
+            _logger.error("%s has not ended %g s after it was asked to: killed", self._common.name, seconds)
 
         if self._killer is not None:
             self._killer.cancel()
@@ -306,7 +253,7 @@ class EnvoyProcess:
         if self._failure is not None:
             return StartupError(self._failure, exit_code=code, reported=True)
         log = self._common.log_end.read()
-        return StartupError(f"Envoy {exit_text(code)} before it was ready{log}", exit_code=code)
+        return StartupError(f"{self._common.name} {exit_text(code)} before it was ready{log}", exit_code=code)
 
 
 def _resolve(outcome: asyncio.Future[Any], result: object) -> None:
@@ -326,29 +273,6 @@ def graceful_seconds(config: Config) -> float:
     requests = 30 if config.timeout_graceful_shutdown is None else config.timeout_graceful_shutdown
     cancelled, lifespan, loops, python = 1, max(requests, 10), 10, 10
     return requests + cancelled + lifespan + loops + python
-
-
-def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
-    """Envoy's command line."""
-    # Envoy's own warnings are worth reading, its news are not. Nor are those it has of the bridge while it starts: the
-    # level `info` of the bridge begins after that, see `log_refusals` in `bootstrap`.
-    level = min(config.log_level, "warning", key=LOG_LEVELS.index)
-    bridge_level = "warning" if config.log_level == "info" else config.log_level
-    # Longer than any request may take, though the bridge ends them.
-    drain = math.ceil(config.timeout_graceful_shutdown or 30)
-    return [
-        *("-c", str(bootstrap_file)),
-        *("--concurrency", "1"),
-        *("--drain-strategy", "immediate"),
-        *("--drain-time-s", str(drain)),
-        *("--log-level", level),
-        # `main` warns of the signals that stop Envoy, and repeats errors that are written to standard error anyway.
-        # `misc` warns of fields of the configuration that are new.
-        *("--component-log-level", f"dynamic_modules:{bridge_level},main:off,misc:error"),
-        *("--log-format", "[%Y-%m-%d %T.%e] [%l] %v"),
-        # The access log, if there is one: Envoy's default is ten seconds.
-        *("--file-flush-interval-msec", "100"),
-    ]
 
 
 def exit_text(code: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 
 from .limits import Limits
-from .process import EnvoyProcess
+from .process import Process
 
 MOST_DELAY = 30.0
 """Seconds until the next attempt to start a worker, at most."""
@@ -21,9 +21,9 @@ class Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.current: EnvoyProcess | None = None
-        self.coming: EnvoyProcess | None = None
-        self.latest: EnvoyProcess | None = None
+        self.current: Process | None = None
+        self.coming: Process | None = None
+        self.latest: Process | None = None
         """The one that has come last, alive or not."""
         self.started = asyncio.Event()
         """Whether the application of the worker that came last has started."""
@@ -40,7 +40,7 @@ class Slot:
         return self.index + 1
 
     @property
-    def accepts(self) -> EnvoyProcess | None:
+    def accepts(self) -> Process | None:
         """Who takes connections from its sockets, if anybody does."""
         candidates = (self.current, self.coming)
         return next((process for process in candidates if process is not None and process.accepts), None)

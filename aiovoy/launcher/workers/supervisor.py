@@ -19,8 +19,9 @@ from ..errors import StartupError
 from ..lanes import Lane
 from ..port import reason
 from .common import Common
+from .envoy import Envoys
 from .limits import Limits
-from .process import STEP_SECONDS, EnvoyProcess, Ready, exit_text
+from .process import STEP_SECONDS, Process, Ready, exit_text
 from .reload import changes
 from .slot import Slot
 
@@ -39,7 +40,7 @@ _DUMP_SECONDS = 0.5
 """How long a worker that is to be killed gets to write what it is amid."""
 
 _QUEUE_SECONDS = 0.05
-"""How long Envoys get to accept the connections that wait when the server stops."""
+"""How long workers get to accept the connections that wait when the server stops."""
 
 _LEAVE_SECONDS = 1.0
 """How long a handshake may take whose worker is not to get connections any more, and whose socket no other one has."""
@@ -53,9 +54,9 @@ class Supervisor:
     before, the workers are killed.
 
     The invariants: a slot that is not filled is being filled (`Slot.task`), unless the server stops. Connections are
-    steered to slots in which somebody accepts, and packets of QUIC to the process whose connection it is. An Envoy that
-    was started is watched until it has exited, and the thread outlives them all: Envoy asks the kernel to be stopped
-    when the thread ends that has started it.
+    steered to slots in which somebody accepts, and packets of QUIC to the process whose connection it is. A process
+    that was started is watched until it has exited, and the thread outlives them all: Envoy asks the kernel to be
+    stopped when the thread ends that has started it.
     """
 
     ready: "Future[Ready]"
@@ -65,18 +66,20 @@ class Supervisor:
     """Done when all has ended and is cleaned up: the exit status of the first worker that did not end in 0 when it was
     told to, negative if a signal killed it; else 0."""
 
-    def __init__(self, config: Config, *, stdout: Output = None, stderr: Output = None) -> None:
-        """Workers inherit standard input, and also `stdout` and `stderr` unless those are given."""
+    def __init__(
+        self, config: Config, *, stdout: Output = None, stderr: Output = None, kind: type[Common] = Envoys
+    ) -> None:
+        """Workers are of a `kind`, and inherit standard input, and `stdout` and `stderr` unless those are given."""
         if aiovoy.inside_server:
             # It would import the application, which would start the next one, and so on.
             raise StartupError(
-                "a server was started where the application runs, inside Envoy\n"
+                "a server was started where the application runs\n"
                 'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
             )
         self.config = config
         self.ready = Future()
         self.exited = Future()
-        self._common = Common(config, stdout, stderr)
+        self._common = kind(config, stdout, stderr)
         self._slots = [Slot(index) for index in range(config.worker_count)]
         self._opened = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -85,7 +88,7 @@ class Supervisor:
         self._is_outdated = False
         """Whether what starts first is to be replaced once it has."""
         self._rolling: asyncio.Task[None] | None = None
-        self._processes: dict[EnvoyProcess, asyncio.Task[None]] = {}
+        self._processes: dict[Process, asyncio.Task[None]] = {}
         """Those that have not exited, with who watches them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._patience: float | None = None
@@ -277,7 +280,7 @@ class Supervisor:
             await asyncio.wait(self._processes.values(), return_when=asyncio.FIRST_COMPLETED)
         slot.generation += 1
         slot.started.clear()
-        process = slot.coming = slot.latest = EnvoyProcess(self._common, slot.number, slot.generation)
+        process = slot.coming = slot.latest = self._common.start(slot.number, slot.generation)
         self._processes[process] = self._spawn(self._watch(slot, process))
         try:
             self._steer()
@@ -288,7 +291,7 @@ class Supervisor:
                 process.listen()
                 self._info = await asyncio.shield(process.ready)
             if process.exited.done():
-                raise StartupError(f"Envoy {exit_text(process.exited.result())} as soon as it was ready")
+                raise StartupError(f"{self._common.name} {exit_text(process.exited.result())} as soon as it was ready")
         except TimeoutError:
             process.shutdown()
             raise StartupError(f"it has not started within {self._patience:g} s") from None
@@ -334,12 +337,13 @@ class Supervisor:
         finally:
             slot.task = None
 
-    async def _watch(self, slot: Slot, process: EnvoyProcess) -> None:
+    async def _watch(self, slot: Slot, process: Process) -> None:
         """Sees to what follows from the end of a worker."""
         code = await asyncio.shield(process.exited)
         del self._processes[process]
         if self._stopping.is_set():
-            self._code = self._code or code
+            if not process.has_failed:  # to start, which nobody wants any more
+                self._code = self._code or code
             return
         is_current = process is slot.current and slot in self._slots
         if is_current:
@@ -389,7 +393,7 @@ class Supervisor:
                 process.examine()
                 self._judge(slot, process)
 
-    def _judge(self, slot: Slot, process: EnvoyProcess) -> None:
+    def _judge(self, slot: Slot, process: Process) -> None:
         if not process.accepts:
             return
         stuck = process.vitals.stuck_steps * STEP_SECONDS
@@ -494,7 +498,7 @@ class Supervisor:
             self._steer()
             self._loop.call_later(seconds, self._retire, process)
 
-    def _retire(self, process: EnvoyProcess) -> None:
+    def _retire(self, process: Process) -> None:
         # When the server stops, it is told to stop.
         if process in self._processes and not self._stopping.is_set():
             process.retire()
@@ -516,7 +520,7 @@ class Supervisor:
         if self._opened.is_set():
             self._common.listening.close_soon()
             await asyncio.sleep(_QUEUE_SECONDS)
-        # Before the Envoys close theirs, or the port would be open with nobody there.
+        # Before the workers close theirs, or the port would be open with nobody there.
         self._common.listening.close_listeners()
         for process in self._processes:
             process.shutdown()
@@ -551,7 +555,7 @@ class Supervisor:
             _logger.error("the supervision of the workers has failed", exc_info=error)
 
 
-def _lanes(processes: Iterable[EnvoyProcess | None]) -> list[Lane]:
+def _lanes(processes: Iterable[Process | None]) -> list[Lane]:
     return [process.lane for process in processes if process is not None and process.lane is not None]
 
 

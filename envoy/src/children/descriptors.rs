@@ -90,6 +90,11 @@ pub(super) fn take_open_ones() {
     }
 }
 
+/// Takes `descriptor`, with which the process was started, for known. In Envoy all such are.
+pub fn know_inherited(descriptor: RawFd) {
+    mark(descriptor, true);
+}
+
 /// Closes `descriptor` if it is one of Envoy's, as are those that the process was started with: none that
 /// anybody else has opened.
 pub fn close_known(descriptor: RawFd) {

@@ -19,7 +19,7 @@ mod redirect;
 
 use std::sync::OnceLock;
 
-pub use descriptors::{close_known, duplicate};
+pub use descriptors::{close_known, duplicate, know_inherited};
 pub use fork::is_forked;
 pub use gate::waiting;
 use redirect::Program;

@@ -207,7 +207,7 @@ fn tls_extension<'py>(py: Python<'py>, tls: &Tls) -> PyResult<Bound<'py, PyDict>
     let extension = PyDict::new(py);
     extension.set_item(intern!(py, "server_cert"), py.None())?;
     let (chain, subject) = match &tls.client {
-        Some(client) => (client.chain.as_slice(), Some(client.subject.as_str())),
+        Some(client) => (client.chain.as_slice(), client.subject.as_deref()),
         None => (&[][..], None),
     };
     extension.set_item(intern!(py, "client_cert_chain"), chain)?;

@@ -384,7 +384,7 @@ impl Stream {
         {
             response.headers_mut().insert(http::header::DATE, date);
         }
-        let is_all = end && body.len() == 0;
+        let is_all = end && body.is_empty();
         match respond.send_response(response, is_all) {
             Ok(_) if is_all => state.send = Send::Over,
             Ok(stream) => state.send = Send::Body(stream),
@@ -446,10 +446,18 @@ impl Stream {
     }
 
     pub(super) fn reset(&self) {
+        self.end(Reason::INTERNAL_ERROR);
+    }
+
+    pub(super) fn turn_back(&self) {
+        self.end(Reason::REFUSED_STREAM);
+    }
+
+    fn end(&self, reason: Reason) {
         let mut state = self.0.state.borrow_mut();
         match &mut state.send {
-            Send::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Send::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Send::Head(respond) => respond.send_reset(reason),
+            Send::Body(stream) => stream.send_reset(reason),
             Send::Over => {}
         }
         state.exchange = None;

@@ -210,11 +210,17 @@ pub enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn len(&self) -> usize {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
         match self {
             Self::Copied(bytes) => bytes.len(),
             Self::Kept(bytes) => bytes.len(),
         }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -293,6 +299,15 @@ impl Stream {
         match &self.0 {
             Kind::Http1(stream) => stream.reset(),
             Kind::Http2(stream) => stream.reset(),
+        }
+    }
+
+    /// Ends the stream, of whose request nothing has come, before a response: on HTTP/1 as if the connection had ended
+    /// before it, on HTTP/2 by REFUSED_STREAM (RFC 9113, section 8.7). So a client may send it again elsewhere.
+    pub fn turn_back(&self) {
+        match &self.0 {
+            Kind::Http1(stream) => stream.reset(),
+            Kind::Http2(stream) => stream.turn_back(),
         }
     }
 

@@ -155,7 +155,7 @@ impl State {
     /// Appends a piece of the response's body, and its end.
     fn push(&mut self, network: &Network, body: Piece<'_>, end: bool) {
         match self.response {
-            Response::Started(Body::Plain) if body.len() > 0 => self.out.push(network, body),
+            Response::Started(Body::Plain) if !body.is_empty() => self.out.push(network, body),
             Response::Started(Body::Chunked) => {
                 let length = body.len();
                 if length > 0 {
