@@ -1,0 +1,126 @@
+"""Proxies in front of `aiovoy upstream`, Envoy and nginx, and the Envoys of examples/ with what is behind them."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from py_tests.harness.folders import EXAMPLES, ROOT
+from py_tests.harness.plain_envoy import PlainEnvoy
+from py_tests.harness.serving import AIOVOY, RECENT, Server, import_string
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+"""None where it is not installed."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Held all at once, so that each is another one."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(contextlib.closing(socket.socket())) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@contextlib.contextmanager
+def upstream(app: str | Callable[..., Any], *words: str) -> Iterator[Server]:
+    """`aiovoy upstream`, which accepts connections."""
+    command = [sys.executable, "-m", "aiovoy", "upstream", import_string(app), "--app-dir", str(ROOT), *words]
+    with _running(Server(command, AIOVOY, ROOT, {})) as server:
+        server.wait_until_started()
+        yield server
+
+
+@contextlib.contextmanager
+def envoy(path: Path, port: int, admin: int = 0) -> Iterator[PlainEnvoy]:
+    """An Envoy with the configuration at `path`, which may not accept connections yet."""
+    server = PlainEnvoy(path, ROOT, {}, port, workers=1)
+    server.admin = admin
+    with _running(server):
+        yield server
+
+
+class Nginx(Server):
+    """One process, in the foreground, with a configuration of its own in `folder`."""
+
+    def __init__(self, folder: Path, port: int, configuration: str) -> None:
+        assert NGINX is not None
+        path = folder / "nginx.conf"
+        path.write_text(configuration)
+        # Before there is a configuration nginx would write to the log of the system.
+        command = [NGINX, "-p", str(folder), "-c", str(path), "-e", "stderr"]
+        command += ["-g", "daemon off; master_process off;"]
+        super().__init__(command, AIOVOY, folder, {})
+        self.port = port
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, port: int, configuration: str) -> Iterator[Nginx]:
+    """An nginx with `configuration`, which may not accept connections yet."""
+    with _running(Nginx(folder, port, configuration)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(server: Any) -> Iterator[Any]:
+    if server not in RECENT:
+        RECENT.append(server)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+# --- Examples ---
+
+
+@dataclass
+class Example:
+    """An Envoy of examples/ and what is behind it."""
+
+    envoy: PlainEnvoy
+    upstreams: list[Server] = field(default_factory=list)
+
+    def statistics(self) -> dict[str, int]:
+        """What Envoy counts of the cluster."""
+        return self.envoy.statistics("cluster.app.")
+
+
+def pasted(name: str) -> list[list[str]]:
+    """The commands that an example shows in its first comment, in words."""
+    comment = (EXAMPLES / name).read_text().split("\n\n")[0]
+    shown = [line.removeprefix("#     ") for line in comment.splitlines() if line.startswith("#     ")]
+    return [shlex.split(command) for command in "\n".join(shown).replace("\\\n", " ").splitlines()]
+
+
+@contextlib.contextmanager
+def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> Iterator[Example]:
+    """An example started by the commands that it shows, on free ports, and on a socket in `folder`.
+
+    `words` has what is to stand in place of other words of `aiovoy upstream`.
+    """
+    ports = dict(zip(["8000", "9901", "8001", "8002"], map(str, free_ports(4)), strict=True))
+    pipe = str(folder / "aiovoy.sock")
+    text = (EXAMPLES / name).read_text().replace("{path: aiovoy.sock}", f"{{path: {pipe}}}")
+    for old, new in ports.items():
+        text = text.replace(f"port_value: {old}}}", f"port_value: {new}}}")
+    path = folder / "envoy.yaml"
+    path.write_text(text)
+    commands = pasted(name)
+    commands.remove([".venv/bin/envoy", "-c", f"examples/{name}"])
+    changes = {**ports, "aiovoy.sock": pipe, **(words or {})}
+    with contextlib.ExitStack() as stack:
+        upstreams = []
+        for program, *rest in commands:
+            assert program == ".venv/bin/aiovoy"
+            command = [sys.executable, "-m", "aiovoy", *(changes.get(word, word) for word in rest)]
+            upstreams.append(stack.enter_context(_running(Server(command, AIOVOY, ROOT, {}))))
+        for server in upstreams:
+            server.wait_until_started()
+        yield Example(stack.enter_context(envoy(path, int(ports["8000"]), int(ports["9901"]))), upstreams)

@@ -1,0 +1,275 @@
+"""The Envoys in examples/ that stand in front of `aiovoy upstream`, started as their first lines say."""
+
+import asyncio
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from py_tests.harness import ws_apps
+from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, routes, start
+from py_tests.harness.deadline import DEADLINE, eventually
+from py_tests.harness.exchange import Connection, Exchange
+from py_tests.harness.folders import EXAMPLES, ROOT
+from py_tests.harness.in_front import Example, example, pasted
+from py_tests.harness.protocols import HTTP1, HTTP2, Connect
+from py_tests.harness.serving import Server, unlike_uvicorn
+from py_tests.harness.ws_client import dial
+
+pytestmark = [unlike_uvicorn("this is about aiovoy"), pytest.mark.protocols(HTTP1, HTTP2)]
+
+TCP, UDS = "envoy-in-front.yaml", "envoy-in-front-uds.yaml"
+
+# --- The application ---
+
+
+async def where(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    seen = {"pid": os.getpid(), "client": scope["client"], "scheme": scope["scheme"], "headers": headers}
+    await answer(send, {**seen, "http_version": scope["http_version"]})
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends back each piece when it comes."""
+    await start(send)
+    more = True
+    while more:
+        message = await receive()
+        assert message["type"] == "http.request", message
+        more = message["more_body"]
+        await body(send, message["body"], more=more)
+
+
+async def trailers(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+    await body(send, b"all of it")
+    await send({"type": "http.response.trailers", "headers": [(b"x-checksum", b"1234")]})
+
+
+async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says who answers, and ends when the test says so."""
+    await start(send)
+    await body(send, b"%d" % os.getpid(), more=True)
+    await file_exists(gate(scope))
+    await body(send, b", in the end")
+
+
+routed = routes(where, echo, trailers, gated)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says at `/` that it is well, for the health check."""
+    if scope["type"] == "websocket":
+        await ws_apps.echo(scope, receive, send)
+    elif scope.get("path") == "/":
+        await answer(send, b"well")
+    else:
+        await routed(scope, receive, send)
+
+
+OURS = {"hello:app": f"{__name__}:app", "examples": str(ROOT)}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """`tmp_path` may be longer than the path of a socket can be."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module", params=[TCP, UDS])
+def running(request: pytest.FixtureRequest) -> Iterator[Example]:
+    """An example with the application above; one for all tests that leave it as it is."""
+    with tempfile.TemporaryDirectory() as folder, example(request.param, Path(folder), OURS) as running:
+        yield running
+
+
+@pytest.fixture
+async def connection(running: Example, connect: Connect) -> Connection:
+    await running.envoy.accepts()
+    return await connect(running.envoy)
+
+
+# --- What clients get ---
+
+
+@pytest.mark.protocols(HTTP1)
+def test_each_example_is_tested(protocol: str) -> None:
+    assert {path.name for path in EXAMPLES.glob("envoy-in-front*")} == {TCP, UDS}
+
+
+@pytest.mark.parametrize("name", [TCP, UDS])
+async def test_example_runs_as_its_first_lines_say(name: str, folder: Path, connect: Connect) -> None:
+    with example(name, folder) as running:
+        await running.envoy.accepts()
+        assert (await (await connect(running.envoy)).get("/")).body == b"Hello, world!"
+        await eventually(lambda: running.statistics()["membership_healthy"] == len(running.upstreams))
+        assert running.statistics()["health_check.success"] >= len(running.upstreams)
+
+
+async def test_upstream_is_spoken_to_over_http_2(connection: Connection) -> None:
+    assert (await connection.get("/where")).json()["http_version"] == "2"
+
+
+async def test_client_is_who_envoy_says(running: Example, connection: Connection) -> None:
+    """For a client on the loopback Envoy says an address of this machine, if it has another one."""
+    told = (await connection.get("/where", [(b"x-forwarded-for", b"203.0.113.7")])).json()
+    named = told["headers"]["x-forwarded-for"].split(",")
+    by_address = len(running.upstreams) > 1
+    # Where proxies are known by address, Envoy appends; where they have none, its word is the only one.
+    assert named[:-1] == (["203.0.113.7"] if by_address else [])
+    assert told["client"] == ["203.0.113.7" if by_address and named[-1] == "127.0.0.1" else named[-1], 0]
+    assert told["scheme"] == told["headers"]["x-forwarded-proto"] == "http"
+
+
+async def test_trailers_are_passed(connection: Connection, protocol: str) -> None:
+    te = [(b"te", b"trailers")] if protocol == HTTP2 else [(b"te", b"trailers"), (b"connection", b"te")]
+    response = await connection.get("/trailers", te)
+    assert response.body == b"all of it"
+    assert response.trailers == [(b"x-checksum", b"1234")]
+
+
+async def test_bodies_go_both_ways_at_once(connection: Connection) -> None:
+    exchange = await connection.start("POST", "/echo", upload=True)
+    for number in range(5):
+        piece = b"piece %d" % number
+        await exchange.send(piece)
+        if not number:
+            assert await exchange.head() == 200
+        received = b""
+        while len(received) < len(piece):
+            received += await exchange.chunk()
+        assert received == piece
+    await exchange.send(b"the end", end=True)
+    assert await exchange.rest() == b"the end"
+
+
+async def test_large_body_comes_back(connection: Connection) -> None:
+    data = os.urandom(2_000_000)
+    assert (await connection.post("/echo", data)).body == data
+
+
+@pytest.mark.parametrize("message", ["text", b"bytes", "x" * 100_000])
+async def test_websocket(connection: Connection, message: str | bytes) -> None:
+    socket = await dial(connection, "/")
+    await socket.send(message)
+    assert await socket.receive() == message
+    assert (await socket.close())[0] == 1000
+
+
+# --- When a process stops, or is at its limit ---
+
+
+async def load(connect: Connect, running: Example, stop: asyncio.Event, seen: list[Any]) -> None:
+    """A client that asks and posts in turn until it is told to stop, and notes what it got."""
+    connection = await connect(running.envoy)
+    while not stop.is_set():
+        got = await connection.get("/where")
+        seen.append((got.status, got.json()["pid"] if got.status == 200 else got.body))
+        posted = await connection.post("/echo", b"posted")
+        seen.append((posted.status, posted.body))
+
+
+async def test_no_request_fails_when_a_process_stops(folder: Path, connect: Connect) -> None:
+    with example(TCP, folder, OURS) as running:
+        await running.envoy.accepts()
+        first, second = running.upstreams
+        stop, seen = asyncio.Event(), list[Any]()
+        async with asyncio.timeout(2 * DEADLINE), asyncio.TaskGroup() as clients:
+            for _ in range(8):
+                clients.create_task(load(connect, running, stop, seen))
+            await eventually(lambda: {(200, first.pid), (200, second.pid)} <= set(seen))
+            first.signal(signal.SIGTERM)
+            assert await first.exit_code() == 0
+            before = len(seen)
+            await eventually(lambda: len(seen) > before + 200)
+            stop.set()
+        assert set(seen) == {(200, first.pid), (200, second.pid), (200, b"posted")}
+        assert (200, first.pid) not in seen[before + 16 :]
+        await eventually(lambda: running.statistics()["membership_healthy"] == 1)
+
+
+async def test_request_in_flight_is_answered_when_its_process_stops(folder: Path, connect: Connect) -> None:
+    with example(TCP, folder, OURS) as running:
+        await running.envoy.accepts()
+        gate_file = folder / "gate"
+        exchange, server = await begin(connect, running, gate_file)
+        server.signal(signal.SIGTERM)
+        await eventually(lambda: "stopping" in server.log)
+        gate_file.touch()
+        assert await exchange.rest() == b", in the end"
+        assert await server.exit_code() == 0
+
+
+async def test_process_at_its_limit_is_passed_by(folder: Path, connect: Connect) -> None:
+    """Requests that may be repeated go to the other one; POST is told to come again."""
+    with example(TCP, folder, {**OURS, "100": "1"}) as running:
+        await running.envoy.accepts()
+        gate_file = folder / "gate"
+        exchange, busy = await begin(connect, running, gate_file)
+        connection = await connect(running.envoy)
+
+        async def has_repeated() -> bool:
+            assert (await connection.get("/where")).json()["pid"] != busy.pid
+            return running.statistics()["upstream_rq_retry_success"] > 2
+
+        await eventually(has_repeated)
+
+        async def is_refused() -> bool:
+            posted = await connection.post("/echo", b"posted")
+            if posted.status == 200:
+                return False
+            assert (posted.status, posted.header(b"retry-after")) == (503, b"1")
+            return True
+
+        await eventually(is_refused)
+        gate_file.touch()
+        assert await exchange.rest() == b", in the end"
+
+
+async def begin(connect: Connect, running: Example, gate_file: Path) -> tuple[Exchange, Server]:
+    """A request that lasts until there is `gate_file`, and the process that has it."""
+    exchange = await (await connect(running.envoy)).start("GET", "/gated", headers=[(b"x-gate", bytes(gate_file))])
+    assert await exchange.head() == 200
+    pid = int(await exchange.chunk())
+    (server,) = [server for server in running.upstreams if server.pid == pid]
+    return exchange, server
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_process_that_is_killed_is_left_alone(folder: Path, connect: Connect, protocol: str) -> None:
+    with example(TCP, folder, OURS) as running:
+        await running.envoy.accepts()
+        first, second = running.upstreams
+        await eventually(lambda: running.statistics()["membership_healthy"] == 2)
+        first.signal(signal.SIGKILL)
+        assert await first.exit_code() == -signal.SIGKILL
+        connection = await connect(running.envoy)
+        for _ in range(50):
+            assert (await connection.get("/where")).json()["pid"] == second.pid
+        await eventually(lambda: running.statistics()["membership_healthy"] == 1)
+
+
+@pytest.mark.parametrize("name", [TCP, UDS])
+@pytest.mark.protocols(HTTP1)
+def test_commands_and_configuration_fit(name: str, protocol: str) -> None:
+    configuration = (EXAMPLES / name).read_text().split("\n\n", 1)[1]
+    commands = [words for words in pasted(name) if words[1] == "upstream"]
+    limits = 0
+    for words in commands:
+        options = dict(zip(words[3::2], words[4::2], strict=True))
+        where = options.get("--uds") or f"address: 127.0.0.1, port_value: {options['--port']}"
+        assert where in configuration
+        assert float(options["--timeout-keep-alive"]) > number("idle_timeout", configuration)
+        limits += int(options["--limit-concurrency"])
+    assert limits == number("max_requests", configuration)
+
+
+def number(key: str, configuration: str) -> float:
+    (found,) = re.findall(rf" {key}: (\d+)", configuration)
+    return float(found)
