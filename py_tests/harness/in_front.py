@@ -7,12 +7,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from py_tests.harness.deadline import eventually
 from py_tests.harness.folders import EXAMPLES, ROOT
-from py_tests.harness.plain_envoy import PlainEnvoy
+from py_tests.harness.plain_envoy import PlainEnvoy, listens
 from py_tests.harness.serving import AIOVOY, RECENT, Server, import_string
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -82,14 +83,19 @@ def _running(server: Any) -> Iterator[Any]:
 
 @dataclass
 class Example:
-    """An Envoy of examples/ and what is behind it."""
+    """A proxy of examples/ and what is behind it."""
 
-    envoy: PlainEnvoy
-    upstreams: list[Server] = field(default_factory=list)
+    proxy: Server
+    upstreams: list[Server]
+
+    async def accepts(self) -> None:
+        """Waits until the proxy accepts connections."""
+        await eventually(lambda: listens(self.proxy.port))
 
     def statistics(self) -> dict[str, int]:
         """What Envoy counts of the cluster."""
-        return self.envoy.statistics("cluster.app.")
+        assert isinstance(self.proxy, PlainEnvoy)
+        return self.proxy.statistics("cluster.app.")
 
 
 def pasted(name: str) -> list[list[str]]:
@@ -97,6 +103,23 @@ def pasted(name: str) -> list[list[str]]:
     comment = (EXAMPLES / name).read_text().split("\n\n")[0]
     shown = [line.removeprefix("#     ") for line in comment.splitlines() if line.startswith("#     ")]
     return [shlex.split(command) for command in "\n".join(shown).replace("\\\n", " ").splitlines()]
+
+
+AROUND = """
+error_log stderr warn;
+pid nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    {}
+}}
+"""
+"""What the system's nginx.conf has around a file of conf.d, for a process that writes to its folder alone."""
 
 
 @contextlib.contextmanager
@@ -109,11 +132,12 @@ def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> 
     pipe = str(folder / "aiovoy.sock")
     text = (EXAMPLES / name).read_text().replace("{path: aiovoy.sock}", f"{{path: {pipe}}}")
     for old, new in ports.items():
-        text = text.replace(f"port_value: {old}}}", f"port_value: {new}}}")
-    path = folder / "envoy.yaml"
-    path.write_text(text)
+        text = text.replace(f"port_value: {old}}}", f"port_value: {new}}}").replace(
+            f"127.0.0.1:{old}", f"127.0.0.1:{new}"
+        )
     commands = pasted(name)
-    commands.remove([".venv/bin/envoy", "-c", f"examples/{name}"])
+    if name != "nginx.conf":
+        commands.remove([".venv/bin/envoy", "-c", f"examples/{name}"])
     changes = {**ports, "aiovoy.sock": pipe, **(words or {})}
     with contextlib.ExitStack() as stack:
         upstreams = []
@@ -123,4 +147,12 @@ def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> 
             upstreams.append(stack.enter_context(_running(Server(command, AIOVOY, ROOT, {}))))
         for server in upstreams:
             server.wait_until_started()
-        yield Example(stack.enter_context(envoy(path, int(ports["8000"]), int(ports["9901"]))), upstreams)
+        port = int(ports["8000"])
+        proxy: Server
+        if name == "nginx.conf":
+            proxy = stack.enter_context(nginx(folder, port, AROUND.format(text)))
+        else:
+            path = folder / "envoy.yaml"
+            path.write_text(text)
+            proxy = stack.enter_context(envoy(path, port, int(ports["9901"])))
+        yield Example(proxy, upstreams)

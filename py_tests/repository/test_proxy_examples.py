@@ -1,4 +1,4 @@
-"""The Envoys in examples/ that stand in front of `aiovoy upstream`, started as their first lines say."""
+"""The proxies in examples/ that stand in front of `aiovoy upstream`, with what their first lines say."""
 
 import asyncio
 import os
@@ -16,14 +16,17 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exist
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Connection, Exchange
 from py_tests.harness.folders import EXAMPLES, ROOT
-from py_tests.harness.in_front import Example, example, pasted
+from py_tests.harness.in_front import NGINX, Example, example, pasted
 from py_tests.harness.protocols import HTTP1, HTTP2, Connect
 from py_tests.harness.serving import Server, unlike_uvicorn
 from py_tests.harness.ws_client import dial
 
 pytestmark = [unlike_uvicorn("this is about aiovoy"), pytest.mark.protocols(HTTP1, HTTP2)]
 
-TCP, UDS = "envoy-in-front.yaml", "envoy-in-front-uds.yaml"
+TCP, UDS, NGINX_CONF = "envoy-in-front.yaml", "envoy-in-front-uds.yaml", "nginx.conf"
+
+# `make check` has it installed.
+nginx_is_there = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 # --- The application ---
 
@@ -91,8 +94,8 @@ def running(request: pytest.FixtureRequest) -> Iterator[Example]:
 
 @pytest.fixture
 async def connection(running: Example, connect: Connect) -> Connection:
-    await running.envoy.accepts()
-    return await connect(running.envoy)
+    await running.accepts()
+    return await connect(running.proxy)
 
 
 # --- What clients get ---
@@ -100,14 +103,14 @@ async def connection(running: Example, connect: Connect) -> Connection:
 
 @pytest.mark.protocols(HTTP1)
 def test_each_example_is_tested(protocol: str) -> None:
-    assert {path.name for path in EXAMPLES.glob("envoy-in-front*")} == {TCP, UDS}
+    assert {path.name for path in EXAMPLES.glob("*") if "aiovoy upstream" in path.read_text()} == {TCP, UDS, NGINX_CONF}
 
 
 @pytest.mark.parametrize("name", [TCP, UDS])
 async def test_example_runs_as_its_first_lines_say(name: str, folder: Path, connect: Connect) -> None:
     with example(name, folder) as running:
-        await running.envoy.accepts()
-        assert (await (await connect(running.envoy)).get("/")).body == b"Hello, world!"
+        await running.accepts()
+        assert (await (await connect(running.proxy)).get("/")).body == b"Hello, world!"
         await eventually(lambda: running.statistics()["membership_healthy"] == len(running.upstreams))
         assert running.statistics()["health_check.success"] >= len(running.upstreams)
 
@@ -135,6 +138,11 @@ async def test_trailers_are_passed(connection: Connection, protocol: str) -> Non
 
 
 async def test_bodies_go_both_ways_at_once(connection: Connection) -> None:
+    await goes_both_ways(connection)
+
+
+async def goes_both_ways(connection: Connection) -> None:
+    """Each piece is back before the next one leaves."""
     exchange = await connection.start("POST", "/echo", upload=True)
     for number in range(5):
         piece = b"piece %d" % number
@@ -167,7 +175,7 @@ async def test_websocket(connection: Connection, message: str | bytes) -> None:
 
 async def load(connect: Connect, running: Example, stop: asyncio.Event, seen: list[Any]) -> None:
     """A client that asks and posts in turn until it is told to stop, and notes what it got."""
-    connection = await connect(running.envoy)
+    connection = await connect(running.proxy)
     while not stop.is_set():
         got = await connection.get("/where")
         seen.append((got.status, got.json()["pid"] if got.status == 200 else got.body))
@@ -177,7 +185,7 @@ async def load(connect: Connect, running: Example, stop: asyncio.Event, seen: li
 
 async def test_no_request_fails_when_a_process_stops(folder: Path, connect: Connect) -> None:
     with example(TCP, folder, OURS) as running:
-        await running.envoy.accepts()
+        await running.accepts()
         first, second = running.upstreams
         stop, seen = asyncio.Event(), list[Any]()
         async with asyncio.timeout(2 * DEADLINE), asyncio.TaskGroup() as clients:
@@ -196,7 +204,7 @@ async def test_no_request_fails_when_a_process_stops(folder: Path, connect: Conn
 
 async def test_request_in_flight_is_answered_when_its_process_stops(folder: Path, connect: Connect) -> None:
     with example(TCP, folder, OURS) as running:
-        await running.envoy.accepts()
+        await running.accepts()
         gate_file = folder / "gate"
         exchange, server = await begin(connect, running, gate_file)
         server.signal(signal.SIGTERM)
@@ -209,10 +217,10 @@ async def test_request_in_flight_is_answered_when_its_process_stops(folder: Path
 async def test_process_at_its_limit_is_passed_by(folder: Path, connect: Connect) -> None:
     """Requests that may be repeated go to the other one; POST is told to come again."""
     with example(TCP, folder, {**OURS, "100": "1"}) as running:
-        await running.envoy.accepts()
+        await running.accepts()
         gate_file = folder / "gate"
         exchange, busy = await begin(connect, running, gate_file)
-        connection = await connect(running.envoy)
+        connection = await connect(running.proxy)
 
         async def has_repeated() -> bool:
             assert (await connection.get("/where")).json()["pid"] != busy.pid
@@ -234,7 +242,7 @@ async def test_process_at_its_limit_is_passed_by(folder: Path, connect: Connect)
 
 async def begin(connect: Connect, running: Example, gate_file: Path) -> tuple[Exchange, Server]:
     """A request that lasts until there is `gate_file`, and the process that has it."""
-    exchange = await (await connect(running.envoy)).start("GET", "/gated", headers=[(b"x-gate", bytes(gate_file))])
+    exchange = await (await connect(running.proxy)).start("GET", "/gated", headers=[(b"x-gate", bytes(gate_file))])
     assert await exchange.head() == 200
     pid = int(await exchange.chunk())
     (server,) = [server for server in running.upstreams if server.pid == pid]
@@ -244,18 +252,88 @@ async def begin(connect: Connect, running: Example, gate_file: Path) -> tuple[Ex
 @pytest.mark.protocols(HTTP1)
 async def test_process_that_is_killed_is_left_alone(folder: Path, connect: Connect, protocol: str) -> None:
     with example(TCP, folder, OURS) as running:
-        await running.envoy.accepts()
+        await running.accepts()
         first, second = running.upstreams
         await eventually(lambda: running.statistics()["membership_healthy"] == 2)
         first.signal(signal.SIGKILL)
         assert await first.exit_code() == -signal.SIGKILL
-        connection = await connect(running.envoy)
+        connection = await connect(running.proxy)
         for _ in range(50):
             assert (await connection.get("/where")).json()["pid"] == second.pid
         await eventually(lambda: running.statistics()["membership_healthy"] == 1)
 
 
-@pytest.mark.parametrize("name", [TCP, UDS])
+# --- nginx ---
+
+
+@pytest.fixture
+def behind_nginx(folder: Path) -> Iterator[Example]:
+    with example(NGINX_CONF, folder, OURS) as running:
+        yield running
+
+
+@nginx_is_there
+@pytest.mark.protocols(HTTP1)
+async def test_nginx_runs_as_its_file_says(folder: Path, connect: Connect, protocol: str) -> None:
+    with example(NGINX_CONF, folder) as running:
+        await running.accepts()
+        assert (await (await connect(running.proxy)).get("/")).body == b"Hello, world!"
+
+
+@nginx_is_there
+@pytest.mark.protocols(HTTP1)
+async def test_nginx_passes_all_that_http_1_1_has(behind_nginx: Example, connect: Connect, protocol: str) -> None:
+    await behind_nginx.accepts()
+    connection = await connect(behind_nginx.proxy)
+    told = (await connection.get("/where", [(b"x-forwarded-for", b"203.0.113.7"), (b"host", b"shop.test")])).json()
+    assert (told["client"], told["scheme"], told["http_version"]) == (["127.0.0.1", 0], "http", "1.1")
+    assert told["headers"]["host"] == "shop.test"
+    await goes_both_ways(connection)
+    data = os.urandom(2_000_000)
+    assert (await (await connect(behind_nginx.proxy)).post("/echo", data)).body == data
+    socket = await dial(await connect(behind_nginx.proxy), "/")
+    await socket.send("text")
+    assert await socket.receive() == "text"
+    assert (await socket.close())[0] == 1000
+
+
+@nginx_is_there
+@pytest.mark.protocols(HTTP1)
+async def test_nginx_asks_another_process_if_one_stops(behind_nginx: Example, connect: Connect, protocol: str) -> None:
+    await behind_nginx.accepts()
+    first, second = behind_nginx.upstreams
+    connection = await connect(behind_nginx.proxy)
+
+    async def answered() -> int:
+        pid: int = (await connection.get("/where")).json()["pid"]
+        return pid
+
+    assert {await answered() for _ in range(20)} == {first.pid, second.pid}
+    first.signal(signal.SIGTERM)
+    while first.process.poll() is None:
+        await answered()
+    assert await first.exit_code() == 0
+    assert {await answered() for _ in range(20)} == {second.pid}
+
+
+@nginx_is_there
+@pytest.mark.protocols(HTTP1)
+async def test_nginx_asks_another_process_if_one_is_at_its_limit(folder: Path, connect: Connect, protocol: str) -> None:
+    with example(NGINX_CONF, folder, {**OURS, "100": "1"}) as running:
+        await running.accepts()
+        exchange, busy = await begin(connect, running, folder / "gate")
+        connection = await connect(running.proxy)
+        for _ in range(10):
+            assert (await connection.get("/where")).json()["pid"] != busy.pid
+        assert busy.log.count("503 aiovoy_limit_concurrency") > 1
+        (folder / "gate").touch()
+        assert await exchange.rest() == b", in the end"
+
+
+# --- What stands in two places ---
+
+
+@pytest.mark.parametrize("name", [TCP, UDS, NGINX_CONF])
 @pytest.mark.protocols(HTTP1)
 def test_commands_and_configuration_fit(name: str, protocol: str) -> None:
     configuration = (EXAMPLES / name).read_text().split("\n\n", 1)[1]
@@ -263,13 +341,15 @@ def test_commands_and_configuration_fit(name: str, protocol: str) -> None:
     limits = 0
     for words in commands:
         options = dict(zip(words[3::2], words[4::2], strict=True))
-        where = options.get("--uds") or f"address: 127.0.0.1, port_value: {options['--port']}"
-        assert where in configuration
-        assert float(options["--timeout-keep-alive"]) > number("idle_timeout", configuration)
+        where = options.get("--uds") or rf"127.0.0.1(:|, port_value: ){options['--port']}"
+        assert re.search(where, configuration)
+        idle_timeout = number("keepalive_timeout" if name == NGINX_CONF else "idle_timeout:", configuration)
+        assert float(options["--timeout-keep-alive"]) > idle_timeout
         limits += int(options["--limit-concurrency"])
-    assert limits == number("max_requests", configuration)
+    if name != NGINX_CONF:
+        assert limits == number("max_requests:", configuration)
 
 
 def number(key: str, configuration: str) -> float:
-    (found,) = re.findall(rf" {key}: (\d+)", configuration)
+    (found,) = re.findall(rf" {key} (\d+)", configuration)
     return float(found)
