@@ -13,7 +13,7 @@ from py_tests.harness.certificates import Pair
 from py_tests.harness.conformance import Conformance, protocol_of
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http3 import Http3Connection
-from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, protocols
+from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, is_spoken, protocols
 from py_tests.harness.serving import (
     AIOVOY,
     DIRECT,
@@ -101,6 +101,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if foreign := [item for item in items if not is_spoken(item)]:
+        config.hook.pytest_deselected(items=foreign)
+        items[:] = [item for item in items if is_spoken(item)]
     if not config.getoption("--half"):
         return
     tests: dict[str, list[pytest.Item]] = {}

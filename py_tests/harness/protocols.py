@@ -15,6 +15,7 @@ Connect = Callable[..., Awaitable[Connection]]
 """The fixture `connect`."""
 
 HTTP10, HTTP1, HTTP2, HTTP3 = "http/1.0", "http/1.1", "http/2", "http/3"
+TLS = "tls"
 
 CLIENTS: dict[str, type[Http1Connection] | type[Http2Connection]] = {
     HTTP10: Http10Connection,
@@ -29,7 +30,11 @@ every_protocol = pytest.mark.protocols(HTTP10, HTTP1, HTTP2, HTTP3)
 """For tests that HTTP/1.0 matters to, too."""
 
 
-SPOKEN = [HTTP10, HTTP1] if UNDER_TEST == UVICORN else [HTTP10, HTTP1, HTTP2] if FRONT == OWN else [*CLIENTS, HTTP3]
+over_tls = pytest.mark.protocols(TLS)
+"""For tests that have no other protocol and no case without TLS."""
+
+UVICORNS, OURS = [HTTP10, HTTP1, TLS], [HTTP10, HTTP1, HTTP2]
+SPOKEN = UVICORNS if UNDER_TEST == UVICORN else OURS if FRONT == OWN else [*CLIENTS, HTTP3, TLS]
 """By the server under test."""
 
 
@@ -47,3 +52,8 @@ def protocols(test: pytest.Item) -> list[str]:
 def http3_options(pair: Pair) -> dict[str, Any]:
     """What a server needs to speak HTTP/3, if it does, on another port than HTTP in the clear."""
     return {**pair.options, "ssl_port": 0, "http3": True} if HTTP3 in SPOKEN else {}
+
+
+def is_spoken(test: pytest.Item) -> bool:
+    """Whether a test has a protocol that the server under test speaks."""
+    return bool(protocols(test))

@@ -19,6 +19,7 @@ from py_tests.harness.hostile import (
     Outcome,
     Row,
     account,
+    by_front,
     called,
     calls_of,
     check,
@@ -31,6 +32,7 @@ from py_tests.harness.hostile import (
 )
 from py_tests.harness.hostile import app as app
 from py_tests.harness.serving import Server, serve, unlike_uvicorn
+from py_tests.hostile import upstream_answers
 
 pytestmark = unlike_uvicorn("it speaks no HTTP/2")
 
@@ -197,6 +199,7 @@ TARGETS = [
 
 AUTHORITIES = [
     answered("with port", request(*pseudo(authority="a:80")), "GET /a host=a:80"),
+    answered("percent", request(*pseudo(authority="%41")), "GET /a host=%41"),
     answered("comma", request(*pseudo(authority="a,b")), status=400),
     answered("port that is no number", request(*pseudo(authority="a:b")), status=400),
     answered("two hosts in one", request(METHOD, SCHEME, PATH, ("host", "a,b")), status=400),
@@ -440,20 +443,23 @@ COMPRESSION = [
     malformed("bomb", frame(HEADERS, WHOLE, 1, BOMB), code="INTERNAL_ERROR"),
 ]
 
-TABLE = {
-    "pseudo-header": PSEUDO_HEADERS,
-    "method": METHODS,
-    "target": TARGETS,
-    "authority": AUTHORITIES,
-    "field": FIELDS,
-    "content-length": LENGTHS,
-    "trailer": TRAILERS,
-    "DATA": DATA_FRAMES,
-    "HEADERS": HEADERS_FRAMES,
-    "control": CONTROL_FRAMES,
-    "SETTINGS": SETTINGS_FRAMES,
-    "HPACK": COMPRESSION,
-}
+TABLE = by_front(
+    {
+        "pseudo-header": PSEUDO_HEADERS,
+        "method": METHODS,
+        "target": TARGETS,
+        "authority": AUTHORITIES,
+        "field": FIELDS,
+        "content-length": LENGTHS,
+        "trailer": TRAILERS,
+        "DATA": DATA_FRAMES,
+        "HEADERS": HEADERS_FRAMES,
+        "control": CONTROL_FRAMES,
+        "SETTINGS": SETTINGS_FRAMES,
+        "HPACK": COMPRESSION,
+    },
+    upstream_answers.HTTP2,
+)
 
 
 # --- Conversations ---
@@ -610,9 +616,9 @@ def impatient() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("slow", SLOW, ids=lambda row: row.name)
-async def test_stalled_connection_is_let_go(impatient: Server, slow: Row) -> None:
-    check(slow, await converse(impatient, slow))
+@each(by_front({"slow": SLOW}, upstream_answers.SLOW_HTTP2))
+async def test_stalled_connection_is_let_go(impatient: Server, row: Row) -> None:
+    check(row, await converse(impatient, row))
 
 
 async def test_nothing_is_left_of_them(server: Server, outcomes: dict[Row, Outcome | Exception]) -> None:

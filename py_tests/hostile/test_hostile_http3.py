@@ -33,9 +33,10 @@ from py_tests.harness.hostile import (
     string,
 )
 from py_tests.harness.hostile import app as app
+from py_tests.harness.protocols import HTTP3
 from py_tests.harness.serving import Server, serve, unlike_uvicorn
 
-pytestmark = unlike_uvicorn("it speaks no HTTP/3")
+pytestmark = [unlike_uvicorn("it speaks no HTTP/3"), pytest.mark.protocols(HTTP3)]
 
 # --- Frames ---
 

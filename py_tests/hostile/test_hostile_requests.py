@@ -23,6 +23,7 @@ from py_tests.harness.hostile import (
     Row,
     Step,
     account,
+    by_front,
     called,
     calls_of,
     check,
@@ -32,8 +33,10 @@ from py_tests.harness.hostile import (
 )
 from py_tests.harness.hostile import app as app
 from py_tests.harness.http1 import Http1Connection, Http1Exchange
+from py_tests.harness.protocols import over_tls
 from py_tests.harness.serving import Server, serve, unlike_uvicorn
 from py_tests.harness.wire import Tls
+from py_tests.hostile import upstream_answers
 
 pytestmark = unlike_uvicorn("it has refusals of its own")
 
@@ -573,22 +576,25 @@ ENDS = [
     Row("half-closed after an answer", (raw(f"{GET}|"), ANSWERED, HALF_CLOSE), ("200",), ("GET /a",), CLOSED),
 ]
 
-TABLE = {
-    "request line": REQUEST_LINES,
-    "version": VERSIONS,
-    "method": METHODS,
-    "target": TARGETS,
-    "host": HOSTS,
-    "field": FIELDS,
-    "content-length": LENGTHS,
-    "transfer-encoding": CODINGS,
-    "chunk": CHUNKS,
-    "trailer": TRAILERS,
-    "pipeline": PIPELINES,
-    "wish": WISHES,
-    "preface": PREFACES,
-    "end": ENDS,
-}
+TABLE = by_front(
+    {
+        "request line": REQUEST_LINES,
+        "version": VERSIONS,
+        "method": METHODS,
+        "target": TARGETS,
+        "host": HOSTS,
+        "field": FIELDS,
+        "content-length": LENGTHS,
+        "transfer-encoding": CODINGS,
+        "chunk": CHUNKS,
+        "trailer": TRAILERS,
+        "pipeline": PIPELINES,
+        "wish": WISHES,
+        "preface": PREFACES,
+        "end": ENDS,
+    },
+    upstream_answers.HTTP1,
+)
 
 
 async def converse(server: Server, row: Row) -> Outcome:
@@ -714,6 +720,7 @@ def secure(pair: Pair) -> Iterator[Server]:
         yield server
 
 
+@over_tls
 @pytest.mark.parametrize("name", NO_TLS)
 async def test_what_is_no_tls_ends_its_connection(secure: Server, name: str) -> None:
     async with await Http1Connection.open(secure.port) as connection:

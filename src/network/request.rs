@@ -64,6 +64,8 @@ pub(super) fn read_head(
         });
     }
     let refusal = said.judge(rules, &mut read, head.length == Some(0));
+    // `*` is the server's and no application's, as in Envoy, where no route has it.
+    let refusal = refusal.or((head.target == b"*").then_some(Refusal::NOT_FOUND));
     (read, refusal)
 }
 

@@ -6,7 +6,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::FutureExt as _;
+use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A client's connection.
@@ -26,12 +27,20 @@ impl Io {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        let read = match self {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(context, &mut buffer),
-            Self::Unix(socket) => Pin::new(socket).poll_read(context, &mut buffer),
-        };
-        ready!(read)?;
+        ready!(self.poll_read_buf(context, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// The same.
+    pub(super) fn poll_read_buf(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+        }
     }
 
     /// Waits until the socket takes something.
@@ -59,6 +68,26 @@ impl Io {
         }
     }
 
+    /// Whether the client sends nothing more, as far as the system knows: what it has sent may still be there.
+    pub(super) fn is_ended(&self) -> bool {
+        self.readiness().is_read_closed()
+    }
+
+    /// Whether nothing can be sent either.
+    pub(super) fn is_reset(&self) -> bool {
+        self.readiness().is_write_closed()
+    }
+
+    /// What the runtime was told of the socket last. It is told of an end although nobody reads.
+    fn readiness(&self) -> Ready {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let ready = match self {
+            Self::Tcp(socket) => socket.ready(interest).now_or_never(),
+            Self::Unix(socket) => socket.ready(interest).now_or_never(),
+        };
+        ready.and_then(Result::ok).unwrap_or(Ready::EMPTY)
+    }
+
     /// Says to the client that nothing more comes.
     pub(super) fn shut_down_writing(&self) {
         let socket = match self {
@@ -67,75 +96,5 @@ impl Io {
         };
         // A connection that has gone meanwhile needs no end.
         let _ = socket.shutdown(std::net::Shutdown::Write);
-    }
-}
-
-/// A connection of which the first bytes were read already.
-pub(super) struct Rewound {
-    first: Vec<u8>,
-    io: Io,
-}
-
-impl Rewound {
-    pub(super) fn new(first: Vec<u8>, io: Io) -> Self {
-        Self { first, io }
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.first.is_empty() {
-            let length = self.first.len().min(buffer.remaining());
-            buffer.put_slice(&self.first[..length]);
-            self.first.drain(..length);
-            return Poll::Ready(Ok(()));
-        }
-        match &mut self.io {
-            Io::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
-            Io::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
-            Io::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Io::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
-            Io::Unix(socket) => Pin::new(socket).poll_shutdown(context),
-        }
     }
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
-use super::io::{Io, Rewound};
+use super::io::Io;
 use super::network::Taken;
 use super::{End, Ends, Network, http1, http2};
 
@@ -94,40 +95,51 @@ pub(super) async fn accept(network: Rc<Network>, listener: Listener) {
     }
 }
 
-/// What a connection of HTTP/2 begins with: RFC 9113, section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// The life of a connection.
 async fn serve(network: Rc<Network>, mut io: Io, ends: Ends, _place: Taken) {
-    let limit = network.settings.timeout_keep_alive;
-    let first = first_bytes(&network, &mut io);
-    let first = match limit.is_zero() {
-        true => first.await,
-        false => tokio::time::timeout(limit, first).await.ok().flatten(),
-    };
-    match first {
+    match first_bytes(&network, &mut io).await {
         None => {}
-        Some(first) if first.starts_with(PREFACE) => {
-            http2::serve(network.clone(), Rewound::new(first, io), ends).await;
+        Some(first) if first.starts_with(http2::PREFACE) => {
+            http2::serve(network.clone(), io, ends, &first).await;
         }
         Some(first) => http1::serve(network.clone(), io, ends, &first).await,
     }
 }
 
-/// What a client begins with, as much as tells its protocol; `None` if it has gone.
+/// What a client begins with, as much as tells its protocol; `None` if it has gone, or takes too long.
 async fn first_bytes(network: &Network, io: &mut Io) -> Option<Vec<u8>> {
     let mut first = Vec::new();
-    loop {
-        let read = poll_fn(|context| {
-            let mut buffer = network.buffer.borrow_mut();
-            let read = ready!(io.poll_read(context, &mut buffer))
-                .ok()
-                .filter(|length| *length > 0);
-            Poll::Ready(read.map(|length| first.extend_from_slice(&buffer[..length])))
-        });
-        read.await?;
-        if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
-            return Some(first);
+    within(
+        network.settings.timeout_keep_alive,
+        read_to(network, io, &mut first),
+    )
+    .await?;
+    let preface = async {
+        while first.len() < http2::PREFACE.len() && http2::PREFACE.starts_with(&first) {
+            read_to(network, io, &mut first).await?;
         }
+        Some(())
+    };
+    within(network.settings.timeout_head, preface).await?;
+    Some(first)
+}
+
+/// Nothing if it takes too long; zero is for ever.
+async fn within<T>(limit: Duration, act: impl Future<Output = Option<T>>) -> Option<T> {
+    match limit.is_zero() {
+        true => act.await,
+        false => timeout(limit, act).await.ok().flatten(),
     }
+}
+
+/// Reads on; `None` if nothing more comes.
+async fn read_to(network: &Network, io: &mut Io, first: &mut Vec<u8>) -> Option<()> {
+    poll_fn(|context| {
+        let mut buffer = network.buffer.borrow_mut();
+        let read = ready!(io.poll_read(context, &mut buffer))
+            .ok()
+            .filter(|length| *length > 0);
+        Poll::Ready(read.map(|length| first.extend_from_slice(&buffer[..length])))
+    })
+    .await
 }

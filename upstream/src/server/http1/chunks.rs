@@ -28,7 +28,8 @@ enum At {
     DataLf,
     /// At the begin of a line behind the last chunk.
     Line,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     /// Behind the CR of the empty line.
     LastLf,
@@ -52,9 +53,14 @@ pub(super) enum Chunk<'a> {
     End,
 }
 
-/// The bytes are no chunks.
+/// What is wrong with a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadChunks;
+pub(super) enum BadChunks {
+    /// The bytes are no chunks.
+    Malformed,
+    /// There is too much in the trailers.
+    TooLarge,
+}
 
 impl Chunks {
     /// Reads the next of `bytes`, which is advanced.
@@ -94,15 +100,15 @@ impl Chunks {
             }
             (At::Size(size, 1..), b'\r') => At::SizeEnd(size),
             (At::Size(size, 1..) | At::Blank(size), b' ' | b'\t') => {
-                self.count(byte)?;
+                self.count()?;
                 At::Blank(size)
             }
             // RFC 9112, section 7.1.1: what a recipient does not know it ignores.
             (At::Size(size, 1..) | At::Blank(size), b';') => At::Extension(size),
             (At::Blank(size), b'\r') => At::SizeEnd(size),
             (At::Extension(size), b'\r') => At::SizeEnd(size),
-            (At::Extension(size), byte) => {
-                self.count(byte)?;
+            (At::Extension(size), byte) if is_text(byte) => {
+                self.count()?;
                 At::Extension(size)
             }
             (At::SizeEnd(0), b'\n') => At::Line,
@@ -111,21 +117,38 @@ impl Chunks {
             (At::DataLf, b'\n') => At::Size(0, 0),
             (At::Line, b'\r') => At::LastLf,
             (At::LastLf, b'\n') => At::End,
-            (At::Trailer, b'\r') => At::TrailerLf,
+            (At::TrailerValue, b'\r') => At::TrailerLf,
             (At::TrailerLf, b'\n') => At::Line,
-            (At::Line | At::Trailer, byte) => {
-                self.count(byte)?;
-                At::Trailer
+            // Nobody gets the trailers. But what is no field may be the next request, to somebody else on the way.
+            (At::Line | At::TrailerName, byte) if is_token(byte) => {
+                self.trailer(At::TrailerName)?
             }
-            _ => return Err(BadChunks),
+            (At::TrailerName, b':') => self.trailer(At::TrailerValue)?,
+            (At::TrailerValue, byte) if is_text(byte) => self.trailer(At::TrailerValue)?,
+            _ => return Err(BadChunks::Malformed),
         })
     }
 
-    fn count(&mut self, byte: u8) -> Result<(), BadChunks> {
+    fn count(&mut self) -> Result<(), BadChunks> {
         self.beside += 1;
-        if self.beside > MOST_BESIDE || matches!(byte, b'\n' | 0) {
-            return Err(BadChunks);
+        match self.beside > MOST_BESIDE {
+            true => Err(BadChunks::Malformed),
+            false => Ok(()),
         }
-        Ok(())
     }
+
+    fn trailer(&mut self, at: At) -> Result<At, BadChunks> {
+        self.count().map_err(|_| BadChunks::TooLarge)?;
+        Ok(at)
+    }
+}
+
+/// What names are made of (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What values may have (RFC 9110, section 5.5).
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -3,7 +3,7 @@
 //! The head of a request of HTTP/1 (RFC 9112), and what it says of the body behind it. What two readers could
 //! understand differently is refused: that is how requests are smuggled (RFC 9112, section 11.2).
 
-use crate::server::{Fields, Head, Refusal, Version};
+use crate::server::{Fields, Head, Refusal, Version, decimal};
 
 /// The fields that a head may have, whatever the service's own limit is.
 pub(super) const MOST_FIELDS: usize = 1024;
@@ -40,26 +40,60 @@ pub(super) enum Parsed<R> {
     Partial,
 }
 
+/// How much of a head has been looked at.
+///
+/// What comes byte by byte would else be parsed as often. It is parsed when its end is there, and before that when it
+/// has grown twofold: so all of it is read a few times, and what is no head is seen soon.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    searched: usize,
+    parsed: usize,
+}
+
+impl Progress {
+    /// Whether the head, of which `bytes` have come, is to be parsed now.
+    pub(super) fn is_due(&mut self, bytes: &[u8]) -> bool {
+        let begin = self.searched.saturating_sub(2);
+        self.searched = bytes.len();
+        let due = bytes.len() >= 2 * self.parsed || has_end(&bytes[begin..]);
+        if due {
+            self.parsed = bytes.len();
+        }
+        due
+    }
+}
+
+/// Whether there is an empty line.
+fn has_end(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n').skip(1);
+    let Some(mut line) = lines.next() else {
+        return false;
+    };
+    // What is behind the last LF is no line yet.
+    lines.any(|next| matches!(std::mem::replace(&mut line, next), [] | [b'\r']))
+}
+
+/// Without the empty lines that a client may send behind a body (RFC 9112, section 2.2).
+pub(super) fn skip_empty_lines(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    &bytes[begin.unwrap_or(bytes.len())..]
+}
+
 /// Reads a head from the beginning of `bytes`, and has `read` see it.
 pub(super) fn parse<R>(
     bytes: &[u8],
+    limit: usize,
     read: impl FnOnce(&Head<'_>, Said) -> R,
 ) -> Result<Parsed<R>, Refusal> {
-    // A client may send an empty line behind a body (RFC 9112, section 2.2).
-    let skipped = bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count();
-    let bytes = &bytes[skipped..];
     let mut room = [const { std::mem::MaybeUninit::uninit() }; 64];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut room) {
         Ok(httparse::Status::Complete(length)) => {
-            let (parsed, said) = check(&request, &bytes[..length])?;
-            Ok(Parsed::Complete(skipped + length, read(&parsed, said)))
+            let (parsed, said) = check(&request, &bytes[..length], limit)?;
+            Ok(Parsed::Complete(length, read(&parsed, said)))
         }
-        Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
-        Err(httparse::Error::TooManyHeaders) => parse_many(bytes, skipped, read),
+        Ok(httparse::Status::Partial) => partial(bytes, limit),
+        Err(httparse::Error::TooManyHeaders) => parse_many(bytes, limit, read),
         Err(error) => Err(Refusal::bad(reason(error))),
     }
 }
@@ -68,19 +102,26 @@ pub(super) fn parse<R>(
 #[cold]
 fn parse_many<R>(
     bytes: &[u8],
-    skipped: usize,
+    limit: usize,
     read: impl FnOnce(&Head<'_>, Said) -> R,
 ) -> Result<Parsed<R>, Refusal> {
     let mut room = vec![httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut room);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => {
-            let (parsed, said) = check(&request, &bytes[..length])?;
-            Ok(Parsed::Complete(skipped + length, read(&parsed, said)))
+            let (parsed, said) = check(&request, &bytes[..length], limit)?;
+            Ok(Parsed::Complete(length, read(&parsed, said)))
         }
-        Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
+        Ok(httparse::Status::Partial) => partial(bytes, limit),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::TOO_MANY_FIELDS),
         Err(error) => Err(Refusal::bad(reason(error))),
+    }
+}
+
+fn partial<R>(bytes: &[u8], limit: usize) -> Result<Parsed<R>, Refusal> {
+    match bytes.len() > limit {
+        true => Err(Refusal::HEAD_TOO_LARGE),
+        false => Ok(Parsed::Partial),
     }
 }
 
@@ -96,7 +137,11 @@ fn reason(error: httparse::Error) -> &'static str {
 fn check<'a>(
     request: &'a httparse::Request<'_, 'a>,
     head: &[u8],
+    limit: usize,
 ) -> Result<(Head<'a>, Said), Refusal> {
+    if head.len() > limit {
+        return Err(Refusal::HEAD_TOO_LARGE);
+    }
     if has_bare_line_feed(head) {
         return Err(Refusal::bad("bare_line_feed"));
     }
@@ -174,6 +219,10 @@ fn read_fields<'a>(fields: &[httparse::Header<'a>]) -> Result<Read<'a>, Refusal>
                     read.closes |= member.eq_ignore_ascii_case(b"close");
                     read.keeps |= member.eq_ignore_ascii_case(b"keep-alive");
                     read.upgrades |= member.eq_ignore_ascii_case(b"upgrade");
+                    // It is for everybody on the way (RFC 9110, section 7.6.1).
+                    if member.eq_ignore_ascii_case(b"host") {
+                        return Err(Refusal::bad("bad_connection"));
+                    }
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -206,6 +255,9 @@ fn once<T>(before: Option<T>, details: &'static str) -> Result<(), Refusal> {
 
 /// The authority and the path of a target: RFC 9112, section 3.2.
 fn split<'a>(target: &'a [u8], method: &[u8]) -> Result<(Option<&'a [u8]>, &'a [u8]), Refusal> {
+    if target.contains(&b'#') {
+        return Err(Refusal::bad("bad_target"));
+    }
     if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
         return Ok((None, target));
     }
@@ -221,12 +273,10 @@ fn split<'a>(target: &'a [u8], method: &[u8]) -> Result<(Option<&'a [u8]>, &'a [
         return Err(Refusal::bad("bad_target"));
     };
     let rest = &target[scheme.len()..];
-    let end = rest
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
     let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
     match path {
-        _ if authority.is_empty() => Err(Refusal::bad("bad_target")),
+        _ if matches!(authority, [] | [b':', ..]) => Err(Refusal::bad("bad_target")),
         [] => Ok((Some(authority), b"/")),
         [b'/', ..] => Ok((Some(authority), path)),
         // A query without a path has no form of its own here.
@@ -244,15 +294,4 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
         before = byte;
     }
     false
-}
-
-/// A number of digits alone.
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(digit.into())
-    })
 }

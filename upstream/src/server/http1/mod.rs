@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 
 use super::io::Io;
 use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Refusal, Version};
-use chunks::{Chunk, Chunks};
-use head::{Framing, Parsed, Said};
+use chunks::{BadChunks, Chunks};
+use head::{Framing, Parsed, Progress, Said};
+use input::{Decoder, Next};
 use lines::Lines;
 use output::Output;
 
@@ -31,6 +32,7 @@ pub(super) use stream::Stream;
 
 mod chunks;
 mod head;
+mod input;
 mod lines;
 mod output;
 mod stream;
@@ -59,6 +61,8 @@ struct State {
     phase: Phase,
     /// What has come and is not parsed.
     unread: Vec<u8>,
+    /// How much of it was looked at, if it is a head.
+    head: Progress,
     /// Which request it is.
     number: u64,
     said: Said,
@@ -89,11 +93,6 @@ enum Phase {
     Discard(Decoder),
     Closing,
     Linger,
-}
-
-enum Decoder {
-    Length(u64),
-    Chunks(Chunks),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +134,7 @@ impl Connection {
             state: RefCell::new(State {
                 phase: Phase::Head,
                 unread: Vec::new(),
+                head: Progress::default(),
                 number: 0,
                 said: Said {
                     framing: Framing::Length(0),
@@ -253,7 +253,10 @@ impl Connection {
     fn receive(self: &Rc<Self>, bytes: &[u8]) {
         let mut unread = {
             let mut state = self.state.borrow_mut();
-            state.active = self.network.now();
+            if !matches!(state.phase, Phase::Head) {
+                // A head has its own time, however little of it comes at a time.
+                state.active = self.network.now();
+            }
             std::mem::take(&mut state.unread)
         };
         if unread.is_empty() {
@@ -307,23 +310,24 @@ impl Connection {
             Next::Head => return self.parse_head(bytes),
             Next::Give(piece, end) => self.give(piece, end),
             Next::Thrown => self.next_request(),
-            Next::Bad => self.refuse(Refusal::bad("bad_chunks")),
+            Next::Bad(BadChunks::Malformed) => self.refuse(Refusal::bad("bad_chunks")),
+            Next::Bad(BadChunks::TooLarge) => self.refuse(Refusal::HEAD_TOO_LARGE),
         }
         true
     }
 
     fn parse_head(self: &Rc<Self>, bytes: &mut &[u8]) -> bool {
-        match head::parse(bytes, |head, said| self.begin(head, said)) {
+        *bytes = head::skip_empty_lines(bytes);
+        if !self.state.borrow_mut().head.is_due(bytes) {
+            return false;
+        }
+        let limit = self.network.settings.head_bytes;
+        match head::parse(bytes, limit, |head, said| self.begin(head, said)) {
             Ok(Parsed::Complete(length, ())) => {
                 *bytes = &bytes[length..];
                 true
             }
-            Ok(Parsed::Partial) => {
-                if bytes.len() > self.network.settings.head_bytes {
-                    self.refuse(Refusal::HEAD_TOO_LARGE);
-                }
-                false
-            }
+            Ok(Parsed::Partial) => false,
             Err(refusal) => {
                 self.refuse(refusal);
                 true
@@ -341,6 +345,8 @@ impl Connection {
         let number = {
             let mut state = self.state.borrow_mut();
             state.said = said;
+            state.head = Progress::default();
+            state.active = self.network.now();
             state.response = Response::Waiting;
             state.paused = false;
             state.closes = !said.keep_alive;
@@ -401,6 +407,7 @@ impl Connection {
             state.number += 1;
             state.response = Response::Ended;
             state.phase = Phase::Closing;
+            state.active = self.network.now();
             state.exchange.take()
         };
         self.queue();
@@ -429,6 +436,7 @@ impl Connection {
             state.number += 1;
             state.response = Response::Ended;
             state.since = self.network.now();
+            state.active = state.since;
             let phase = std::mem::replace(&mut state.phase, Phase::Complete);
             let is_complete = match phase {
                 Phase::Body(decoder) if !state.closes => {
@@ -504,6 +512,7 @@ impl Connection {
                 io.shut_down_writing();
                 state.phase = Phase::Linger;
                 state.since = self.network.now();
+                state.active = state.since;
                 state.failed |= state.ended;
             }
             let writable = state.slow && state.out.len() <= LOW;
@@ -521,6 +530,20 @@ impl Connection {
         }
     }
 
+    /// Whether the client has gone while nothing is read that could say so.
+    fn has_gone_unseen(&self) -> bool {
+        let state = self.state.borrow();
+        if state.exchange.is_none() || state.wants_input() {
+            return false;
+        }
+        let io = self.io.borrow();
+        io.as_ref().is_some_and(|io| match state.phase {
+            // What has come before the end may be messages that count.
+            Phase::Raw => io.is_reset(),
+            _ => io.is_ended(),
+        })
+    }
+
     /// Bytes that the client has not taken yet.
     pub(super) fn unwritten(&self) -> usize {
         self.state.borrow().out.len()
@@ -528,6 +551,9 @@ impl Connection {
 
     /// Time has passed.
     pub(super) fn tick(self: &Rc<Self>, now: Instant) {
+        if self.has_gone_unseen() {
+            return self.give_up();
+        }
         let settings = &self.network.settings;
         let is_over = |since: Instant, limit: Duration| {
             !limit.is_zero() && now.duration_since(since) >= limit
@@ -552,95 +578,6 @@ impl Connection {
             (true, true) => self.refuse(Refusal::SLOW_HEAD),
             (true, false) => self.give_up(),
             (false, _) => {}
-        }
-    }
-}
-
-/// What is next in what has come.
-enum Next<'a> {
-    /// Nothing, until something changes.
-    Nothing,
-    /// A head.
-    Head,
-    /// A piece of a body, and whether it is the last.
-    Give(&'a [u8], bool),
-    /// The end of a body that nobody reads.
-    Thrown,
-    /// What is not to be understood.
-    Bad,
-}
-
-impl State {
-    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Next<'a> {
-        match &mut self.phase {
-            Phase::Complete => Next::Nothing,
-            Phase::Closing | Phase::Linger => {
-                *bytes = &[];
-                Next::Nothing
-            }
-            _ if bytes.is_empty() => Next::Nothing,
-            Phase::Head => Next::Head,
-            Phase::Body(_) | Phase::Raw if self.paused => Next::Nothing,
-            Phase::Raw => Next::Give(std::mem::take(bytes), false),
-            Phase::Body(decoder) => match decoder.next(bytes) {
-                Decoded::Data(piece, end) => {
-                    if end {
-                        self.phase = Phase::Complete;
-                    }
-                    Next::Give(piece, end)
-                }
-                Decoded::More => Next::Nothing,
-                Decoded::Bad => Next::Bad,
-            },
-            Phase::Discard(decoder) => loop {
-                match decoder.next(bytes) {
-                    Decoded::Data(_, true) => break Next::Thrown,
-                    Decoded::Data(_, false) => {}
-                    Decoded::More => break Next::Nothing,
-                    Decoded::Bad => break Next::Bad,
-                }
-            },
-        }
-    }
-
-    fn wants_input(&self) -> bool {
-        let wants = match self.phase {
-            Phase::Body(_) | Phase::Raw => !self.paused,
-            Phase::Complete => self.unread.len() < AHEAD,
-            Phase::Head | Phase::Discard(_) | Phase::Closing | Phase::Linger => true,
-        };
-        wants && !self.ended
-    }
-}
-
-/// What some bytes of a body are.
-enum Decoded<'a> {
-    /// A piece, and whether it is the last.
-    Data(&'a [u8], bool),
-    More,
-    Bad,
-}
-
-impl Decoder {
-    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Decoded<'a> {
-        match self {
-            Self::Length(left) => {
-                let length =
-                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                if length == 0 {
-                    return Decoded::More;
-                }
-                let (piece, rest) = bytes.split_at(length);
-                *bytes = rest;
-                *left -= length as u64;
-                Decoded::Data(piece, *left == 0)
-            }
-            Self::Chunks(chunks) => match chunks.next(bytes) {
-                Ok(Chunk::Data(piece)) => Decoded::Data(piece, false),
-                Ok(Chunk::More) => Decoded::More,
-                Ok(Chunk::End) => Decoded::Data(&[], true),
-                Err(chunks::BadChunks) => Decoded::Bad,
-            },
         }
     }
 }

@@ -1,153 +1,26 @@
 //! Runs on: network thread.
 //!
-//! A connection of HTTP/2, on the crate `h2`: framing, flow control and the defences against floods are its.
-//!
-//! A request has a task of its own, which hears of its body, of room for its response, and of its end. What the service
-//! says goes to `h2` at once, and out when the connection's task runs next, which is once for all streams.
+//! A request of HTTP/2 and its response.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
-use h2::server::{Builder, SendResponse};
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::io::Rewound;
-use super::{
-    Ends, Exchange, Fields, Flow, HELD, Head, Network, PAUSE, Piece, ResponseHead, Version,
-};
+use super::account::{Account, SENT, SOON, TAKEN_BACK};
+use crate::server::network::Clock;
+use crate::server::{Ends, Exchange, Flow, HELD, Network, PAUSE, Piece, ResponseHead};
 
 /// Bytes that may wait for a client's window before the client is slow.
 const HIGH: usize = 64 * 1024;
-
-/// The life of a connection.
-pub(super) async fn serve(network: Rc<Network>, io: Rewound, ends: Ends) {
-    let settings = &network.settings;
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(settings.streams)
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX));
-    if settings.websockets {
-        builder.enable_connect_protocol();
-    }
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
-    let limit = settings.timeout_head;
-    let shaken = async {
-        if limit.is_zero() {
-            return handshake.as_mut().await.ok();
-        }
-        tokio::time::timeout(limit, handshake.as_mut())
-            .await
-            .ok()?
-            .ok()
-    };
-    let Some(mut connection) = shaken.await else {
-        return;
-    };
-    let ends = Rc::new(ends);
-    let clock = network.ticks();
-    let mut closes = false;
-    let mut idle_since = None;
-    loop {
-        let accepted = poll_fn(|context| {
-            clock.wakes(context.waker());
-            if network.service.drains() && !closes {
-                closes = true;
-                connection.graceful_shutdown();
-            }
-            if connection.has_streams() {
-                idle_since = None;
-            } else {
-                let since = *idle_since.get_or_insert(network.now());
-                let limit = network.settings.timeout_keep_alive;
-                if !limit.is_zero() && network.now().duration_since(since) >= limit {
-                    connection.abrupt_shutdown(Reason::NO_ERROR);
-                }
-            }
-            connection.poll_accept(context)
-        });
-        match accepted.await {
-            Some(Ok((request, respond))) => {
-                idle_since = None;
-                begin(&network, &ends, request, respond);
-            }
-            Some(Err(_)) | None => return,
-        }
-    }
-}
-
-fn begin(
-    network: &Rc<Network>,
-    ends: &Rc<Ends>,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) {
-    let (parts, body) = request.into_parts();
-    let websocket = parts.method == http::Method::CONNECT
-        && parts
-            .extensions
-            .get::<h2::ext::Protocol>()
-            .is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
-    let is_complete = body.is_end_stream();
-    let stream = Stream(Rc::new(Inner {
-        network: network.clone(),
-        ends: ends.clone(),
-        task: RefCell::default(),
-        state: RefCell::new(State {
-            send: Send::Head(respond),
-            body: (!is_complete).then_some(body),
-            exchange: None,
-            paused: false,
-            pending: VecDeque::new(),
-            waiting: 0,
-            end: None,
-            slow: false,
-            answered: false,
-            is_reset: false,
-        }),
-    }));
-    let target = parts.uri.path_and_query();
-    let length = parts.headers.get(http::header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let head = Head {
-        version: Version::Http2,
-        // As an upgrade is, on HTTP/1.
-        method: if websocket {
-            b"GET"
-        } else {
-            parts.method.as_str().as_bytes()
-        },
-        target: target.map_or(b"", |target| target.as_str().as_bytes()),
-        authority: parts
-            .uri
-            .authority()
-            .map(|authority| authority.as_str().as_bytes()),
-        fields: Fields::Http2(&parts.headers),
-        length: if is_complete { Some(0) } else { length },
-        websocket,
-    };
-    let handle = super::Stream(super::Kind::Http2(stream.clone()));
-    let exchange = network.service.begin(&head, &handle);
-    {
-        let mut state = stream.0.state.borrow_mut();
-        if state.is_done() && state.body.is_none() {
-            return;
-        }
-        if !state.answered {
-            state.exchange = Some(exchange);
-        }
-    }
-    spawn_local(async move { poll_fn(|context| stream.poll(context)).await });
-}
 
 /// Takes what a client still sends behind its response. To drop it would reset the stream, and many clients then have
 /// nothing of the response (RFC 9113, section 8.1).
@@ -162,11 +35,13 @@ async fn throw_away(mut body: RecvStream) {
 
 /// A request on a connection.
 #[derive(Clone)]
-pub(super) struct Stream(Rc<Inner>);
+pub(in crate::server) struct Stream(Rc<Inner>);
 
 struct Inner {
     network: Rc<Network>,
     ends: Rc<Ends>,
+    account: Rc<Account>,
+    since: Instant,
     task: RefCell<Option<Waker>>,
     state: RefCell<State>,
 }
@@ -181,6 +56,10 @@ struct State {
     /// What the client's window has no room for yet.
     pending: VecDeque<Bytes>,
     waiting: usize,
+    /// When the window has had room last, if something waits for it.
+    stuck_since: Option<Instant>,
+    /// To look at that.
+    clock: Option<Rc<Clock>>,
     /// What comes behind it.
     end: Option<HeaderMap>,
     slow: bool,
@@ -202,7 +81,7 @@ impl State {
     }
 
     /// Gives away what there is room for.
-    fn pump(&mut self) {
+    fn pump(&mut self, inner: &Inner) {
         let Send::Body(stream) = &mut self.send else {
             return;
         };
@@ -210,8 +89,11 @@ impl State {
             let room = stream.capacity();
             if room == 0 {
                 stream.reserve_capacity(self.waiting);
+                self.stuck_since.get_or_insert(inner.network.now());
                 return;
             }
+            self.stuck_since = None;
+            inner.account.earn(SENT);
             let piece = first.split_to(room.min(first.len()));
             if first.is_empty() {
                 self.pending.pop_front();
@@ -248,13 +130,59 @@ impl State {
 }
 
 impl Stream {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// A request whose head has come.
+    pub(super) fn new(
+        network: &Rc<Network>,
+        ends: &Rc<Ends>,
+        account: &Rc<Account>,
+        respond: SendResponse<Bytes>,
+        body: Option<RecvStream>,
+    ) -> Self {
+        let state = State {
+            send: Send::Head(respond),
+            body,
+            exchange: None,
+            paused: false,
+            pending: VecDeque::new(),
+            waiting: 0,
+            stuck_since: None,
+            clock: None,
+            end: None,
+            slow: false,
+            answered: false,
+            is_reset: false,
+        };
+        Self(Rc::new(Inner {
+            network: network.clone(),
+            ends: ends.clone(),
+            account: account.clone(),
+            since: network.now(),
+            task: RefCell::default(),
+            state: RefCell::new(state),
+        }))
+    }
+
+    /// The service has seen the head. Returns whether there is more to do.
+    pub(super) fn begins(&self, exchange: Rc<dyn Exchange>) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        if state.is_done() && state.body.is_none() {
+            return false;
+        }
+        if !state.answered {
+            state.exchange = Some(exchange);
+        }
+        true
+    }
+
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         *self.0.task.borrow_mut() = Some(context.waker().clone());
         self.poll_body(context);
         self.poll_room(context);
         if self.poll_reset(context).is_ready() {
+            self.count_reset();
             self.gone();
         }
+        self.look_at_clock(context);
         let mut state = self.0.state.borrow_mut();
         if !state.is_done() {
             return Poll::Pending;
@@ -315,7 +243,7 @@ impl Stream {
         let writable = {
             let mut state = self.0.state.borrow_mut();
             loop {
-                state.pump();
+                state.pump(&self.0);
                 let waiting = state.waiting;
                 match &mut state.send {
                     Send::Body(stream) if waiting > 0 => match stream.poll_capacity(context) {
@@ -332,6 +260,32 @@ impl Stream {
         if let Some(exchange) = writable {
             exchange.on_writable();
         }
+    }
+
+    /// Counts a request that is taken back at once.
+    fn count_reset(&self) {
+        let passed = self.0.network.now().duration_since(self.0.since);
+        if !self.0.state.borrow().answered && passed < SOON {
+            self.0.account.spend(TAKEN_BACK);
+        }
+    }
+
+    /// Gives up a client that takes nothing of the end of a response: nobody else waits for it.
+    fn look_at_clock(&self, context: &Context<'_>) {
+        let mut state = self.0.state.borrow_mut();
+        let network = &self.0.network;
+        let limit = network.settings.timeout_idle;
+        let (Some(since), true, false) = (state.stuck_since, state.answered, limit.is_zero())
+        else {
+            state.clock = None;
+            return;
+        };
+        if network.now().duration_since(since) >= limit {
+            drop(state);
+            return self.reset();
+        }
+        let clock = state.clock.get_or_insert_with(|| network.ticks());
+        clock.wakes(context.waker());
     }
 
     fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -353,6 +307,7 @@ impl Stream {
             state.body = None;
             state.pending.clear();
             state.waiting = 0;
+            state.stuck_since = None;
             state.answered = true;
             state.exchange.take()
         };
@@ -361,15 +316,15 @@ impl Stream {
         }
     }
 
-    pub(super) fn ends(&self) -> &Ends {
+    pub(in crate::server) fn ends(&self) -> &Ends {
         &self.0.ends
     }
 
-    pub(super) fn is_slow(&self) -> bool {
+    pub(in crate::server) fn is_slow(&self) -> bool {
         self.0.state.borrow().slow
     }
 
-    pub(super) fn start(&self, head: ResponseHead<'_, '_>, body: Piece<'_>, end: bool) {
+    pub(in crate::server) fn start(&self, head: ResponseHead<'_, '_>, body: Piece<'_>, end: bool) {
         let mut state = self.0.state.borrow_mut();
         let Send::Head(respond) = &mut state.send else {
             return;
@@ -386,8 +341,13 @@ impl Stream {
         }
         let is_all = end && body.is_empty();
         match respond.send_response(response, is_all) {
-            Ok(_) if is_all => state.send = Send::Over,
-            Ok(stream) => state.send = Send::Body(stream),
+            Ok(stream) => {
+                self.0.account.earn(SENT);
+                state.send = match is_all {
+                    true => Send::Over,
+                    false => Send::Body(stream),
+                };
+            }
             Err(_) => {
                 drop(state);
                 return self.gone();
@@ -397,7 +357,7 @@ impl Stream {
         self.send(body, end);
     }
 
-    pub(super) fn send(&self, body: Piece<'_>, end: bool) {
+    pub(in crate::server) fn send(&self, body: Piece<'_>, end: bool) {
         let mut state = self.0.state.borrow_mut();
         state.push(body);
         if end {
@@ -406,7 +366,7 @@ impl Stream {
         self.pump(state, end);
     }
 
-    pub(super) fn send_trailers<'a>(
+    pub(in crate::server) fn send_trailers<'a>(
         &self,
         trailers: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
     ) {
@@ -416,7 +376,7 @@ impl Stream {
     }
 
     fn pump(&self, mut state: std::cell::RefMut<'_, State>, end: bool) {
-        state.pump();
+        state.pump(&self.0);
         let wakes = state.waiting > 0 || end;
         state.slow = state.waiting > HIGH;
         let exchange = if end {
@@ -432,7 +392,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn send_interim<'a>(
+    pub(in crate::server) fn send_interim<'a>(
         &self,
         status: u16,
         fields: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
@@ -445,11 +405,11 @@ impl Stream {
         }
     }
 
-    pub(super) fn reset(&self) {
+    pub(in crate::server) fn reset(&self) {
         self.end(Reason::INTERNAL_ERROR);
     }
 
-    pub(super) fn turn_back(&self) {
+    pub(in crate::server) fn turn_back(&self) {
         self.end(Reason::REFUSED_STREAM);
     }
 
@@ -466,7 +426,7 @@ impl Stream {
         self.wake();
     }
 
-    pub(super) fn resume(&self) {
+    pub(in crate::server) fn resume(&self) {
         self.0.state.borrow_mut().paused = false;
         self.wake();
     }
