@@ -1,5 +1,7 @@
 //! The server of HTTP on real sockets, with a service that answers by path.
 
+mod fuzz;
+mod hostile;
 mod support;
 
 use support::{Client, LARGE, Server};
@@ -58,6 +60,12 @@ mod http1 {
             ("GET /hello HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\n\r\n", 400),
             ("GET hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
             ("GET http:///hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+            ("GET http://:80/hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+            ("GET /hello#a HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+            (
+                "GET /hello HTTP/1.1\r\nhost: a\r\nconnection: x, Host\r\n\r\n",
+                400,
+            ),
             ("GET  /hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
             ("GET /hello HTTP/2.0\r\nhost: a\r\n\r\n", 400),
             ("G{T /hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
@@ -114,6 +122,9 @@ mod http1 {
             "11111111111111111\r\n",
             "1 1\r\n",
             "0\r\n\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\nx : y\r\n\r\n",
+            "0\r\nGET /hello HTTP/1.1\r\nhost: a\r\n\r\n",
         ] {
             let mut client = Client::connect(&server);
             client.write("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");

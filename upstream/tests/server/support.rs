@@ -35,12 +35,17 @@ struct Counts {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// With other settings than most tests have.
+    pub(crate) fn start_with(change: fn(&mut Settings)) -> Self {
         let counts = Arc::<Counts>::default();
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = mpsc::channel();
         let thread = std::thread::spawn({
             let counts = counts.clone();
-            move || serve(counts, &bound, stopped)
+            move || serve(counts, &bound, stopped, change)
         });
         Self {
             address: address.recv_timeout(PATIENCE).expect("it is bound"),
@@ -53,6 +58,11 @@ impl Server {
     /// How many requests the service has seen since this was asked last.
     pub(crate) fn requests(&self) -> usize {
         self.counts.requests.swap(0, Ordering::SeqCst)
+    }
+
+    /// How many clients have gone, since that was waited for last.
+    pub(crate) fn gone(&self) -> usize {
+        self.counts.gone.load(Ordering::SeqCst)
     }
 
     pub(crate) fn wait_for_requests(&self, count: usize) {
@@ -82,7 +92,12 @@ impl Drop for Server {
     }
 }
 
-fn serve(counts: Arc<Counts>, bound: &mpsc::Sender<SocketAddr>, stopped: oneshot::Receiver<()>) {
+fn serve(
+    counts: Arc<Counts>,
+    bound: &mpsc::Sender<SocketAddr>,
+    stopped: oneshot::Receiver<()>,
+    change: fn(&mut Settings),
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
@@ -95,7 +110,7 @@ fn serve(counts: Arc<Counts>, bound: &mpsc::Sender<SocketAddr>, stopped: oneshot
             .send(listener.local_addr().expect("an address"))
             .expect("the test waits");
         let second = Duration::from_secs(1);
-        let settings = Settings {
+        let mut settings = Settings {
             head_bytes: 16 * 1024,
             timeout_head: second / 4,
             timeout_keep_alive: second / 2,
@@ -107,6 +122,7 @@ fn serve(counts: Arc<Counts>, bound: &mpsc::Sender<SocketAddr>, stopped: oneshot
             connection_window: 1024 * 1024,
             connections: 100,
         };
+        change(&mut settings);
         let network = Network::new(settings, Rc::new(ByPath(counts)));
         let _turns = network.start(Arc::new(AtomicWaker::new()));
         let _accepting = network.accept(vec![Listener::Tcp(listener)]);
@@ -139,7 +155,7 @@ impl Service for ByPath {
                 assert!(head.websocket);
                 start(stream, 101, None, b"", false);
             }
-            "/hold" => {}
+            "/hold" | "/pause" => {}
             "/large" => {
                 start(stream, 200, Some(LARGE), b"", false);
                 let piece = bytes::Bytes::from(vec![b'x'; LARGE]);
@@ -186,6 +202,7 @@ impl Exchange for Echo {
                     answer(&self.stream, &self.body.take());
                 }
             }
+            "/pause" => return Flow::Pause,
             _ => {}
         }
         Flow::Go
@@ -270,6 +287,43 @@ impl Client {
         let mut all = String::new();
         self.0.read_to_string(&mut all).expect("it ends");
         all
+    }
+
+    /// Nothing more is written.
+    pub(crate) fn end(&self) {
+        // A server that has closed meanwhile needs no end.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Goes without a word to the server's application.
+    pub(crate) fn leave(self, reset: bool) {
+        if reset {
+            let socket = socket2::SockRef::from(&self.0);
+            socket.set_linger(Some(Duration::ZERO)).expect("set");
+        }
+    }
+
+    /// Writes until the server has closed.
+    pub(crate) fn write_until_closed(&mut self, bytes: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.0.write_all(bytes).is_ok() {
+            assert!(Instant::now() < deadline, "it does not close");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// All bytes until the end, which may be a reset.
+    pub(crate) fn all_bytes(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match self.0.read(&mut buffer) {
+                Ok(0) => return all,
+                Ok(length) => all.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return all,
+                Err(error) => panic!("it does not end: {error}"),
+            }
+        }
     }
 
     /// Whether nothing comes any more.

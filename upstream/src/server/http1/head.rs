@@ -295,3 +295,36 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_parsed_a_few_times() {
+        let head = format!(
+            "GET / HTTP/1.1\r\nx: {}\r\nhost: a\r\n\r\n",
+            "y".repeat(60_000)
+        );
+        let head = head.as_bytes();
+        let mut progress = Progress::default();
+        let due: Vec<_> = (1..=head.len())
+            .filter(|&length| progress.is_due(&head[..length]))
+            .collect();
+        assert!(due.len() < 20, "{due:?}");
+        assert_eq!(due.last(), Some(&head.len()));
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_seen_wherever_it_is_cut() {
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n", "\r\n\n"] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a{end}");
+            for cut in 1..head.len() {
+                let mut progress = Progress::default();
+                progress.is_due(&head.as_bytes()[..cut]);
+                progress.is_due(&head.as_bytes()[..head.len() - 1]);
+                assert!(progress.is_due(head.as_bytes()), "{head:?} at {cut}");
+            }
+        }
+    }
+}

@@ -162,8 +162,9 @@ impl Connection {
     fn poll(self: &Rc<Self>, context: &mut Context<'_>) -> Poll<()> {
         self.know_task(context);
         loop {
-            self.go_on();
             self.flush();
+            // There may be room for the next response now.
+            self.go_on();
             if self.is_over() {
                 return Poll::Ready(());
             }
@@ -221,7 +222,9 @@ impl Connection {
     }
 
     /// The client sends nothing more.
-    fn end_of_input(&self) {
+    fn end_of_input(self: &Rc<Self>) {
+        // What was said before that.
+        self.flush();
         let mut state = self.state.borrow_mut();
         state.ended = true;
         if state.exchange.is_none() && state.out.len() > 0 {
@@ -504,7 +507,13 @@ impl Connection {
             if state.out.len() > 0 {
                 match state.out.write(&self.network, io) {
                     Ok(0) => {}
-                    Ok(_) => state.active = self.network.now(),
+                    Ok(_) => {
+                        state.active = self.network.now();
+                        if state.out.len() == 0 {
+                            // The next request has its time from here on.
+                            state.since = state.active;
+                        }
+                    }
                     Err(_) => state.failed = true,
                 }
             }
