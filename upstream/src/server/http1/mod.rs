@@ -223,7 +223,9 @@ impl Connection {
 
     /// The client sends nothing more.
     fn end_of_input(self: &Rc<Self>) {
-        // What was said before that.
+        // What was said before that, and what is no head, however little of it was looked at.
+        self.state.borrow_mut().head = Progress::default();
+        self.go_on();
         self.flush();
         let mut state = self.state.borrow_mut();
         state.ended = true;
