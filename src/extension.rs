@@ -3,6 +3,7 @@
 //! The extension module, for a server in an ordinary process of Python's.
 
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 use log::LevelFilter;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -11,7 +12,7 @@ use pyo3::types::PyCFunction;
 
 use crate::app::python::traceback;
 use crate::config::{Config, NetworkConfig};
-use crate::life::NetworkServer;
+use crate::life::{NetworkServer, Told};
 
 /// A server that listens on sockets of its own.
 #[pyclass(frozen, module = "aiovoy")]
@@ -20,8 +21,8 @@ struct Server(NetworkServer);
 #[pymethods]
 impl Server {
     /// `config` is JSON, as the bootstrap extension has it, `network` likewise. `listeners` are descriptors, which stay
-    /// their owner's. `opening` has them listen, and `ready` hears that connections are accepted; both are called without
-    /// arguments, on any thread.
+    /// their owner's. `opening` has them listen, `ready` hears that connections are accepted, and `closing` closes what the
+    /// owner has, once who has come is let in. All are called without arguments, on any thread.
     #[new]
     fn new(
         config: &str,
@@ -29,13 +30,15 @@ impl Server {
         listeners: Vec<RawFd>,
         opening: Py<PyAny>,
         ready: Py<PyAny>,
+        closing: Py<PyAny>,
     ) -> PyResult<Self> {
         let config = Config::parse(config.as_bytes()).map_err(PyValueError::new_err)?;
         let network = NetworkConfig::parse(network).map_err(PyValueError::new_err)?;
         let own = listeners.into_iter().map(envoy::duplicate);
         let own = own.collect::<std::io::Result<Vec<OwnedFd>>>();
         let own = own.map_err(|error| PyOSError::new_err(error.to_string()))?;
-        NetworkServer::new(config, network, own, called(opening), called(ready))
+        let told = [opening, ready, closing].map(called);
+        NetworkServer::new(config, network, own, told)
             .map(Self)
             .map_err(PyRuntimeError::new_err)
     }
@@ -52,13 +55,13 @@ impl Server {
 }
 
 /// A function of Python's, for threads that are not attached. What it raises is an error for the log.
-fn called(function: Py<PyAny>) -> impl Fn() -> Result<(), String> + Send + Sync {
-    move || {
+fn called(function: Py<PyAny>) -> Told {
+    Arc::new(move || {
         Python::attach(|py| {
             let called = function.call0(py).map(drop);
             called.map_err(|error| traceback::format(py, &error))
         })
-    }
+    })
 }
 
 /// Makes standard error the log, from `level` on.

@@ -14,6 +14,9 @@ from .port import HeldPort
 from .udp import HeldUdp
 from .uds import HeldUds
 
+QUEUE_SECONDS = 0.05
+"""How long workers get to accept the connections that wait when the server stops."""
+
 
 class Held(Protocol):
     """What all kinds of addresses have in common. Nobody is let in before `listen`."""

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..launcher.config import LOG_LEVELS, Config
 from ..launcher.descriptors import fill_standard
 from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
 from ..launcher.errors import StartupError
-from ..launcher.listening import Listening
+from ..launcher.listening import QUEUE_SECONDS, Listening
 from ..launcher.stderr import Talk
 from .settings import Settings
 
@@ -36,6 +37,7 @@ def serve(config: Config) -> int:
                 listening.filenos(0),
                 opening=listening.listen,
                 ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
+                closing=lambda: _close(listening),
             )
             return run(server, lambda: says("aiovoy stopping (press CTRL+C again to quit at once)"))
     except StartupError as error:
@@ -46,10 +48,16 @@ def serve(config: Config) -> int:
 
 
 def new_server(
-    settings: Settings, filenos: Sequence[int], *, opening: Callable[[], None], ready: Callable[[], None]
+    settings: Settings,
+    filenos: Sequence[int],
+    *,
+    opening: Callable[[], None],
+    ready: Callable[[], None],
+    closing: Callable[[], None],
 ) -> Any:
     """A server on the sockets with these descriptors, which `opening` has listen; `ready` hears that it serves.
 
+    When it stops, `closing` closes what else there is of the sockets, and leaves those who have come time to be let in.
     What the modules of the application need of this process is seen to.
     """
     from .. import network
@@ -58,7 +66,8 @@ def new_server(
     network.log_to_stderr(_LEVELS[settings.log_level])
     interpreter.use_log(network.log_function())
     sys.path.insert(0, settings.app_dir)
-    return network.Server(json.dumps(settings.bridge), json.dumps(settings.network), filenos, opening, ready)
+    told = json.dumps(settings.bridge), json.dumps(settings.network)
+    return network.Server(*told, filenos, opening, ready, closing)
 
 
 def run(server: Any, stopping: Callable[[], None]) -> int:
@@ -74,6 +83,12 @@ def run(server: Any, stopping: Callable[[], None]) -> int:
 
 
 _LEVELS = {"critical": "error", "error": "error", "warning": "warn", "info": "info", "debug": "debug", "trace": "trace"}
+
+
+def _close(listening: Listening) -> None:
+    listening.close_soon()
+    time.sleep(QUEUE_SECONDS)
+    listening.close_listeners()
 
 
 def _say_nothing(_: str) -> None:

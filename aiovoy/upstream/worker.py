@@ -27,7 +27,8 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     if (lock := os.environ.get("AIOVOY_LOCK")) is not None:
         os.set_inheritable(int(lock), False)
-    server = new_server(Settings.from_json(Path(file).read_text("utf-8")), filenos, opening=_nothing, ready=_nothing)
+    settings = Settings.from_json(Path(file).read_text("utf-8"))
+    server = new_server(settings, filenos, opening=_nothing, ready=_nothing, closing=_nothing)
     for fileno in filenos:
         os.close(fileno)  # it has its own
     interpreter.forget_launcher()

@@ -147,8 +147,10 @@ fn write_to_stderr(line: &Line) {
         Level::Trace => "trace",
     };
     let time = local_time();
+    // At once, since others write there, too.
+    let text = format!("[{time}] [{level}] {}\n", line.message);
     // Where nobody reads, there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "[{time}] [{level}] {}", line.message);
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// As Envoy's lines have it.

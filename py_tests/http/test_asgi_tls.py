@@ -14,10 +14,10 @@ from py_tests.harness.certificates import Pair, authority, authority_file
 from py_tests.harness.exchange import Connection, ResponseCut
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, Connect, http3_options
-from py_tests.harness.serving import Server, serve, unlike_uvicorn
+from py_tests.harness.serving import Server, of_envoy, serve, unlike_uvicorn
 from py_tests.harness.wire import Tls, Wire
 
-pytestmark = unlike_uvicorn("it does not have it")
+pytestmark = [unlike_uvicorn("it does not have it"), of_envoy("it has no TLS")]
 conforms = pytest.mark.conforms
 
 

@@ -13,11 +13,11 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, routes
 from py_tests.harness.certificates import Pair, authority_file
 from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 from py_tests.harness.tls_clients import CLIENTS, Client, serial
 from py_tests.harness.wire import Tls
 
-pytestmark = unlike_uvicorn("this is about aiovoy")
+pytestmark = [unlike_uvicorn("this is about aiovoy"), of_envoy("it has no TLS")]
 
 SOON = 5.0
 

@@ -14,7 +14,7 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import FRONT, OWN, Serve, Server, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("its log does not say")
 
@@ -63,6 +63,10 @@ def lines(server: Server) -> list[str]:
     return [line[1] for line in found if line]
 
 
+def said(line: str) -> str:
+    return WITHOUT_ENVOY.get(line, line) if FRONT == OWN else line
+
+
 async def only_line(server: Server) -> str:
     """The one about the test's request."""
     await eventually(lambda: len(lines(server)) > 0)
@@ -79,6 +83,21 @@ async def only_line(server: Server) -> str:
 HOST = " HTTP/1.1|host: a|"
 
 LAST = b"GET /last HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n"
+
+
+# What the server without Envoy says instead: it shows nothing of a head that it has not read to its end.
+WITHOUT_ENVOY = {
+    "400 (missing_host_header): GET /a": "400 (bad_host): no head",
+    "400 (aiovoy_bad_host): GET /a": "400 (bad_host): no head",
+    "400 (http1.codec_error): no head": "400 (bad_framing): no head",
+    "501 (http1.invalid_transfer_encoding): no head": "501 (unknown_transfer_coding): no head",
+    "400 (http1.codec_error): POST /begun": "400 (bad_chunks): no head",
+    "404 (absolute_path_rejected): OPTIONS *": "404 (aiovoy_no_mount): OPTIONS *",
+    "400 (http1.invalid_characters): no head": "400 (bad_request_line): no head",
+    "431 (http1.too_many_headers): no head": "431 (too_many_fields): no head",
+    "408 (request_header_timeout): no head": "408 (slow_head): no head",
+    "a reset (http2.too_many_headers): no head": "431 (aiovoy_limit_request_header_count): POST /hello",
+}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +129,7 @@ async def test_requests_of_http1(strict: Server, request_: str, line: str) -> No
     async with await Http1Connection.open(strict.port) as connection:
         await connection.write(request_.replace("|", "\r\n").encode("latin-1"))
         await connection.until(b"\r\n")
-    assert await only_line(strict) == line
+    assert await only_line(strict) == said(line)
 
 
 @pytest.mark.protocols(HTTP2, HTTP3)
@@ -120,7 +139,11 @@ async def test_requests_of_http1(strict: Server, request_: str, line: str) -> No
         ([(b"content-length", b"5")], "413 (aiovoy_limit_request_body): POST /hello"),
         ([(b"x", b"1")] * 200, "431 (aiovoy_limit_request_header_count): POST /hello"),
         ([(b"x", b"1")] * 2000, "a reset (http{0}.too_many_headers): no head"),
-        ([(b"x y", b"1")], "a reset (http{0}.invalid{1}header{1}field): no head"),
+        pytest.param(
+            [(b"x y", b"1")],
+            "a reset (http{0}.invalid{1}header{1}field): no head",
+            marks=of_envoy("what breaks the rules of HTTP/2 is not logged"),
+        ),
     ],
     ids=["length", "fields", "many fields", "name"],
 )
@@ -132,7 +155,7 @@ async def test_requests_of_other_protocols(
         await (await connection.start("POST", "/hello", headers=headers, upload=True)).response()
     told = await only_line(strict)
     version = connection.protocol[-1]
-    assert told == line.format(version, "." if version == "2" else "_")
+    assert told == said(line.format(version, "." if version == "2" else "_"))
 
 
 @every

@@ -30,12 +30,12 @@ from py_tests.harness.http3 import Endpoint, Http3Connection, Quic
 from py_tests.harness.ipv6 import needs_ipv6
 from py_tests.harness.load_app import ENDED, STARTED, STARTING, pid_in
 from py_tests.harness.plain_envoy import PlainEnvoy, environment, free_ports
-from py_tests.harness.serving import CRASHES, unlike_uvicorn
+from py_tests.harness.serving import CRASHES, of_envoy, unlike_uvicorn
 from py_tests.harness.wire import Tls
 from py_tests.harness.workers import REPLACED, TLS, Site, Workers, rounds
 from py_tests.workers.conftest import Start
 
-pytestmark = unlike_uvicorn("it speaks no HTTP/3")
+pytestmark = [unlike_uvicorn("it speaks no HTTP/3"), of_envoy("it speaks no HTTP/3")]
 
 RESPAWN = 60.0
 

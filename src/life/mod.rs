@@ -35,7 +35,7 @@ mod stop;
 #[cfg(feature = "module")]
 pub(crate) use envoy::Server;
 #[cfg(feature = "extension")]
-pub(crate) use network::Server as NetworkServer;
+pub(crate) use network::{Server as NetworkServer, Told};
 
 #[cfg(test)]
 pub(crate) use runtime::get as runtime;

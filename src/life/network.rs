@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -31,12 +32,17 @@ struct Own {
     listeners: Mutex<Vec<OwnedFd>>,
     /// Has the sockets listen.
     opening: Told,
+    /// Has nobody come to them any more.
+    closing: Told,
     /// Is told when connections are accepted.
     ready: Told,
 }
 
 /// Somebody to be told something. An error is for the log.
-type Told = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub(crate) type Told = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// How long its owner gets to close the sockets.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A server that has not begun.
 pub(crate) struct Server {
@@ -45,19 +51,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of `config` with these sockets, which `opening` has listen. `ready` hears that it accepts connections.
+    /// A server of `config` with these sockets, which `opening` has listen; `closing` has nobody come to them any more,
+    /// while who has come can still be let in. `ready` hears that it accepts connections.
     pub(crate) fn new(
         config: Config,
         network: NetworkConfig,
         listeners: Vec<OwnedFd>,
-        opening: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-        ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        [opening, ready, closing]: [Told; 3],
     ) -> Result<Self, String> {
         let front = Arc::new(Own {
             thread: Mutex::default(),
             listeners: Mutex::new(listeners),
-            opening: Box::new(opening),
-            ready: Box::new(ready),
+            opening,
+            closing,
+            ready,
         });
         let stop = Arc::<Stop>::default();
         let supervision = Supervision::new(front.clone(), stop, Arc::new(config), 1)?;
@@ -137,10 +144,21 @@ impl Front for Own {
     }
 
     fn close<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, Result<(), String>> {
-        if let Some(thread) = self.thread() {
-            thread.close();
+        async {
+            let closing = self.closing.clone();
+            // It may have to wait for the GIL, which nobody here does.
+            let closed = tokio::task::spawn_blocking(move || closing());
+            let closed = tokio::time::timeout(CLOSE_GRACE, closed).await;
+            if let Some(thread) = self.thread() {
+                thread.close();
+            }
+            match closed {
+                Ok(Ok(closed)) => closed,
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the port is open still: nobody has the time to close it".into()),
+            }
         }
-        futures::future::ready(Ok(())).boxed()
+        .boxed()
     }
 
     fn pause(&self, wanted: bool) {

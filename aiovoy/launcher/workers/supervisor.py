@@ -17,6 +17,7 @@ from ..config import Config
 from ..descriptors import Output
 from ..errors import StartupError
 from ..lanes import Lane
+from ..listening import QUEUE_SECONDS
 from ..port import reason
 from .common import Common
 from .envoy import Envoys
@@ -38,9 +39,6 @@ SUSPICION_SECONDS = 5.0
 
 _DUMP_SECONDS = 0.5
 """How long a worker that is to be killed gets to write what it is amid."""
-
-_QUEUE_SECONDS = 0.05
-"""How long workers get to accept the connections that wait when the server stops."""
 
 _LEAVE_SECONDS = 1.0
 """How long a handshake may take whose worker is not to get connections any more, and whose socket no other one has."""
@@ -519,7 +517,7 @@ class Supervisor:
     async def _shut_down(self) -> None:
         if self._opened.is_set():
             self._common.listening.close_soon()
-            await asyncio.sleep(_QUEUE_SECONDS)
+            await asyncio.sleep(QUEUE_SECONDS)
         # Before the workers close theirs, or the port would be open with nobody there.
         self._common.listening.close_listeners()
         for process in self._processes:

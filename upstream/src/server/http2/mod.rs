@@ -90,7 +90,7 @@ async fn serve_requests(
                 false => idle_since.or(Some(now)),
             };
             if is_over(account.stuck_since.get(), settings.timeout_idle, now) {
-                return Poll::Ready(Accepted::Nothing(false));
+                return Poll::Ready(Err(false));
             }
             if let Some(reason) = end(account, idle_since, settings, now)
                 && !std::mem::replace(&mut ends_now, true)
@@ -99,26 +99,20 @@ async fn serve_requests(
             }
             connection
                 .poll_accept(context)
-                .map(|accepted| match accepted {
-                    Some(Ok((request, respond))) => Accepted::Request(request, respond),
-                    Some(Err(_)) | None => Accepted::Nothing(true),
-                })
+                .map(|accepted| -> Accepted { accepted.and_then(Result::ok).ok_or(true) })
         });
         match accepted.await {
-            Accepted::Request(request, respond) => {
+            Ok((request, respond)) => {
                 idle_since = None;
                 begin(network, &ends, account, request, respond);
             }
-            Accepted::Nothing(takes) => return takes,
+            Err(takes) => return takes,
         }
     }
 }
 
-enum Accepted {
-    Request(http::Request<RecvStream>, SendResponse<Bytes>),
-    /// The connection has ended, and whether the client takes anything.
-    Nothing(bool),
-}
+/// A request; or the connection has ended, and whether the client takes anything.
+type Accepted = Result<(http::Request<RecvStream>, SendResponse<Bytes>), bool>;
 
 /// Why the connection is to end, if it is.
 fn end(
