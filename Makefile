@@ -38,6 +38,8 @@ build: $(INSTALLED) ## Build the bridge and the extension module, and .venv with
 	replace target/release/libaiovoy.so "$(BRIDGE)" && \
 	replace target/extension/release/libaiovoy.so "$(EXTENSION)"
 
+CONFORMANCE_TESTS := $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort)
+
 # What applications and clients see is the same if requests go through Envoy's router.
 ROUTER_TESTS := $$($(BIN)/python -c 'from py_tests.harness.side_by_side import ROUTER; print(*ROUTER)')
 
@@ -56,7 +58,8 @@ soak-workers: build ## Replace and kill workers under load for an hour or two; A
 	AIOVOY_TEST_SOAK=1 $(BIN)/pytest py_tests/workers $(ARGS)
 
 conformance: build ## Run the tests that docs/conformance.md is made of, and write it; ARGS goes to pytest
-	$(BIN)/pytest $$(grep -rl --include='test_*.py' 'mark\.conforms' py_tests | sort) $(ARGS)
+	$(BIN)/pytest $(CONFORMANCE_TESTS) $(ARGS)
+	AIOVOY_TEST_FRONT=upstream $(BIN)/pytest $(CONFORMANCE_TESTS) $(ARGS)
 
 autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases such as 1.*
 	$(BIN)/python -m py_tests.harness.autobahn $(ARGS)

@@ -17,8 +17,6 @@ from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, i
 from py_tests.harness.serving import (
     AIOVOY,
     DIRECT,
-    ENVOY,
-    FRONT,
     RECENT,
     RESPONSE_PATH,
     UNDER_TEST,
@@ -121,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
     config.addinivalue_line("markers", "protocols(*names): the protocols that a test runs with")
     config.addinivalue_line("markers", "conforms(*lines, on=()): the lines of conformance.py that a test is about")
-    if (UNDER_TEST, RESPONSE_PATH, FRONT) == (AIOVOY, DIRECT, ENVOY):
+    if (UNDER_TEST, RESPONSE_PATH) == (AIOVOY, DIRECT):
         config.pluginmanager.register(Conformance(config))
 
 

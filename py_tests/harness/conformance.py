@@ -1,19 +1,27 @@
 """The lines of the ASGI specifications, and the page that says which tests hold the server to them.
 
-A test names its lines by `@pytest.mark.conforms("http.scope.path")`. A run of the whole suite writes
-docs/conformance.md, and fails if a line has no test on a protocol that it applies to.
+A test names its lines by `@pytest.mark.conforms("http.scope.path")`. Two runs make docs/conformance.md, one on Envoy
+and one without; the one that ends last writes it. The one on Envoy fails if a line has no test on a protocol that it
+applies to.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from py_tests.harness.folders import ROOT, TESTS
+from py_tests.harness.protocols import is_spoken
+from py_tests.harness.serving import ENVOY, FRONT, OWN
 
 PAGE = ROOT / "docs" / "conformance.md"
+
+RESULTS = {front: ROOT / "target" / f"conformance-{front}.json" for front in (ENVOY, OWN)}
+"""Where a run leaves what came of it."""
 
 PROTOCOLS: dict[str | None, str] = {
     "http/1.0": "HTTP/1.0",
@@ -190,6 +198,11 @@ class Result:
             return "—"
         return "pass" if all(self.tests.values()) else "**FAIL**"
 
+    def saved(self, line: str, protocol: str | None) -> list[Any]:
+        """As JSON has it."""
+        tests = [[str(file.relative_to(TESTS)), name, passed] for (file, name), passed in self.tests.items()]
+        return [line, protocol, tests]
+
 
 class Conformance:
     """The plugin that gathers the results."""
@@ -203,8 +216,8 @@ class Conformance:
         self.whole = True
         self.missing: list[str] = []
 
-    def pytest_deselected(self) -> None:
-        self.whole = False
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.whole &= not any(map(is_spoken, items))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
@@ -243,34 +256,51 @@ class Conformance:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self.whole or self.left or not self.marked:
             return
-        self.missing = [
-            f"{line.id} on {protocol or 'any protocol'}"
-            for line in LINES.values()
-            for protocol in line.protocols or (None,)
-            if not self.results[line.id, protocol].tests
-        ]
-        if self.missing and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        PAGE.write_text(self.page())
+        if FRONT == ENVOY:
+            self.missing = [
+                f"{line.id} on {protocol or 'any protocol'}"
+                for line in LINES.values()
+                for protocol in line.protocols or (None,)
+                if not self.results[line.id, protocol].tests
+            ]
+            if self.missing and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        RESULTS[FRONT].write_text(json.dumps([result.saved(*key) for key, result in self.results.items()]))
+        if all(file.exists() for file in RESULTS.values()):
+            PAGE.write_text(page(read(ENVOY), read(OWN)))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.missing:
             terminalreporter.section("lines of the specification without a test")
             terminalreporter.write_line("\n".join(self.missing))
 
-    def page(self) -> str:
-        return "\n".join([INTRODUCTION, *(row for part in PARTS for row in self.table(part)), ""])
 
-    def table(self, part: str) -> Iterator[str]:
-        columns = PROTOCOLS if any(line.protocols for line in PARTS[part]) else {None: "Result"}
-        heads = ["Line", *columns.values(), "Tests"]
-        yield f"\n## {part}\n"
-        yield f"| {' | '.join(heads)} |"
-        yield "|---" * len(heads) + "|"
-        for line in PARTS[part]:
-            results = {column: self.results[line.id, column] for column in columns}
-            cells = [str(results[column]) for column in columns]
-            yield f"| {line.words} | {' | '.join(cells)} | {tests(results.values())} |"
+Results = defaultdict[tuple[str, str | None], Result]
+"""By line and protocol."""
+
+
+def read(front: str) -> Results:
+    """What came of the last run."""
+    results: Results = defaultdict(Result)
+    for line, protocol, tests in json.loads(RESULTS[front].read_text()):
+        results[line, protocol] = Result({(TESTS / file, name): passed for file, name, passed in tests})
+    return results
+
+
+def page(on_envoy: Results, without: Results) -> str:
+    return "\n".join([INTRODUCTION, *(row for part in PARTS for row in table(part, on_envoy, without)), ""])
+
+
+def table(part: str, on_envoy: Results, without: Results) -> Iterator[str]:
+    columns = PROTOCOLS if any(line.protocols for line in PARTS[part]) else {None: "Result"}
+    heads = ["Line", *columns.values(), "Without Envoy", "Tests"]
+    yield f"\n## {part}\n"
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for line in PARTS[part]:
+        results = [on_envoy[line.id, column] for column in columns]
+        own = Result({test: passed for column in columns for test, passed in without[line.id, column].tests.items()})
+        yield f"| {line.words} | {' | '.join(map(str, [*results, own]))} | {tests(results)} |"
 
 
 def tests(results: Iterable[Result]) -> str:
@@ -295,8 +325,9 @@ INTRODUCTION = """\
 # Conformance
 
 What the ASGI specifications ask of a server, line by line, with the tests that hold aiovoy to it and how they went on
-each protocol. A dash: the line does not apply there, or nothing of its own is to be tested. `make test` writes this
-page; `make conformance` runs only the tests that it is made of.
+each protocol; and without Envoy (`aiovoy upstream`), on HTTP/1.0, 1.1 and 2 together. A dash: the line does not apply
+there, or nothing of its own is to be tested. What differs without Envoy is in [upstream.md](upstream.md#what-differs).
+`make test` writes this page; `make conformance` runs only the tests that it is made of.
 
 The specifications are ASGI 3.0, HTTP and WebSocket 2.5, lifespan 2.0 and TLS 0.2, and their list of extensions.
 `http` scopes say `spec_version` 2.3 all the same: see [applications.md](applications.md#when-the-client-leaves)."""

@@ -22,7 +22,7 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import Exchange, Response, ResponseCut
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import AIOVOY, UNDER_TEST, Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import AIOVOY, UNDER_TEST, Serve, Server, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it has no limit of bodies, and counts connections")
 
@@ -123,6 +123,7 @@ async def test_body_without_a_length_is_counted(serve: Serve, connect: Connect, 
     await is_fine(server)
 
 
+@of_envoy("beyond the window of the application nothing comes")
 async def test_body_that_nobody_reads_is_counted(serve: Serve, connect: Connect, key: str, tmp_path: Path) -> None:
     """Also where it waits in Envoy, beyond the window of the application."""
     limit = 400_000
