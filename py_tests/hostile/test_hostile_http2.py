@@ -31,7 +31,7 @@ from py_tests.harness.hostile import (
     string,
 )
 from py_tests.harness.hostile import app as app
-from py_tests.harness.serving import Server, serve, unlike_uvicorn
+from py_tests.harness.serving import FRONT, OWN, Server, serve, unlike_uvicorn
 from py_tests.hostile import upstream_answers
 
 pytestmark = unlike_uvicorn("it speaks no HTTP/2")
@@ -163,6 +163,11 @@ METHODS = [
     malformed("with line end", request(*pseudo("GET\r\nx: 1"))),
     malformed("with a high byte", request(*pseudo("G\xc9T"))),
     malformed("CONNECT with a path", request(*pseudo("CONNECT"))),
+    malformed("CONNECT without authority", request((":method", "CONNECT"))),
+    malformed(
+        "CONNECT with a protocol and no path", request((":method", "CONNECT"), SCHEME, AUTHORITY, (":protocol", "x"))
+    ),
+    answered("CONNECT with an unknown protocol", request(*pseudo("CONNECT"), (":protocol", "x")), status=403),
     Row(
         "CONNECT",
         (request((":method", "CONNECT"), (":authority", "a:443"), end=False),),
@@ -575,6 +580,10 @@ FLOODS = {
     "empty DATA": post() + data(end=False) * 20_000,
     "padding for DATA": post() + frame(DATA, PADDED, 1, b"\xff" + b"\0" * 255) * 1000,
 }
+if FRONT == OWN:
+    # Envoy bears any number of them.
+    FLOODS["answers to PING"] = frame(PING, ACK, 0, b"12345678") * 20_000
+    FLOODS["unknown"] = frame(UNKNOWN, 0, 0) * 20_000
 
 
 @pytest.mark.parametrize("name", FLOODS)

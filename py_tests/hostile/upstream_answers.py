@@ -156,6 +156,12 @@ HTTP2 = [
         of("target", "quotes and brackets") + of("authority", "percent"),
         end=KEPT,
     ),
+    instead(
+        "there are no tunnels, of whatever kind",
+        ("1: 501",),
+        of("method", "CONNECT with an unknown protocol"),
+        end=KEPT,
+    ),
     instead("a fragment is cut off before anybody sees it", ("1: 200",), of("target", "fragment"), "GET /a", end=KEPT),
     instead("a host with a user is a bad one, as on HTTP/1", ("1: 400",), of("authority", "user"), end=KEPT),
     instead(

@@ -60,11 +60,6 @@ impl Server {
         self.counts.requests.swap(0, Ordering::SeqCst)
     }
 
-    /// How many clients have gone, since that was waited for last.
-    pub(crate) fn gone(&self) -> usize {
-        self.counts.gone.load(Ordering::SeqCst)
-    }
-
     pub(crate) fn wait_for_requests(&self, count: usize) {
         wait_for(&self.counts.requests, count);
     }
@@ -287,6 +282,11 @@ impl Client {
         let mut all = String::new();
         self.0.read_to_string(&mut all).expect("it ends");
         all
+    }
+
+    /// The same connection.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.try_clone().expect("a descriptor"))
     }
 
     /// Nothing more is written.

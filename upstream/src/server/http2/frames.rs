@@ -1,11 +1,6 @@
 //! Runs on: network thread.
 //!
-//! The socket of a connection, as `h2` sees it.
-//!
-//! What comes is looked at frame by frame, and counted: see [`account`](super::account). And the limits that the server
-//! has announced hold from the first frame on. `h2` applies them when the client acknowledges them, and a client that
-//! never does could send heads of 16 MiB. So `h2` is told at once that they are acknowledged, and the client's own word
-//! is dropped when it comes.
+//! The socket of a connection, as `h2` sees it, where frames are counted: see [`account`](super::account).
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -23,13 +18,10 @@ use crate::server::io::Io;
 pub(in crate::server) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEAD: usize = 9;
-const ACKNOWLEDGED: [u8; HEAD] = [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0];
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -38,12 +30,8 @@ pub(super) struct Watched {
     io: Rc<RefCell<Io>>,
     account: Rc<Account>,
     frames: Frames,
-    /// What has come and is not read yet.
-    come: Vec<u8>,
-    /// The client has acknowledged the settings.
-    acknowledged: bool,
-    /// Nothing is kept any more.
-    direct: bool,
+    /// What was read before, and `h2` has not seen.
+    first: Vec<u8>,
 }
 
 /// Where in the frames the bytes stand.
@@ -60,33 +48,23 @@ struct Frames {
     stream: u32,
 }
 
-enum Part<'a> {
-    Head([u8; HEAD]),
-    Payload(&'a [u8]),
-}
-
 impl Frames {
-    /// The next part of `bytes`, which are advanced; none if they end within the head of a frame.
-    fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Part<'a>> {
-        let wanted = match self.left {
-            0 => HEAD - self.have,
-            left => left,
-        };
-        let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
+    /// The next head of a frame that ends in `bytes`, which are advanced.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<[u8; HEAD]> {
+        let payload = self.left.min(bytes.len());
+        self.left -= payload;
+        let part = (HEAD - self.have).min(bytes.len() - payload);
+        let (head, rest) = bytes[payload..].split_at(part);
         *bytes = rest;
-        if self.left > 0 {
-            self.left -= part.len();
-            return (!part.is_empty()).then_some(Part::Payload(part));
-        }
-        self.head[self.have..self.have + part.len()].copy_from_slice(part);
-        self.have += part.len();
+        self.head[self.have..self.have + part].copy_from_slice(head);
+        self.have += part;
         if self.have < HEAD {
             return None;
         }
         self.have = 0;
         let [high, middle, low, ..] = self.head;
         self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
-        Some(Part::Head(self.head))
+        Some(self.head)
     }
 }
 
@@ -103,30 +81,16 @@ impl Watched {
             io: io.clone(),
             account: account.clone(),
             frames: Frames::default(),
-            come: [PREFACE, &ACKNOWLEDGED].concat(),
-            acknowledged: false,
-            direct: false,
+            first: first.to_vec(),
         };
-        watched.see(&first[PREFACE.len()..], true);
+        watched.see(&first[PREFACE.len()..]);
         watched
     }
 
-    /// Counts what comes, and keeps it but for the acknowledgement.
-    fn see(&mut self, mut bytes: &[u8], keeps: bool) {
-        while let Some(part) = self.frames.next(&mut bytes) {
-            match part {
-                Part::Head(head) if !self.acknowledged && head == ACKNOWLEDGED => {
-                    self.acknowledged = true;
-                }
-                Part::Head(head) => {
-                    self.count(head);
-                    if keeps {
-                        self.come.extend_from_slice(&head);
-                    }
-                }
-                Part::Payload(part) if keeps => self.come.extend_from_slice(part),
-                Part::Payload(_) => {}
-            }
+    /// Counts what comes.
+    fn see(&mut self, mut bytes: &[u8]) {
+        while let Some(head) = self.frames.next(&mut bytes) {
+            self.count(head);
         }
         if self.frames.left == 0 && self.frames.in_head == Some(true) {
             self.frames.in_head = None;
@@ -140,7 +104,8 @@ impl Watched {
 
     fn count(&mut self, head: [u8; HEAD]) {
         let [.., kind, flags, a, b, c, d] = head;
-        let stream = u32::from_be_bytes([a, b, c, d]);
+        // The first bit says nothing (RFC 9113, section 4.1).
+        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
         let frames = &mut self.frames;
         let ends = flags & END_HEADERS != 0;
         frames.in_head = match kind {
@@ -161,20 +126,6 @@ impl Watched {
         if !is_free {
             self.account.spend(1);
         }
-    }
-
-    /// Reads until there is something of which the last head is whole.
-    fn poll_kept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.come.is_empty() {
-            let network = self.network.clone();
-            let mut buffer = network.buffer.borrow_mut();
-            let length = ready!(self.io.borrow_mut().poll_read(context, &mut buffer))?;
-            if length == 0 {
-                break;
-            }
-            self.see(&buffer[..length], true);
-        }
-        Poll::Ready(Ok(()))
     }
 
     fn poll_write_slices(
@@ -204,23 +155,21 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.come.is_empty() && this.account.is_spent() {
+        if !this.first.is_empty() {
+            let length = this.first.len().min(buffer.remaining());
+            buffer.put_slice(&this.first[..length]);
+            this.first.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
+        if this.account.is_spent() {
             // The connection looks at that when it is run next.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         this.account.fill(this.network.now());
-        this.direct |= this.acknowledged && this.come.is_empty() && this.frames.have == 0;
-        if !this.direct {
-            ready!(this.poll_kept(context))?;
-            let length = this.come.len().min(buffer.remaining());
-            buffer.put_slice(&this.come[..length]);
-            this.come.drain(..length);
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
         ready!(this.io.borrow_mut().poll_read_buf(context, buffer))?;
-        this.see(&buffer.filled()[before..], false);
+        this.see(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
