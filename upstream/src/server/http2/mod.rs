@@ -1,6 +1,6 @@
 //! Runs on: network thread.
 //!
-//! A connection of HTTP/2, on the crate `h2`: framing, flow control and most defences against floods are its.
+//! A connection of HTTP/2, on the crate `h2`: framing, flow control and some defences against floods are its.
 //!
 //! A request has a task of its own, which hears of its body, of room for its response, and of its end. What the service
 //! says goes to `h2` at once, and out when the connection's task runs next, which is once for all streams.
@@ -76,6 +76,7 @@ async fn serve_requests(
     let clock = network.ticks();
     let mut closes = false;
     let mut ends_now = false;
+    let mut is_stuck = false;
     let mut idle_since = None;
     loop {
         let accepted = poll_fn(|context| {
@@ -89,8 +90,9 @@ async fn serve_requests(
                 true => None,
                 false => idle_since.or(Some(now)),
             };
-            if is_over(account.stuck_since.get(), settings.timeout_idle, now) {
-                return Poll::Ready(Err(false));
+            is_stuck = is_over(account.stuck_since.get(), settings.timeout_idle, now);
+            if is_stuck {
+                return Poll::Ready(None);
             }
             if let Some(reason) = end(account, idle_since, settings, now)
                 && !std::mem::replace(&mut ends_now, true)
@@ -99,20 +101,15 @@ async fn serve_requests(
             }
             connection
                 .poll_accept(context)
-                .map(|accepted| -> Accepted { accepted.and_then(Result::ok).ok_or(true) })
+                .map(|accepted| accepted?.ok())
         });
-        match accepted.await {
-            Ok((request, respond)) => {
-                idle_since = None;
-                begin(network, &ends, account, request, respond);
-            }
-            Err(takes) => return takes,
-        }
+        let Some((request, respond)) = accepted.await else {
+            return !is_stuck;
+        };
+        idle_since = None;
+        begin(network, &ends, account, request, respond);
     }
 }
-
-/// A request; or the connection has ended, and whether the client takes anything.
-type Accepted = Result<(http::Request<RecvStream>, SendResponse<Bytes>), bool>;
 
 /// Why the connection is to end, if it is.
 fn end(
@@ -125,7 +122,9 @@ fn end(
         return Some(Reason::ENHANCE_YOUR_CALM);
     }
     let idle = is_over(idle_since, settings.timeout_keep_alive, now);
-    let slow = is_over(account.head_since.get(), settings.timeout_head, now);
+    // While nothing can be written nothing is read either.
+    let reads = account.stuck_since.get().is_none();
+    let slow = reads && is_over(account.head_since.get(), settings.timeout_head, now);
     (idle || slow).then_some(Reason::NO_ERROR)
 }
 
