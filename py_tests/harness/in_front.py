@@ -6,7 +6,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
+def started(command: Sequence[str]) -> contextlib.AbstractContextManager[Server]:
+    """A server of ours, which may not accept connections yet."""
+    return _running(Server(list(command), AIOVOY, ROOT, {}))
+
+
 @contextlib.contextmanager
 def upstream(app: str | Callable[..., Any], *words: str) -> Iterator[Server]:
     """`aiovoy upstream`, which accepts connections."""
     command = [sys.executable, "-m", "aiovoy", "upstream", import_string(app), "--app-dir", str(ROOT), *words]
-    with _running(Server(command, AIOVOY, ROOT, {})) as server:
+    with started(command) as server:
         server.wait_until_started()
         yield server
 
@@ -87,6 +92,8 @@ class Example:
 
     proxy: Server
     upstreams: list[Server]
+    commands: list[list[str]]
+    """Those that have started `upstreams`."""
 
     async def accepts(self) -> None:
         """Waits until the proxy accepts connections."""
@@ -123,10 +130,12 @@ http {{
 
 
 @contextlib.contextmanager
-def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> Iterator[Example]:
+def example(
+    name: str, folder: Path, words: Mapping[str, str] | None = None, changes: Mapping[str, str] | None = None
+) -> Iterator[Example]:
     """An example started by the commands that it shows, on free ports, and on a socket in `folder`.
 
-    `words` has what is to stand in place of other words of `aiovoy upstream`.
+    `words` has what is to stand in place of other words of `aiovoy upstream`; `changes` are made in the configuration.
     """
     ports = dict(zip(["8000", "9901", "8001", "8002"], map(str, free_ports(4)), strict=True))
     pipe = str(folder / "aiovoy.sock")
@@ -135,16 +144,17 @@ def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> 
         text = text.replace(f"port_value: {old}}}", f"port_value: {new}}}").replace(
             f"127.0.0.1:{old}", f"127.0.0.1:{new}"
         )
-    commands = pasted(name)
+    for old, new in (changes or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    shown = pasted(name)
     if name != "nginx.conf":
-        commands.remove([".venv/bin/envoy", "-c", f"examples/{name}"])
-    changes = {**ports, "aiovoy.sock": pipe, **(words or {})}
+        shown.remove([".venv/bin/envoy", "-c", f"examples/{name}"])
+    assert {program for program, *_ in shown} == {".venv/bin/aiovoy"}
+    words = {**ports, "aiovoy.sock": pipe, **(words or {})}
+    commands = [[sys.executable, "-m", "aiovoy", *(words.get(word, word) for word in rest)] for _, *rest in shown]
     with contextlib.ExitStack() as stack:
-        upstreams = []
-        for program, *rest in commands:
-            assert program == ".venv/bin/aiovoy"
-            command = [sys.executable, "-m", "aiovoy", *(changes.get(word, word) for word in rest)]
-            upstreams.append(stack.enter_context(_running(Server(command, AIOVOY, ROOT, {}))))
+        upstreams = [stack.enter_context(started(command)) for command in commands]
         for server in upstreams:
             server.wait_until_started()
         port = int(ports["8000"])
@@ -155,4 +165,4 @@ def example(name: str, folder: Path, words: Mapping[str, str] | None = None) -> 
             path = folder / "envoy.yaml"
             path.write_text(text)
             proxy = stack.enter_context(envoy(path, port, int(ports["9901"])))
-        yield Example(proxy, upstreams)
+        yield Example(proxy, upstreams, commands)

@@ -1,25 +1,26 @@
 """The proxies in examples/ that stand in front of `aiovoy upstream`, with what their first lines say."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from py_tests.harness import ws_apps
-from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, routes, start
+from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Connection, Exchange
 from py_tests.harness.folders import EXAMPLES, ROOT
-from py_tests.harness.in_front import NGINX, Example, example, pasted
+from py_tests.harness.in_front import NGINX, Example, example, pasted, started
 from py_tests.harness.protocols import HTTP1, HTTP2, Connect
 from py_tests.harness.serving import Server, unlike_uvicorn
-from py_tests.harness.ws_client import dial
+from py_tests.harness.ws_client import close_frame, dial
 
 pytestmark = [unlike_uvicorn("this is about aiovoy"), pytest.mark.protocols(HTTP1, HTTP2)]
 
@@ -62,7 +63,13 @@ async def gated(scope: Scope, receive: Receive, send: Send) -> None:
     await body(send, b", in the end")
 
 
-routed = routes(where, echo, trailers, gated)
+async def left(scope: Scope, receive: Receive, send: Send) -> None:
+    """Notes that the client has gone."""
+    await read(receive)
+    note(scope, (await receive())["type"])
+
+
+routed = routes(where, echo, trailers, gated, left)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,28 +223,63 @@ async def test_request_in_flight_is_answered_when_its_process_stops(folder: Path
 
 async def test_process_at_its_limit_is_passed_by(folder: Path, connect: Connect) -> None:
     """Requests that may be repeated go to the other one; POST is told to come again."""
-    with example(TCP, folder, {**OURS, "100": "1"}) as running:
+    with example(TCP, folder, {**OURS, "100": "2"}) as running:
         await running.accepts()
-        gate_file = folder / "gate"
-        exchange, busy = await begin(connect, running, gate_file)
+        async with filled(connect, running, folder) as busy:
+            connection = await connect(running.proxy)
+
+            async def has_repeated() -> bool:
+                assert (await connection.get("/where")).json()["pid"] != busy.pid
+                return running.statistics()["upstream_rq_retry_success"] > 2
+
+            await eventually(has_repeated)
+
+            async def is_refused() -> bool:
+                posted = await connection.post("/echo", b"posted")
+                if posted.status == 200:
+                    return False
+                assert (posted.status, posted.header(b"retry-after")) == (503, b"1")
+                return True
+
+            await eventually(is_refused)
+
+
+async def test_websocket_is_told_when_its_process_stops(folder: Path, connect: Connect) -> None:
+    with example(TCP, folder, OURS) as running:
+        await running.accepts()
+        socket = await dial(await connect(running.proxy), "/")
+        for server in running.upstreams:
+            server.signal(signal.SIGTERM)
+        assert (await socket.closed())[0] == 1012
+        await socket.write(close_frame(1012))
+        assert [await server.exit_code() for server in running.upstreams] == [0, 0]
+
+
+async def test_request_waits_while_the_only_process_is_replaced(folder: Path, connect: Connect) -> None:
+    with example(UDS, folder, OURS) as running:
+        await running.accepts()
         connection = await connect(running.proxy)
+        (old,) = running.upstreams
+        assert (await connection.get("/where")).json()["pid"] == old.pid
+        old.signal(signal.SIGTERM)
+        assert await old.exit_code() == 0
+        posted = await (await connect(running.proxy)).start("POST", "/echo", body=b"posted")
+        asked = await connection.start("GET", "/where")
+        await eventually(lambda: running.statistics()["upstream_cx_connect_fail"] > 1)
+        with started(running.commands[0]) as new:
+            assert (await asked.response()).json()["pid"] == new.pid
+            assert (await posted.response()).body == b"posted"
 
-        async def has_repeated() -> bool:
-            assert (await connection.get("/where")).json()["pid"] != busy.pid
-            return running.statistics()["upstream_rq_retry_success"] > 2
 
-        await eventually(has_repeated)
+async def test_application_is_told_when_envoy_gives_up(folder: Path, connect: Connect, key: str) -> None:
+    with example(TCP, folder, OURS, {"timeout: 15s": "timeout: 0.1s"}) as running:
+        await running.accepts()
+        assert (await (await connect(running.proxy)).get(f"/left?{key}")).status == 504
 
-        async def is_refused() -> bool:
-            posted = await connection.post("/echo", b"posted")
-            if posted.status == 200:
-                return False
-            assert (posted.status, posted.header(b"retry-after")) == (503, b"1")
-            return True
+        async def is_told() -> bool:
+            return ["http.disconnect"] in [await server.notes(key) for server in running.upstreams]
 
-        await eventually(is_refused)
-        gate_file.touch()
-        assert await exchange.rest() == b", in the end"
+        await eventually(is_told)
 
 
 async def begin(connect: Connect, running: Example, gate_file: Path) -> tuple[Exchange, Server]:
@@ -247,6 +289,25 @@ async def begin(connect: Connect, running: Example, gate_file: Path) -> tuple[Ex
     pid = int(await exchange.chunk())
     (server,) = [server for server in running.upstreams if server.pid == pid]
     return exchange, server
+
+
+@contextlib.asynccontextmanager
+async def filled(connect: Connect, running: Example, folder: Path) -> AsyncIterator[Server]:
+    """A process that has as many requests as it takes, which is two, while the other one has none."""
+    held: list[tuple[Path, Exchange, Server]] = []
+    while len({server.pid for _, _, server in held}) == len(held):
+        gate_file = folder / f"gate{len(held)}"
+        held.append((gate_file, *await begin(connect, running, gate_file)))
+    *_, (_, _, busy) = held
+
+    async def end(at: Callable[[Server], bool]) -> None:
+        for gate_file, exchange, _ in [one for one in held if at(one[2])]:
+            gate_file.touch()
+            assert await exchange.rest() == b", in the end"
+
+    await end(lambda server: server is not busy)
+    yield busy
+    await end(lambda server: server is busy)
 
 
 @pytest.mark.protocols(HTTP1)
@@ -299,13 +360,13 @@ async def test_nginx_passes_all_that_http_1_1_has(behind_nginx: Example, connect
 
 @nginx_is_there
 @pytest.mark.protocols(HTTP1)
-async def test_nginx_asks_another_process_if_one_stops(behind_nginx: Example, connect: Connect, protocol: str) -> None:
+async def test_nginx_asks_another_process_if_one_stops(behind_nginx: Example, protocol: str) -> None:
     await behind_nginx.accepts()
     first, second = behind_nginx.upstreams
-    connection = await connect(behind_nginx.proxy)
 
     async def answered() -> int:
-        pid: int = (await connection.get("/where")).json()["pid"]
+        """By whom; on a connection of its own, since nginx closes one after a thousand requests."""
+        pid: int = (await behind_nginx.proxy.get("/where")).json()["pid"]
         return pid
 
     assert {await answered() for _ in range(20)} == {first.pid, second.pid}
@@ -319,15 +380,13 @@ async def test_nginx_asks_another_process_if_one_stops(behind_nginx: Example, co
 @nginx_is_there
 @pytest.mark.protocols(HTTP1)
 async def test_nginx_asks_another_process_if_one_is_at_its_limit(folder: Path, connect: Connect, protocol: str) -> None:
-    with example(NGINX_CONF, folder, {**OURS, "100": "1"}) as running:
+    with example(NGINX_CONF, folder, {**OURS, "100": "2"}) as running:
         await running.accepts()
-        exchange, busy = await begin(connect, running, folder / "gate")
-        connection = await connect(running.proxy)
-        for _ in range(10):
-            assert (await connection.get("/where")).json()["pid"] != busy.pid
-        assert busy.log.count("503 aiovoy_limit_concurrency") > 1
-        (folder / "gate").touch()
-        assert await exchange.rest() == b", in the end"
+        async with filled(connect, running, folder) as busy:
+            connection = await connect(running.proxy)
+            for _ in range(10):
+                assert (await connection.get("/where")).json()["pid"] != busy.pid
+            assert busy.log.count("503 aiovoy_limit_concurrency") > 1
 
 
 # --- What stands in two places ---
