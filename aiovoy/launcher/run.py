@@ -86,7 +86,7 @@ class _Stop:
         handlers[signal.SIGTTIN] = lambda _: self._server.grow()
         handlers[signal.SIGTTOU] = lambda _: self._server.shrink()
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-            handlers[signal.SIGHUP] = self._hung_up if _has_terminal() else self._roll
+            handlers[signal.SIGHUP] = self._hung_up if has_terminal() else self._roll
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler, number)
         try:
@@ -115,7 +115,7 @@ class _Stop:
 
     def _hung_up(self, number: int) -> None:
         """SIGHUP: the terminal has gone, or there is new code."""
-        if _has_terminal():
+        if has_terminal():
             self._roll(number)
         elif not self.signals:
             self._signalled(number)
@@ -133,7 +133,7 @@ def _ignored(_: int) -> None:
     pass
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
     """Whether this process has a terminal that can hang up; one that has hung up is none."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))

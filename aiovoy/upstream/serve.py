@@ -6,17 +6,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiovoy
 
-from ..embedded import interpreter
+from ..embedded import interpreter, signals
 from ..launcher.config import LOG_LEVELS, Config
 from ..launcher.descriptors import fill_standard
 from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
 from ..launcher.errors import StartupError
 from ..launcher.listening import QUEUE_SECONDS, Listening
+from ..launcher.run import has_terminal
 from ..launcher.stderr import Talk
 from .settings import Settings
 
@@ -39,7 +40,11 @@ def serve(config: Config) -> int:
                 ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
                 closing=lambda: _close(listening),
             )
-            return run(server, lambda: says("aiovoy stopping (press CTRL+C again to quit at once)"))
+            return run(
+                server,
+                stopping=lambda: says("aiovoy stopping (press CTRL+C again to quit at once)"),
+                hung_up=_end_with_the_terminal(),
+            )
     except StartupError as error:
         talk.say(f"error: {error}")
         return error.exit_code
@@ -70,16 +75,44 @@ def new_server(
     return network.Server(*told, filenos, opening, ready, closing)
 
 
-def run(server: Any, stopping: Callable[[], None]) -> int:
-    """Runs a server to its end, which signals bring. At the first one `stopping` is called. Returns the exit code."""
+def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None]) -> int:
+    """Runs a server to its end, which SIGINT and SIGTERM bring. Returns the exit code.
 
-    def stop() -> None:
+    At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so that the application
+    may have others.
+    """
+    stops: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        stops.append(number)
+        if len(stops) > 1:
+            os._exit(128 + number)
         server.stop()
         stopping()
 
-    with _stopped_by_signals(stop):
-        code: int = server.run()
-        return code
+    handlers: dict[int, Callable[[int, Any], None]] = dict.fromkeys([signal.SIGINT, signal.SIGTERM], stop)
+    handlers |= dict.fromkeys(signals.HARMLESS, lambda *_: None)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+        del handlers[signal.SIGHUP]
+    else:
+        handlers[signal.SIGHUP] = lambda *_: hung_up()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    code: int = server.run()
+    return code
+
+
+def _end_with_the_terminal() -> Callable[[], None]:
+    """What there is to do at SIGHUP: if there was a terminal, and it has gone, to stop."""
+    had_terminal = has_terminal()
+
+    def hung_up() -> None:
+        if had_terminal and not has_terminal():
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            interpreter.log("warning", "SIGHUP replaces workers, and there are none\nhint: `--workers 1`")
+
+    return hung_up
 
 
 _LEVELS = {"critical": "error", "error": "error", "warning": "warn", "info": "info", "debug": "debug", "trace": "trace"}
@@ -93,21 +126,3 @@ def _close(listening: Listening) -> None:
 
 def _say_nothing(_: str) -> None:
     pass
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    seen: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os._exit(128 + number)
-        stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,11 +5,10 @@ has listen.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 
-from ..embedded import interpreter, signals, stacks
+from ..embedded import interpreter, stacks
 from .serve import new_server, run
 from .settings import Settings
 
@@ -22,9 +21,6 @@ def main() -> int:
     if not sys.flags.safe_path:
         del sys.path[0]  # the working directory, which `-m` has put there
     stacks.dump_at_signal()
-    for number in signals.HARMLESS:
-        # Of the terminal's end the launcher hears, too.
-        signal.signal(number, lambda *_: None)
     if (lock := os.environ.get("AIOVOY_LOCK")) is not None:
         os.set_inheritable(int(lock), False)
     settings = Settings.from_json(Path(file).read_text("utf-8"))
@@ -32,7 +28,8 @@ def main() -> int:
     for fileno in filenos:
         os.close(fileno)  # it has its own
     interpreter.forget_launcher()
-    return run(server, _nothing)
+    # Of the terminal's end the launcher hears, too.
+    return run(server, stopping=_nothing, hung_up=_nothing)
 
 
 def _nothing() -> None:

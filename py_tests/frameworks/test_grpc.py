@@ -19,7 +19,7 @@ from protobuf.wkt.google.protobuf.wrappers_pb import BytesValue, StringValue
 from py_tests.harness.apps import Receive, Scope, Send, lifespan
 from py_tests.harness.certificates import Pair, authority
 from py_tests.harness.deadline import DEADLINE, eventually
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("uvicorn has no HTTP/2")
 
@@ -280,6 +280,7 @@ def test_client_in_threads(server: Server) -> None:
         assert method(channel, "hello")(text("you"), timeout=DEADLINE).value == "hello you, None"
 
 
+@of_envoy("it has no TLS")
 async def test_over_tls(serve: Serve, tmp_path: Path) -> None:
     server = serve(app, **Pair(tmp_path).options)
     credentials = grpc.ssl_channel_credentials(authority().cert_pem.bytes())

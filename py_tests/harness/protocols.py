@@ -15,7 +15,6 @@ Connect = Callable[..., Awaitable[Connection]]
 """The fixture `connect`."""
 
 HTTP10, HTTP1, HTTP2, HTTP3 = "http/1.0", "http/1.1", "http/2", "http/3"
-TLS = "tls"
 
 CLIENTS: dict[str, type[Http1Connection] | type[Http2Connection]] = {
     HTTP10: Http10Connection,
@@ -29,12 +28,7 @@ http3_too = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 every_protocol = pytest.mark.protocols(HTTP10, HTTP1, HTTP2, HTTP3)
 """For tests that HTTP/1.0 matters to, too."""
 
-
-over_tls = pytest.mark.protocols(TLS)
-"""For tests that have no other protocol and no case without TLS."""
-
-UVICORNS, OURS = [HTTP10, HTTP1, TLS], [HTTP10, HTTP1, HTTP2]
-SPOKEN = UVICORNS if UNDER_TEST == UVICORN else OURS if FRONT == OWN else [*CLIENTS, HTTP3, TLS]
+SPOKEN = [HTTP10, HTTP1] if UNDER_TEST == UVICORN else [HTTP10, HTTP1, HTTP2] if FRONT == OWN else [*CLIENTS, HTTP3]
 """By the server under test."""
 
 

@@ -33,8 +33,7 @@ from py_tests.harness.hostile import (
 )
 from py_tests.harness.hostile import app as app
 from py_tests.harness.http1 import Http1Connection, Http1Exchange
-from py_tests.harness.protocols import over_tls
-from py_tests.harness.serving import Server, serve, unlike_uvicorn
+from py_tests.harness.serving import Server, of_envoy, serve, unlike_uvicorn
 from py_tests.harness.wire import Tls
 from py_tests.hostile import upstream_answers
 
@@ -720,7 +719,7 @@ def secure(pair: Pair) -> Iterator[Server]:
         yield server
 
 
-@over_tls
+@of_envoy("it has no TLS")
 @pytest.mark.parametrize("name", NO_TLS)
 async def test_what_is_no_tls_ends_its_connection(secure: Server, name: str) -> None:
     async with await Http1Connection.open(secure.port) as connection:

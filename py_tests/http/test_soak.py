@@ -29,6 +29,8 @@ WARM_UP = 3
 # adds 14 MB (4 MB) and more. What is left is the noise of the allocators, less than 1 MB.
 GROWTH = 3 * 1024 * 1024
 
+LAST = b"the last piece"
+
 
 # --- The application ---
 
@@ -44,7 +46,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(10):
             await body(send, b"x" * 200, more=True)
             await asyncio.sleep(0)
-        await body(send)
+        await body(send, LAST)
     elif scope["path"] == "/echo":
         await start(send, headers=[(b"content-length", b"2000")])
         more = True
@@ -71,7 +73,8 @@ REQUEST = {
     "/echo": b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\n\r\n" + ECHO,
 }
 # Each response ends with these bytes, and has them nowhere else.
-END = {"/whole": b"Hello, World!", "/streamed": b"\r\n0\r\n\r\n", "/echo": ECHO}
+END = {"/whole": b"Hello, World!", "/streamed": LAST, "/echo": ECHO}
+CHUNKED = b"\r\n0\r\n\r\n"
 
 
 async def http1_client(port: int, choice: random.Random, requests: list[int]) -> None:
@@ -93,7 +96,7 @@ async def http1_exchange(sock: socket.socket, path: str) -> None:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, REQUEST[path])
     received = b""
-    while not received.endswith(END[path]):
+    while not received.endswith(CHUNKED if b"transfer-encoding" in received else END[path]):
         data = await loop.sock_recv(sock, 65536)
         assert data, f"the connection ended after {received!r}"
         received += data

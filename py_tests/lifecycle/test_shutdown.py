@@ -27,6 +27,8 @@ from py_tests.harness.protocols import HTTP2, HTTP3, Connect, http3_too
 from py_tests.harness.serving import (
     AIOVOY,
     BANNER,
+    ENVOY,
+    FRONT,
     RESPONSE_PATH,
     ROUTER,
     UNDER_TEST,
@@ -380,7 +382,7 @@ async def test_request_that_comes_to_an_application_which_shuts_down_is_turned_b
     assert (await connection.get("/", headers=[(b"x-gate", str(path).encode())])).body == b"answered"
     server.signal(signal.SIGTERM)
     await eventually(lambda: "lifespan shutdown" in server.log)
-    if RESPONSE_PATH == ROUTER or connection.protocol == HTTP2:
+    if RESPONSE_PATH == ROUTER or (FRONT, connection.protocol) == (ENVOY, HTTP2):
         assert (await connection.get("/")).status == 503
         await connection.ended()
     else:
@@ -388,6 +390,8 @@ async def test_request_that_comes_to_an_application_which_shuts_down_is_turned_b
             await connection.get("/")
         if connection.protocol == HTTP3:
             assert "RESET_STREAM, code 0x10b" in str(raised.value)
+        if connection.protocol == HTTP2:
+            assert "RST_STREAM, code 7" in str(raised.value)  # REFUSED_STREAM
     path.touch()
     assert await server.exit_code() in GRACEFUL[signal.SIGTERM]
     assert server.log.count("request begun") == 1
@@ -429,7 +433,8 @@ async def test_second_signal_ends_at_once(
 
 
 @unlike_uvicorn("it is one process")
-async def test_envoy_ends_when_its_supervisor_is_killed(server: Server) -> None:
+async def test_worker_ends_when_its_supervisor_is_killed(serve: Serve) -> None:
+    server = serve(app, workers=1)
     supervisor, *children = server.processes()
     assert children
     supervisor.kill()

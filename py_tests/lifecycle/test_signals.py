@@ -7,12 +7,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, note, routes
 from py_tests.harness.deadline import eventually
-from py_tests.harness.serving import Serve, Server, serve, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, serve, unlike_uvicorn
 
 LOOPS = ["uvloop", "asyncio"]
 APP = f"{__name__}:app"
@@ -71,7 +70,7 @@ def server(request: pytest.FixtureRequest, serve: Serve) -> Server:
 
 
 async def pid_of_envoy(server: Server) -> int:
-    [envoy] = psutil.Process(server.pid).children()
+    *_, envoy = server.processes()
     return envoy.pid
 
 
@@ -173,7 +172,13 @@ async def test_loop_at_import_leaves_signals_as_they_were(tmp_path: Path, loop: 
 
 
 @unlike_uvicorn("it has handlers of its own that go")
-@pytest.mark.parametrize("way", ["signal", "loop"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("signal", marks=of_envoy("in an ordinary process the application's handler goes before")),
+        "loop",
+    ],
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_that_stop_the_server_go_on_doing_so(serve: Serve, way: str, number: signal.Signals) -> None:
     server = serve(APP)

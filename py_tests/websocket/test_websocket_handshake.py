@@ -12,7 +12,7 @@ from py_tests.harness.http1 import Http1Connection, Http1Exchange
 from py_tests.harness.http2 import Http2Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 from py_tests.harness.wire import Tls
 from py_tests.harness.ws_apps import CONNECT, accept, close, disconnect, echo, say
 from py_tests.harness.ws_client import ACCEPT, KEY, TEXT, Refused, answered, begin, complaints, dial, fields, frame
@@ -70,6 +70,7 @@ async def test_answer_has_what_the_protocol_asks_for(server: Server, connect: Co
 
 
 @conforms("websocket.accept")
+@of_envoy("it has no TLS")
 async def test_under_tls(server: Server, connect: Connect) -> None:
     socket = await dial(await connect(server, Tls()), "/echo")
     await socket.send("secret")

@@ -159,9 +159,10 @@ async def accepts_slowly(scope: Scope, receive: Receive, send: Send) -> None:
 
 @unlike_uvicorn("its workers are not replaced so")
 async def test_pending_handshake_is_finished_by_a_worker_that_is_replaced(
-    server: Server, connect: Connect, key: str, tmp_path: Any
+    serve: Serve, connect: Connect, key: str, tmp_path: Any
 ) -> None:
     """The client has come to a server that goes on. It is told to come again, as all who are there are."""
+    server = serve(f"{__name__}:app", workers=1)
     before = await dial(await connect(server), "/tells_the_end")
     assert await before.receive() == "open"
     path = tmp_path / "gate"
@@ -181,8 +182,9 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("its workers are not replaced so")
-async def test_handshake_that_comes_to_a_worker_that_is_replaced_is_finished(server: Server, connect: Connect) -> None:
+async def test_handshake_that_comes_to_a_worker_that_is_replaced_is_finished(serve: Serve, connect: Connect) -> None:
     """Its client has the connection from before."""
+    server = serve(f"{__name__}:app", workers=1)
     before = await dial(await connect(server), "/tells_the_end")
     assert await before.receive() == "open"
     connection = await connect(server)

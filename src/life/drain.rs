@@ -48,7 +48,7 @@ impl Supervision {
         let in_flight = &self.process.in_flight;
         let seconds = self.process.config.timeout_graceful_shutdown.as_secs_f64();
         if in_flight.count() == 0 {
-            if self.front.gauges().await.buffered == 0 {
+            if !self.front.gauges().await.buffered {
                 // A retirement: idle connections have had their time.
                 return;
             }
@@ -82,7 +82,7 @@ impl Supervision {
                 }
                 let lasts = idle_since.elapsed() >= IDLE_GRACE;
                 let idle = lasts && since.elapsed() >= self.stop.idle_grace();
-                if gauges.buffered == 0 && (gauges.connections == 0 || idle) {
+                if !gauges.buffered && (gauges.connections == 0 || idle) {
                     return;
                 }
                 let is_retiring = lasts && !idle;

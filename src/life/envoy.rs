@@ -282,7 +282,7 @@ fn read_gauges(envoy: &EnvoyBootstrap<'_>) -> Gauges {
             if name.ends_with(".downstream_cx_active") {
                 gauges.connections += value;
             } else if name.ends_with(".downstream_cx_tx_bytes_buffered") {
-                gauges.buffered += value;
+                gauges.buffered |= value > 0;
             }
         }
     });

@@ -18,8 +18,8 @@ pub(super) struct Gauges {
     /// Connections are accepted.
     pub(super) accepts: bool,
     pub(super) connections: u64,
-    /// Response bytes that clients have not taken yet.
-    pub(super) buffered: u64,
+    /// There are bytes of responses that clients have not taken yet.
+    pub(super) buffered: bool,
 }
 
 /// Who brings the requests.

@@ -176,7 +176,7 @@ impl Front for Own {
             Gauges {
                 accepts: load.accepts,
                 connections: load.connections as u64,
-                buffered: load.unwritten as u64,
+                buffered: load.is_unwritten,
             }
         }
         .boxed()

@@ -48,11 +48,18 @@ pub(super) fn read_head(
         match lower.as_slice() {
             b"host" => return,
             b"x-forwarded-client-cert" => certificate = Some(value),
+            // A WebSocket's handshake is one by these.
+            b"connection" if head.websocket => {}
             name if is_of_connection(name) => return,
             _ => {}
         }
         said.see_field(&lower, value, &mut read);
     });
+    if head.websocket && head.version == Version::Http2 {
+        // As Envoy has it, and WebSockets over HTTP/1.
+        said.see_field(b"upgrade", b"websocket", &mut read);
+        said.see_field(b"connection", b"upgrade", &mut read);
+    }
     read.websocket = head.websocket;
     said.believe(rules, &mut read);
     if read.https && rules.proxies.trust(ends.client.host.as_bytes()) {

@@ -46,8 +46,8 @@ enum Order {
 pub(crate) struct Load {
     pub(crate) accepts: bool,
     pub(crate) connections: usize,
-    /// Bytes of responses that clients have not taken yet.
-    pub(crate) unwritten: usize,
+    /// There is something of responses that clients have not taken yet.
+    pub(crate) is_unwritten: bool,
 }
 
 impl NetworkThread {
@@ -170,7 +170,7 @@ async fn obey(
             Order::Tell(load) => drop(load.send(Load {
                 accepts: accepting.is_some(),
                 connections: network.connections(),
-                unwritten: network.unwritten(),
+                is_unwritten: network.is_unwritten(),
             })),
         }
     }

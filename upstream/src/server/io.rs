@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
@@ -90,11 +91,20 @@ impl Io {
 
     /// Says to the client that nothing more comes.
     pub(super) fn shut_down_writing(&self) {
-        let socket = match self {
+        // A connection that has gone meanwhile needs no end.
+        let _ = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// When it is closed, the kernel keeps nothing that the client has not taken.
+    pub(super) fn drop_unsent(&self) {
+        // Likewise.
+        let _ = self.socket().set_linger(Some(Duration::ZERO));
+    }
+
+    fn socket(&self) -> socket2::SockRef<'_> {
+        match self {
             Self::Tcp(socket) => socket2::SockRef::from(socket),
             Self::Unix(socket) => socket2::SockRef::from(socket),
-        };
-        // A connection that has gone meanwhile needs no end.
-        let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
     }
 }

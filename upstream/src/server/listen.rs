@@ -74,13 +74,11 @@ fn path(address: &tokio::net::unix::SocketAddr) -> End {
     }
 }
 
-/// Lets in who comes, as long as there is room.
+/// Lets in who comes; where there is no room, who comes is closed at once, and may go elsewhere.
 pub(super) async fn accept(network: Rc<Network>, listener: Listener) {
     loop {
-        while network.room.get() == 0 {
-            network.has_room.notified().await;
-        }
         match listener.accept().await {
+            Ok(_) if network.room.get() == 0 => {}
             Ok((io, ends)) => {
                 let place = network.take_place();
                 spawn_local(serve(network.clone(), io, ends, place));

@@ -10,7 +10,6 @@ use std::task::{Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use futures::task::AtomicWaker;
-use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::{Listener, Service, Settings, http1, listen};
@@ -51,7 +50,8 @@ pub struct Network {
     clocks: RefCell<Vec<Weak<Clock>>>,
     /// Connections that may come.
     pub(super) room: Cell<usize>,
-    pub(super) has_room: Notify,
+    /// Connections, other than of HTTP/1, that have requests which are not over.
+    busy: Cell<usize>,
 }
 
 /// What tells a task that time has passed.
@@ -68,13 +68,29 @@ impl Clock {
     }
 }
 
+/// Whether a connection has requests that are not over, up to the last byte that the client takes.
+pub(super) struct Busy(Rc<Network>, bool);
+
+impl Busy {
+    pub(super) fn set(&mut self, is_busy: bool) {
+        let before = std::mem::replace(&mut self.1, is_busy);
+        let number = self.0.busy.get() + usize::from(is_busy) - usize::from(before);
+        self.0.busy.set(number);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
 /// The place of a connection.
 pub(super) struct Taken(Rc<Network>);
 
 impl Drop for Taken {
     fn drop(&mut self) {
         self.0.room.set(self.0.room.get() + 1);
-        self.0.has_room.notify_one();
     }
 }
 
@@ -98,7 +114,7 @@ impl Network {
             in_turn: Cell::default(),
             turn: TurnWaker::default(),
             clocks: RefCell::default(),
-            has_room: Notify::new(),
+            busy: Cell::default(),
         })
     }
 
@@ -119,13 +135,16 @@ impl Network {
         self.settings.connections - self.room.get()
     }
 
-    /// Bytes of responses that clients have not taken yet.
-    pub fn unwritten(&self) -> usize {
+    /// Whether there is something of responses that clients have not taken yet.
+    pub fn is_unwritten(&self) -> bool {
         let connections = self.connections.borrow();
-        connections
-            .iter()
-            .map(|connection| connection.unwritten())
-            .sum()
+        let mut unwritten = connections.iter().map(|connection| connection.unwritten());
+        self.busy.get() > 0 || unwritten.any(|bytes| bytes > 0)
+    }
+
+    /// What says whether a connection, other than of HTTP/1, has requests that are not over, as long as it is kept.
+    pub(super) fn busy(self: &Rc<Self>) -> Busy {
+        Busy(self.clone(), false)
     }
 
     pub(super) fn date(&self) -> [u8; DATE] {

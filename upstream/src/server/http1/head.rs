@@ -30,6 +30,8 @@ pub(super) struct Said {
     pub(super) version: Version,
     /// The client waits for `100 Continue`.
     pub(super) expects_continue: bool,
+    /// The client asks for a WebSocket.
+    pub(super) websocket: bool,
 }
 
 /// What there is of a head in some bytes.
@@ -168,6 +170,7 @@ fn check<'a>(
         head_only: method == b"HEAD",
         version,
         expects_continue: fields.expects_continue && version != Version::Http10,
+        websocket: fields.upgrades && fields.websocket,
     };
     let host = match (authority, fields.host) {
         (Some(authority), _) => Some(authority),
@@ -184,7 +187,7 @@ fn check<'a>(
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         },
-        websocket: fields.upgrades && fields.websocket,
+        websocket: said.websocket,
     };
     Ok((head, said))
 }

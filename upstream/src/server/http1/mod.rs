@@ -142,6 +142,7 @@ impl Connection {
                     head_only: false,
                     version: Version::Http11,
                     expects_continue: false,
+                    websocket: false,
                 },
                 exchange: None,
                 paused: false,
@@ -235,6 +236,16 @@ impl Connection {
             return;
         }
         drop(state);
+        self.give_up();
+    }
+
+    /// The client takes or sends nothing any more, nor is anything kept for it.
+    fn cut_off(&self) {
+        if self.state.borrow().out.len() > 0
+            && let Some(io) = &*self.io.borrow()
+        {
+            io.drop_unsent();
+        }
         self.give_up();
     }
 
@@ -587,7 +598,7 @@ impl Connection {
         drop(state);
         match (late, is_amid_head) {
             (true, true) => self.refuse(Refusal::SLOW_HEAD),
-            (true, false) => self.give_up(),
+            (true, false) => self.cut_off(),
             (false, _) => {}
         }
     }

@@ -39,6 +39,8 @@ impl Stream {
                 return false;
             }
             state.closes |= head.close || network.service.drains();
+            // What its client may have sent already is no request.
+            state.closes |= state.said.websocket && !upgrades;
             if matches!(state.phase, Phase::Body(_)) && state.said.expects_continue {
                 // Whether it will send the body is not to be known (RFC 9110, section 10.1.1).
                 state.closes = true;

@@ -78,6 +78,7 @@ async fn serve_requests(
     let mut ends_now = false;
     let mut is_stuck = false;
     let mut idle_since = None;
+    let mut busy = network.busy();
     loop {
         let accepted = poll_fn(|context| {
             clock.wakes(context.waker());
@@ -99,9 +100,9 @@ async fn serve_requests(
             {
                 connection.abrupt_shutdown(reason);
             }
-            connection
-                .poll_accept(context)
-                .map(|accepted| accepted?.ok())
+            let accepted = connection.poll_accept(context);
+            busy.set(connection.has_streams());
+            accepted.map(|accepted| accepted?.ok())
         });
         let Some((request, respond)) = accepted.await else {
             return !is_stuck;
