@@ -43,9 +43,11 @@ impl Server {
             .map_err(PyRuntimeError::new_err)
     }
 
-    /// Serves on this thread until the server has stopped. Returns the exit code.
-    fn run(&self, py: Python<'_>) -> PyResult<i32> {
-        self.0.run(py).map_err(PyRuntimeError::new_err)
+    /// Serves on this thread until the server has stopped. `loaded` hears that the applications are imported. Returns
+    /// the exit code.
+    fn run(&self, py: Python<'_>, loaded: Py<PyAny>) -> PyResult<i32> {
+        let code = self.0.run(py, called(loaded));
+        code.map_err(PyRuntimeError::new_err)
     }
 
     /// Stops gracefully. Does not wait.

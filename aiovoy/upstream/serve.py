@@ -78,8 +78,8 @@ def new_server(
 def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None]) -> int:
     """Runs a server to its end, which SIGINT and SIGTERM bring. Returns the exit code.
 
-    At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so that the application
-    may have others.
+    At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so the application may
+    have others once it runs.
     """
     stops: list[int] = []
 
@@ -90,15 +90,18 @@ def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None
         server.stop()
         stopping()
 
-    handlers: dict[int, Callable[[int, Any], None]] = dict.fromkeys([signal.SIGINT, signal.SIGTERM], stop)
-    handlers |= dict.fromkeys(signals.HARMLESS, lambda *_: None)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
-        del handlers[signal.SIGHUP]
-    else:
-        handlers[signal.SIGHUP] = lambda *_: hung_up()
+    def handle_stops() -> None:
+        for number in signals.SERVERS:
+            signal.signal(number, stop)
+
+    handle_stops()
+    handlers: dict[int, Callable[..., None]] = dict.fromkeys(signals.HARMLESS, lambda *_: None)
+    handlers[signal.SIGHUP] = lambda *_: hung_up()
     for number, handler in handlers.items():
-        signal.signal(number, handler)
-    code: int = server.run()
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, handler)
+    # Modules may have handlers of their own as soon as they are imported, where they can't mean the server.
+    code: int = server.run(handle_stops)
     return code
 
 

@@ -13,7 +13,9 @@ import tempfile
 import threading
 from typing import IO
 
+from py_tests.harness.conformance import RESULTS
 from py_tests.harness.folders import ROOT
+from py_tests.harness.serving import OWN
 
 Run = tuple[list[str], dict[str, str]]
 """A command, and variables for it."""
@@ -28,6 +30,17 @@ ROUTER = [
     "py_tests/lifecycle/test_shutdown.py",
 ]
 
+# So it is without Envoy. The whole of what the conformance page is made of, and half of the rest.
+WITHOUT_ENVOY = ["py_tests/http", "py_tests/websocket", "py_tests/lifecycle"]
+HALF_WITHOUT = [
+    "py_tests/hostile",
+    "py_tests/frameworks",
+    "py_tests/process",
+    "py_tests/operations",
+    "py_tests/workers",
+]
+UPSTREAM = {"AIOVOY_TEST_FRONT": OWN}
+
 # None of these is of the conformance page, whose tests have to be in one run. Both lines take about as long.
 OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
 
@@ -35,6 +48,8 @@ FIRST: list[Run] = [([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {}
 SECOND: list[Run] = [
     ([*PYTEST, *OTHERS], {}),
     ([*PYTEST, *ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
+    ([*PYTEST, *WITHOUT_ENVOY], UPSTREAM),
+    ([*PYTEST, *HALF_WITHOUT, "--half"], UPSTREAM),
 ]
 
 
@@ -48,6 +63,8 @@ def run_all(runs: list[Run], output: IO[bytes] | None, codes: list[int]) -> None
 
 def main() -> int:
     codes: list[int] = []
+    for results in RESULTS.values():
+        results.unlink(missing_ok=True)
     more: list[Run] = [(sys.argv[1:], {})] if sys.argv[1:] else []
     with tempfile.TemporaryFile() as output:
         second = threading.Thread(target=run_all, args=[[*SECOND, *more], output, codes])

@@ -13,7 +13,7 @@ import pytest
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
 from py_tests.harness.deadline import eventually
-from py_tests.harness.serving import Serve, launch, unlike_uvicorn
+from py_tests.harness.serving import Serve, launch, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it leaves its file behind")
 
@@ -110,11 +110,13 @@ def test_relative_path_is_below_the_working_directory(serve: Serve, path: Path) 
     ask(path)
 
 
+@of_envoy("it has no TLS")
 def test_tls_over_the_socket(serve: Serve, path: Path, pair: Pair) -> None:
     serve(app, uds=path, lifespan="off", **pair.options)
     assert ask(path, "https") == [None, [str(path), None], "https"]
 
 
+@of_envoy("it has no TLS")
 async def test_port_beside_the_socket(serve: Serve, path: Path, pair: Pair) -> None:
     server = serve(app, uds=path, lifespan="off", ssl_port=0, **pair.options)
     assert f"running on unix:{path} and https://127.0.0.1:{server.ssl_port} (" in server.log

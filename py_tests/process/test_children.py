@@ -28,7 +28,9 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http1 import Http1Connection, Http10Connection
 from py_tests.harness.protocols import Connect, http3_too
-from py_tests.harness.serving import Serve, Server, serve, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, serve, unlike_uvicorn
+
+pytestmark = of_envoy("forked children are as everywhere")
 
 APP = f"{__name__}:app"
 LOOPS = ["uvloop", "asyncio"]

@@ -15,7 +15,7 @@ from py_tests.harness.certificates import Pair
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http1 import Http1Connection
-from py_tests.harness.serving import AIOVOY, RECENT, Server, command, unlike_uvicorn
+from py_tests.harness.serving import AIOVOY, RECENT, Server, command, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
@@ -65,6 +65,7 @@ async def test_connections_leave_descriptors_for_the_application(loop: str) -> N
         assert "Too many open files" not in server.log
 
 
+@of_envoy("it has none of Envoy's")
 async def test_descriptors_of_the_server_itself(tmp_path: Path) -> None:
     """What is left out of account for connections is what a server with all its parts holds."""
     pair = Pair(tmp_path)

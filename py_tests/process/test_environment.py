@@ -27,7 +27,16 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, routes
 from py_tests.harness.deadline import eventually
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http1 import Http1Connection
-from py_tests.harness.serving import UNDER_TEST, UVICORN, Serve, Server, clean_environment, serve, unlike_uvicorn
+from py_tests.harness.serving import (
+    UNDER_TEST,
+    UVICORN,
+    Serve,
+    Server,
+    clean_environment,
+    of_envoy,
+    serve,
+    unlike_uvicorn,
+)
 
 
 def facts() -> dict[str, Any]:
@@ -126,6 +135,7 @@ async def test_sys_path_is_the_app_dir_and_that_of_plain_python(server: Server) 
     assert [entry for entry in seen["path"] if entry in expected] == expected
 
 
+@of_envoy("it is that of the process, as everywhere")
 async def test_argv_is_the_servers_command_and_not_envoys(server: Server) -> None:
     argv = (await server.get("/interpreter")).json()["argv"]
     assert argv[1] == f"{__name__}:app"

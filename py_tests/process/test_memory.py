@@ -3,7 +3,7 @@
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, note, routes, start
 from py_tests.harness.deadline import eventually
 from py_tests.harness.http1 import stalled
-from py_tests.harness.serving import Serve, unlike_uvicorn
+from py_tests.harness.serving import Serve, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about Envoy's allocator")
 
@@ -23,6 +23,7 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
 app = routes(hello, large)
 
 
+@of_envoy("it does not take it")
 async def test_memory_of_a_burst_is_given_back(serve: Serve, key: str) -> None:
     """Clients that do not read what they asked for, and leave."""
     server = serve(f"{__name__}:app")

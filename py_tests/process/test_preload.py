@@ -13,7 +13,7 @@ import pytest
 from aiovoy.allocators import allocators_among
 from py_tests.harness.apps import Receive, Scope, Send, answer, routes
 from py_tests.harness.plain_envoy import environment, envoy
-from py_tests.harness.serving import Serve, unlike_uvicorn
+from py_tests.harness.serving import Serve, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it runs in a plain Python")
 
@@ -71,6 +71,7 @@ async def seen(scope: Scope, receive: Receive, send: Send) -> None:
     )
 
 
+@of_envoy("it has the allocator that is preloaded")
 async def test_allocator_is_kept_from_envoy_and_left_to_subprocesses(serve: Serve, build: Build) -> None:
     allocator, other = build("allocator", ALLOCATOR), build("other", NOTHING)
     preload = f"{allocator}:{other}"
@@ -83,6 +84,7 @@ async def test_allocator_is_kept_from_envoy_and_left_to_subprocesses(serve: Serv
     assert str(other) not in server.log
 
 
+@of_envoy("it has the allocator that is preloaded")
 async def test_allocator_is_found_as_the_loader_finds_it(serve: Serve, build: Build) -> None:
     allocator = build("allocator", ALLOCATOR)
     env = {"LD_PRELOAD": allocator.name, "LD_LIBRARY_PATH": str(allocator.parent)}
@@ -92,6 +94,7 @@ async def test_allocator_is_found_as_the_loader_finds_it(serve: Serve, build: Bu
     assert str(allocator) not in told["loaded"]
 
 
+@of_envoy("it has the allocator that is preloaded")
 async def test_library_that_needs_an_allocator_is_one(serve: Serve, build: Build) -> None:
     allocator = build("allocator", ALLOCATOR)
     folder = str(allocator.parent)

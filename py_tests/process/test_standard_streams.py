@@ -19,7 +19,7 @@ import pytest
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
-from py_tests.harness.serving import clean_environment, command, unlike_uvicorn
+from py_tests.harness.serving import clean_environment, command, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy's launcher")
 
@@ -154,12 +154,14 @@ def test_exit_code_of_a_wrong_option_that_nobody_hears_of(redirections: str) -> 
     assert subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode == 2
 
 
+@of_envoy("there is no configuration to print")
 def test_output_on_a_full_disk() -> None:
     words = ["sh", "-c", 'exec "$@" >/dev/full', "sh", *command("main:app", print_envoy_config=True)]
     ended = subprocess.run(words, check=False, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (1, "error: cannot write: no space left on device\n")
 
 
+@of_envoy("it has no files")
 def test_no_room_for_the_files_of_the_server() -> None:
     words = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", *command("main:app")]
     ended = subprocess.run(words, check=False, stderr=subprocess.PIPE, text=True)

@@ -1,5 +1,6 @@
 """`aiovoy upstream`: what is its own. What applications see is tested by the whole suite with `AIOVOY_TEST_FRONT`."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -48,7 +49,16 @@ async def process(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, told)
 
 
-app = routes(where, echo, slow, process)
+async def child(scope: Scope, receive: Receive, send: Send) -> None:
+    """What a program has that the application starts, though it asks for all that there is."""
+    program = await asyncio.create_subprocess_exec(
+        "ls", "-l", "/proc/self/fd", close_fds=False, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await program.communicate()
+    await answer(send, [line for line in output.decode().splitlines() if "socket:" in line])
+
+
+app = routes(where, echo, slow, process, child)
 
 Serve = Callable[..., Server]
 
@@ -58,9 +68,13 @@ def serve_upstream() -> Iterator[Serve]:
     with contextlib.ExitStack() as servers:
 
         def serve(
-            *words: str, application: str = f"{__name__}:app", starts: bool = True, options: Sequence[str] = ()
+            *words: str,
+            application: str = f"{__name__}:app",
+            starts: bool = True,
+            options: Sequence[str] = (),
+            path: Path = ROOT,
         ) -> Server:
-            command = [sys.executable, *options, "-m", "aiovoy", "upstream", application, "--app-dir", str(ROOT)]
+            command = [sys.executable, *options, "-m", "aiovoy", "upstream", application, "--app-dir", str(path)]
             server = Server([*command, *words], AIOVOY, ROOT, {})
             servers.callback(server.stop)
             if starts:
@@ -155,6 +169,55 @@ async def test_worker_has_no_socket_twice(serve: Serve, connect: Connect) -> Non
     for child in psutil.Process(server.pid).children():
         listeners = [one for one in child.net_connections() if one.status == psutil.CONN_LISTEN]
         assert len(listeners) == 1, listeners
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "worker"])
+async def test_programs_of_the_application_inherit_nothing(serve: Serve, connect: Connect, options: list[str]) -> None:
+    server = serve("--port", "0", *options)
+    assert (await (await connect(server)).get("/child")).json() == []
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_application_that_takes_the_signals_at_import(serve: Serve, tmp_path: Path, protocol: str) -> None:
+    """It can't mean the server, which is there later."""
+    module = tmp_path / "takes.py"
+    module.write_text(f"import signal\nsignal.signal(signal.SIGTERM, print)\nfrom {__name__} import app")
+    server = serve("--port", "0", application="takes:app", options=["-X", f"pycache_prefix={tmp_path}"], path=tmp_path)
+    server.signal(signal.SIGTERM)
+    assert await server.exit_code() == 0
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_hangup_of_the_terminal_alone(serve: Serve, protocol: str) -> None:
+    """Where there is no terminal, SIGHUP asks for new workers."""
+    server = serve("--port", "0")
+    os.kill(server.pid, signal.SIGHUP)
+    await eventually(lambda: "SIGHUP replaces workers, and there are none" in server.log)
+    assert (await server.get("/process")).json()["pid"] == server.pid
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_port_is_closed_while_requests_are_finished(
+    serve: Serve, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    """Who comes meanwhile is refused, and does not wait for somebody who does not come."""
+    server = serve("--port", "0")
+    gate_file = tmp_path / "gate"
+    exchange = await (await connect(server)).start("GET", f"/slow?{key}", headers=[(b"x-gate", bytes(gate_file))])
+    await server.noted(key, "begun")
+    server.signal(signal.SIGTERM)
+
+    async def refused() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        except ConnectionRefusedError:
+            return True
+        writer.close()
+        return False
+
+    await eventually(refused)
+    gate_file.touch()
+    assert (await exchange.response()).body == b"first,last"
 
 
 @pytest.mark.protocols(HTTP1)

@@ -79,15 +79,20 @@ impl Server {
         self.supervision.stop.request();
     }
 
-    /// Serves on this thread until it has been stopped. Returns the exit code.
-    pub(crate) fn run(&self, py: Python<'_>) -> Result<i32, String> {
+    /// Serves on this thread until it has been stopped. `loaded` hears, on this thread, that the applications are
+    /// imported. Returns the exit code.
+    pub(crate) fn run(&self, py: Python<'_>, loaded: Told) -> Result<i32, String> {
         let supervision = &self.supervision;
         let process: &Arc<Process> = &supervision.process;
         let app_dir = server::app_dir(&process.config)?;
         let (started, outcome) = mpsc::channel();
         let first = server::loop_start(&supervision.stop, process, 0, {
             let config = process.config.clone();
-            move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
+            move |py: Python<'_>| {
+                let apps = app::load_all(py, &config, &app_dir.to_string_lossy())?;
+                loaded()?;
+                Ok(apps)
+            }
         });
         let begun = std::thread::Builder::new()
             .name("aiovoy-start".into())

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use rustix::net::AddressFamily;
+use rustix::net::{AddressFamily, sockopt};
 use tokio::runtime::{self, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use upstream::server::{Listener, Network, Running, Settings};
@@ -189,6 +189,10 @@ fn accept(network: &Rc<Network>, sockets: &[OwnedFd]) -> Option<Running> {
     }
 }
 
+/// Of silence before the first probe, and between probes.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+
 fn listener(socket: &OwnedFd) -> io::Result<Listener> {
     let socket = socket.try_clone()?;
     let family = rustix::net::getsockname(&socket)?.address_family();
@@ -197,6 +201,10 @@ fn listener(socket: &OwnedFd) -> io::Result<Listener> {
         let listener = tokio::net::UnixListener::from_std(UnixListener::from(socket))?;
         return Ok(Listener::Unix(listener));
     }
+    // Connections have it from here. So a client that has vanished from the network is noticed.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE_EVERY)?;
     let listener = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
     Ok(Listener::Tcp(listener))
 }
