@@ -30,17 +30,17 @@ ROUTER = [
     "py_tests/lifecycle/test_shutdown.py",
 ]
 
-# So it is without Envoy. The whole of what the conformance page is made of, and half of the rest.
-WITHOUT_ENVOY = ["py_tests/http", "py_tests/websocket", "py_tests/lifecycle"]
-HALF_WITHOUT = [
+# So it is without Envoy.
+WITHOUT_ENVOY = [
+    "py_tests/http",
+    "py_tests/websocket",
+    "py_tests/lifecycle",
     "py_tests/hostile",
     "py_tests/frameworks",
     "py_tests/process",
     "py_tests/operations",
     "py_tests/workers",
 ]
-UPSTREAM = {"AIOVOY_TEST_FRONT": OWN}
-
 # None of these is of the conformance page, whose tests have to be in one run. Both lines take about as long.
 OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
 
@@ -48,8 +48,7 @@ FIRST: list[Run] = [([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {}
 SECOND: list[Run] = [
     ([*PYTEST, *OTHERS], {}),
     ([*PYTEST, *ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
-    ([*PYTEST, *WITHOUT_ENVOY], UPSTREAM),
-    ([*PYTEST, *HALF_WITHOUT, "--half"], UPSTREAM),
+    ([*PYTEST, *WITHOUT_ENVOY, "--half"], {"AIOVOY_TEST_FRONT": OWN}),
 ]
 
 

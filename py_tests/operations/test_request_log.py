@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, routes, start
+from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.protocols import Connect
 from py_tests.harness.serving import Server, unlike_uvicorn
@@ -47,7 +48,7 @@ async def test_log_names_the_request(server: Server, connect: Connect, name: str
     assert await exchange.head() == (200 if name == "half" else 500)
     with contextlib.suppress(ResponseCut):
         await exchange.rest()
-    assert LINES[name] in server.fresh_log
+    await eventually(lambda: LINES[name] in server.fresh_log)
     assert "secret" not in server.fresh_log
 
 

@@ -33,9 +33,17 @@ MAY_IMPORT = {
         "aiovoy.launcher.bootstrap",
         "aiovoy.launcher.cli",
         "aiovoy.launcher.config",
+        "aiovoy.launcher.descriptors",
         "aiovoy.launcher.environ",
         "aiovoy.launcher.errors",
         "aiovoy.launcher.listening",
+        "aiovoy.launcher.port",
+        "aiovoy.launcher.relay",
+        "aiovoy.launcher.run",
+        "aiovoy.launcher.server",
+        "aiovoy.launcher.stderr",
+        "aiovoy.launcher.workers.common",
+        "aiovoy.launcher.workers.process",
     },
 }
 

@@ -386,7 +386,7 @@ async def test_nginx_asks_another_process_if_one_is_at_its_limit(folder: Path, c
             connection = await connect(running.proxy)
             for _ in range(10):
                 assert (await connection.get("/where")).json()["pid"] != busy.pid
-            assert busy.log.count("503 aiovoy_limit_concurrency") > 1
+            assert busy.log.count("503 (aiovoy_limit_concurrency)") > 1
 
 
 # --- What stands in two places ---

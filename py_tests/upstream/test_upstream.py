@@ -55,7 +55,9 @@ async def child(scope: Scope, receive: Receive, send: Send) -> None:
         "ls", "-l", "/proc/self/fd", close_fds=False, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await program.communicate()
-    await answer(send, [line for line in output.decode().splitlines() if "socket:" in line])
+    sockets = [line.split()[-3::2] for line in output.decode().splitlines() if "socket:" in line]
+    own = [socket for number, socket in sockets if number == "1"]
+    await answer(send, [socket for _, socket in sockets if socket not in own])
 
 
 app = routes(where, echo, slow, process, child)

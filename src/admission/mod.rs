@@ -5,6 +5,7 @@
 //! - [`request`], what the fields of a request say to the server, and what is wrong with them
 //! - [`rules`], what the configuration says of requests, such as limits
 //! - [`proxies`], whose word on the client is taken
+//! - [`clock`], which tests put forward
 //! - [`client_cert`], what a proxy says of the client's certificate
 //! - [`websocket`], what WebSockets go by
 //! - [`refusal`], the answers to those that do not get to the application
@@ -12,6 +13,7 @@
 //! - [`log_field`], what a request has for access logs
 
 mod client_cert;
+pub(crate) mod clock;
 mod log_field;
 mod proxies;
 mod refusal;

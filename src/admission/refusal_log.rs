@@ -3,8 +3,9 @@
 //! Says in the log what is refused, and why.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::clock::Instant;
 use crate::exchange::RequestHead;
 use crate::exchange::escape::escaped;
 

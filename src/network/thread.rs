@@ -5,7 +5,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,13 +114,10 @@ impl Waker for TurnWaker {
 fn open_log(config: &AccessLogConfig) -> io::Result<AccessLog> {
     let output = match &config.file {
         Some(path) => OpenOptions::new().append(true).open(path)?,
-        None => envoy::duplicate(STDOUT)?.into(),
+        None => io::stdout().as_fd().try_clone_to_owned()?.into(),
     };
     Ok(AccessLog::new(config.form, LogWriter::start(output)?))
 }
-
-/// Standard output.
-const STDOUT: RawFd = 1;
 
 fn serve(
     process: Arc<Process>,

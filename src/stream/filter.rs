@@ -14,9 +14,9 @@ use envoy::{
 use smallvec::SmallVec;
 use upstream::router::{Front, UnderWay};
 
-use super::clock::Instant;
 use super::request;
 use super::streams::Streams;
+use crate::admission::clock::Instant;
 use crate::admission::{Refusal, read_handshake};
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,

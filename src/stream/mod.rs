@@ -11,9 +11,7 @@
 //! - [`request`], Envoy's request copied out
 //! - [`tls`], what Envoy says of a TLS connection
 //! - [`ticker`], what tells streams that time has passed
-//! - [`clock`], the time as streams have it
 
-mod clock;
 mod filter;
 mod request;
 mod streams;
@@ -23,6 +21,6 @@ mod tls;
 pub(crate) use filter::{FilterConfig, Place};
 
 #[cfg(test)]
-pub(crate) use clock::advance;
+pub(crate) use crate::admission::clock::advance;
 #[cfg(test)]
 pub(crate) use streams::Streams;

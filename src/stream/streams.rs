@@ -27,10 +27,10 @@ use std::time::Duration;
 use envoy::{EnvoyFilter, Scheduler};
 use upstream::router::Handover;
 
-use super::clock::Instant;
 use super::filter::Filter;
 use super::request;
 use super::ticker::Ticker;
+use crate::admission::clock::Instant;
 use crate::admission::{Refusal, RefusalLog, Rules, WebSockets};
 use crate::exchange::{
     ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,

@@ -8,8 +8,8 @@ use envoy::{EnvoyFilter, Header};
 use smallvec::SmallVec;
 
 use super::{Filter, Place, pairs};
+use crate::admission::clock::Instant;
 use crate::exchange::{Fields, HttpVersion};
-use crate::stream::clock::Instant;
 
 /// The end of a response whose request has not ended. It is held back until then, if the client
 /// would lose some of the response with it; what still comes of the request is thrown away.

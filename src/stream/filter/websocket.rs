@@ -14,9 +14,9 @@ use std::cell::{Cell, RefCell};
 use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
+use crate::admission::clock::Instant;
 use crate::admission::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 use crate::exchange::{Fields, Inbound, Payload, REQUEST_WINDOW, WebSocketOffer};
-use crate::stream::clock::Instant;
 use crate::websocket::connection::Connection;
 use crate::websocket::event::Event;
 use crate::websocket::handshake::{Handshake, Refusal};

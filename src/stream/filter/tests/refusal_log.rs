@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use envoy::fake::Request;
 
+use crate::admission::clock;
 use crate::envoy_thread::{self, EnvoyThread};
-use crate::stream::clock;
 
 fn refuse(envoy: &EnvoyThread, times: usize) {
     for _ in 0..times {

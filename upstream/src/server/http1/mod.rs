@@ -239,6 +239,16 @@ impl Connection {
         self.give_up();
     }
 
+    /// A response ends where it stands. What was said of it goes out, as far as the client takes it now; if its end
+    /// would be the connection's, the connection is reset instead.
+    fn cut(self: &Rc<Self>, ends_by_closing: bool) {
+        self.flush();
+        if ends_by_closing && let Some(io) = &*self.io.borrow() {
+            io.drop_unsent();
+        }
+        self.give_up();
+    }
+
     /// The client takes or sends nothing any more, nor is anything kept for it.
     fn cut_off(&self) {
         if self.state.borrow().out.len() > 0

@@ -133,8 +133,13 @@ impl Stream {
     }
 
     pub(in crate::server) fn reset(&self) {
-        if self.with(|state| drop(state.exchange.take())).is_some() {
-            self.connection.give_up();
+        let ends_by_closing = self.with(|state| {
+            drop(state.exchange.take());
+            state.response == Response::Started(Body::Plain)
+                && state.said.version == Version::Http10
+        });
+        if let Some(ends_by_closing) = ends_by_closing {
+            self.connection.cut(ends_by_closing);
         }
     }
 

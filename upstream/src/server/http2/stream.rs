@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use super::account::{Account, SENT, SOON, TAKEN_BACK};
@@ -415,9 +415,15 @@ impl Stream {
 
     fn end(&self, reason: Reason) {
         let mut state = self.0.state.borrow_mut();
-        match &mut state.send {
-            Send::Head(respond) => respond.send_reset(reason),
-            Send::Body(stream) => stream.send_reset(reason),
+        match std::mem::replace(&mut state.send, Send::Over) {
+            Send::Head(mut respond) => respond.send_reset(reason),
+            Send::Body(mut stream) => {
+                // It would take back what was said before, and has not gone out. The connection's task runs first.
+                spawn_local(async move {
+                    yield_now().await;
+                    stream.send_reset(reason);
+                });
+            }
             Send::Over => {}
         }
         state.exchange = None;

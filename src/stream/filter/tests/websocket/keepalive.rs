@@ -150,7 +150,7 @@ fn a_client_that_waits_for_the_application_is_pinged_and_not_closed() {
 fn the_workers_clock_brings_them() {
     let ticking = envoy_thread::start_ticking(r#"{"ws_ping_interval": "0.02"}"#);
     let socket = opened_in(ticking, handshake());
-    crate::stream::clock::advance(INTERVAL);
+    crate::admission::clock::advance(INTERVAL);
     socket.envoy.run_until(|| !socket.sent().is_empty());
     assert_eq!(socket.sent(), [ping()]);
 }

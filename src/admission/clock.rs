@@ -1,4 +1,4 @@
-//! Runs on: Envoy worker thread.
+//! Runs on: the threads of either front.
 //!
 //! The clock of streams. That of a test's thread stands still until it is put forward.
 
