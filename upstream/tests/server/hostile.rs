@@ -179,6 +179,32 @@ mod http2 {
     }
 
     #[test]
+    fn who_says_of_each_frame_that_it_was_taken_gets_all() {
+        let server = Server::start();
+        let mut client = Client::connect(&server);
+        // A window that is never used up (RFC 9113, section 6.5.2, SETTINGS_INITIAL_WINDOW_SIZE).
+        let window = [&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat();
+        client.write_bytes(&[PREFACE.to_vec(), frame(SETTINGS, 0, 0, &window)].concat());
+        client.write_bytes(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()));
+        for stream in (1..40).step_by(2) {
+            client.write_bytes(&get(stream, "/large"));
+            let mut taken = 0;
+            while taken < LARGE {
+                let (kind, of, payload) = next(&mut client);
+                assert_ne!(kind, GOAWAY, "after {taken} bytes of {of}");
+                if kind != DATA || payload.is_empty() {
+                    continue;
+                }
+                taken += payload.len();
+                let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+                for stream in [0, stream] {
+                    client.write_bytes(&frame(WINDOW_UPDATE, 0, stream, &length));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn who_sends_beyond_the_window_is_told_so() {
         let server = Server::start();
         let mut client = Client::connect(&server);

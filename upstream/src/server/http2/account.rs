@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const MOST: u64 = 5000;
 /// Frames for which a second makes up.
 const A_SECOND: u64 = 100;
-/// What the head of a response or a piece of its body makes up for: clients say of each that they have taken it.
+/// What the head of a response or a frame of its body makes up for: clients say of each that they have taken it.
 pub(super) const SENT: u64 = 10;
 /// What a request counts that is malformed, or taken back before there is a response and within [`SOON`].
 pub(super) const TAKEN_BACK: u64 = 10;

@@ -22,6 +22,13 @@ use crate::server::{Ends, Exchange, Flow, HELD, Network, PAUSE, Piece, ResponseH
 /// Bytes that may wait for a client's window before the client is slow.
 const HIGH: usize = 64 * 1024;
 
+/// Frames of DATA that so many bytes are at least.
+fn frames(bytes: usize) -> u64 {
+    // RFC 9113, section 6.5.2, SETTINGS_MAX_FRAME_SIZE.
+    const FRAME: u64 = 16_384;
+    (bytes as u64).div_ceil(FRAME)
+}
+
 /// Takes what a client still sends behind its response. To drop it would reset the stream, and many clients then have
 /// nothing of the response (RFC 9113, section 8.1).
 async fn throw_away(mut body: RecvStream) {
@@ -93,8 +100,8 @@ impl State {
                 return;
             }
             self.stuck_since = None;
-            inner.account.earn(SENT);
             let piece = first.split_to(room.min(first.len()));
+            inner.account.earn(SENT * frames(piece.len()));
             if first.is_empty() {
                 self.pending.pop_front();
             }
