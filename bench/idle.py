@@ -24,11 +24,12 @@ from harness.rounds import rotated
 from harness.servers import BUILT_IN, Server, ServerUnavailableError
 from harness.table import align
 
-SERVERS = ["aiovoy", "pyvoy", "granian", "uvicorn", "envoy+granian", "envoy+uvicorn"]
+SERVERS = ["aiovoy", "upstream", "pyvoy", "granian", "uvicorn", "envoy+granian", "envoy+uvicorn"]
 
 # So that connections are kept which nobody uses, and as many of them as are opened.
 PATIENT = {
     "aiovoy": ["--timeout-keep-alive=600"],
+    "upstream": ["--timeout-keep-alive=600"],
     "granian": ["--backlog=32768"],
     "uvicorn": ["--timeout-keep-alive=600"],
 }

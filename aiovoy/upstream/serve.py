@@ -31,6 +31,7 @@ def serve(config: Config) -> int:
         check_library(extension_path())
         with contextlib.closing(Listening(config, 1)) as listening:
             os.environ.update({**read_env_file(config.env_file), **os.environ})
+            os.environ["AIOVOY_WORKER"] = "1"  # as where there are several
             for name in SYSTEMD:  # it has them
                 os.environ.pop(name, None)
             server = new_server(
