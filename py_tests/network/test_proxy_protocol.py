@@ -14,9 +14,9 @@ from py_tests.harness import serving
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
 from py_tests.harness.deadline import DEADLINE
-from py_tests.harness.serving import Server, unlike_uvicorn
+from py_tests.harness.serving import Server, of_envoy, unlike_uvicorn
 
-pytestmark = unlike_uvicorn("it does not speak it")
+pytestmark = [unlike_uvicorn("it does not speak it"), of_envoy("it does not speak it")]
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

@@ -23,11 +23,11 @@ from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.plain_envoy import printed
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
-from py_tests.harness.serving import Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 from py_tests.harness.tls_clients import CLIENTS, serial
 from py_tests.harness.wire import Tls
 
-pytestmark = unlike_uvicorn("this is about aiovoy")
+pytestmark = [unlike_uvicorn("this is about aiovoy"), of_envoy("it has no TLS")]
 
 over_tls = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 
