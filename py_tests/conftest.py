@@ -95,20 +95,21 @@ def key() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--half", action="store_true", help="of each test take every other case, and one at least")
+    parser.addoption("--every", type=int, default=1, help="of each test take one of so many cases, and one at least")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if foreign := [item for item in items if not is_spoken(item)]:
         config.hook.pytest_deselected(items=foreign)
         items[:] = [item for item in items if is_spoken(item)]
-    if not config.getoption("--half"):
+    step = config.getoption("--every")
+    if step == 1:
         return
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     # The first case of one test, the second of the next: so each protocol has its share.
-    kept = {item for at, cases in enumerate(tests.values()) for item in cases[at % min(2, len(cases)) :: 2]}
+    kept = {item for at, cases in enumerate(tests.values()) for item in cases[at % min(step, len(cases)) :: step]}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 

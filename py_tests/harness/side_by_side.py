@@ -30,7 +30,7 @@ ROUTER = [
     "py_tests/lifecycle/test_shutdown.py",
 ]
 
-# So it is without Envoy: half of what the conformance page is made of, and half of the rest.
+# So it is without Envoy: a third of what the conformance page is made of, and of the rest.
 CONFORMANCE_WITHOUT_ENVOY = ["py_tests/http", "py_tests/websocket", "py_tests/lifecycle", "py_tests/network"]
 WITHOUT_ENVOY = [
     "py_tests/hostile",
@@ -44,12 +44,12 @@ OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
 
 FIRST: list[Run] = [
     ([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {}),
-    ([*PYTEST, *CONFORMANCE_WITHOUT_ENVOY, "--half"], {"AIOVOY_TEST_FRONT": OWN}),
+    ([*PYTEST, *CONFORMANCE_WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
 ]
 SECOND: list[Run] = [
     ([*PYTEST, *OTHERS], {}),
-    ([*PYTEST, *ROUTER, "--half"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
-    ([*PYTEST, *WITHOUT_ENVOY, "--half"], {"AIOVOY_TEST_FRONT": OWN}),
+    ([*PYTEST, *ROUTER, "--every=2"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
+    ([*PYTEST, *WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
 ]
 
 
