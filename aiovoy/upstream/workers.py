@@ -10,7 +10,6 @@ from ..launcher.descriptors import Output, inherited
 from ..launcher.environ import check_library, extension_path, worker_environ
 from ..launcher.errors import StartupError
 from ..launcher.port import reason
-from ..launcher.relay import Fifo
 from ..launcher.server import Server
 from ..launcher.workers.common import Common, writing
 from ..launcher.workers.process import Process
@@ -44,11 +43,7 @@ class UpstreamProcess(Process):
         with writing(), contextlib.ExitStack() as written:
             stderr = self._stderr(made, written)
             settings = self._folder / "settings.json"
-            access_log = None
-            if common.access_log is not None:
-                access_log = self._folder / "access.log"
-                made.callback(Fifo(access_log, common.access_log).close)
-            settings.write_text(Settings.of(common.config, access_log).to_json(), "utf-8")
+            settings.write_text(Settings.of(common.config, self._access_log(made)).to_json(), "utf-8")
             filenos = common.listening.filenos(self.slot - 1)
             words = [common.config.first_app, str(settings), *map(str, filenos)]
             try:

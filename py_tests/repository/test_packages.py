@@ -38,7 +38,6 @@ MAY_IMPORT = {
         "aiovoy.launcher.errors",
         "aiovoy.launcher.listening",
         "aiovoy.launcher.port",
-        "aiovoy.launcher.relay",
         "aiovoy.launcher.run",
         "aiovoy.launcher.server",
         "aiovoy.launcher.stderr",

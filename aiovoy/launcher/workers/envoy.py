@@ -16,7 +16,6 @@ from ..descriptors import Output, inherited
 from ..environ import bridge_path, check_library, envoy_environ
 from ..errors import StartupError
 from ..port import reason
-from ..relay import Fifo
 from ..renewal import Renewal
 from .common import Common, writing
 from .hot_restart import HotRestartParent, check_version
@@ -74,13 +73,11 @@ class EnvoyProcess(Process):
             self._loop.add_reader(self._parent, self._parent.answer)
             made.callback(self._loop.remove_reader, self._parent)
             bootstrap_file = self._folder / "bootstrap.yaml"
-            access_log, pause = None, None
+            pause = None
             if common.listening.are_shared:
                 pause = self._pause_file
                 pause.write_text("0")
-            if common.access_log is not None:
-                access_log = self._folder / "access.log"
-                made.callback(Fifo(access_log, common.access_log).close)
+            access_log = self._access_log(made)
             stderr = self._stderr(made, written)
             document = bootstrap(
                 config,

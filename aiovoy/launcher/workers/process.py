@@ -129,6 +129,14 @@ class Process(ABC):
     def _pause(self, wanted: bool) -> None:
         """Has it leave connections to others, on sockets that are shared; or not any more."""
 
+    def _access_log(self, made: contextlib.ExitStack) -> Path | None:
+        """Where it is to write the access log, if there is one."""
+        if self._common.access_log is None:
+            return None
+        path = self._folder / "access.log"
+        made.callback(Fifo(path, self._common.access_log).close)
+        return path
+
     def _stderr(self, made: contextlib.ExitStack, open_: contextlib.ExitStack) -> Any:
         """Its standard error, as `subprocess` takes it, `open_` until it has it."""
         if self._common.log is None:
