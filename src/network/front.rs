@@ -2,6 +2,7 @@
 //!
 //! The requests of a thread, its mailboxes, and the turns in which they meet.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -299,7 +300,7 @@ impl TurnedAway {
 struct Nobody;
 
 impl Exchange for Nobody {
-    fn on_body(&self, _: &[u8], _: bool) -> Flow {
+    fn on_body(&self, _: Cow<'_, [u8]>, _: bool) -> Flow {
         Flow::Go
     }
 

@@ -2,6 +2,7 @@
 //!
 //! One request: what comes of it in, messages to the loop out, and the other way round.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Instant;
@@ -380,9 +381,9 @@ impl Served {
 }
 
 impl Exchange for Served {
-    fn on_body(&self, piece: &[u8], end: bool) -> Flow {
+    fn on_body(&self, piece: Cow<'_, [u8]>, end: bool) -> Flow {
         if let Some(socket) = &self.websocket {
-            return self.on_frames(socket, piece, end);
+            return self.on_frames(socket, &piece, end);
         }
         let (id, mut body) = (self.id, self.body.get());
         body.received += piece.len() as u64;
@@ -395,11 +396,11 @@ impl Exchange for Served {
         }
         if let Some(request) = self.waiting.borrow_mut().as_mut() {
             body.unread += piece.len();
-            request.body.extend_from_slice(piece);
+            request.body.extend_from_slice(&piece);
             request.complete |= end;
         } else if !piece.is_empty() || end {
             body.unread += piece_cost(piece.len());
-            let data = piece.to_vec();
+            let data = piece.into_owned();
             self.post(Inbound::Body { id, data, end });
         }
         body.paused = body.unread >= REQUEST_WINDOW && !end;

@@ -4,12 +4,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -19,21 +20,22 @@ pub(super) enum Io {
 }
 
 impl Io {
-    /// Reads what there is, once there is something.
+    /// Reads what there is, once there is something, behind what is in `buffer`, as far as there is capacity.
     ///
     /// By `AsyncRead`, which knows that a short read has taken all there was.
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(self.poll_read_buf(context, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
+        match self {
+            Self::Tcp(socket) => poll_read_buf(Pin::new(socket), context, buffer),
+            Self::Unix(socket) => poll_read_buf(Pin::new(socket), context, buffer),
+        }
     }
 
     /// The same.
-    pub(super) fn poll_read_buf(
+    pub(super) fn poll_read_into(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,

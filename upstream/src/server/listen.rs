@@ -133,11 +133,10 @@ async fn within<T>(limit: Duration, act: impl Future<Output = Option<T>>) -> Opt
 /// Reads on; `None` if nothing more comes.
 async fn read_to(network: &Network, io: &mut Io, first: &mut Vec<u8>) -> Option<()> {
     poll_fn(|context| {
-        let mut buffer = network.buffer.borrow_mut();
-        let read = ready!(io.poll_read(context, &mut buffer))
-            .ok()
-            .filter(|length| *length > 0);
-        Poll::Ready(read.map(|length| first.extend_from_slice(&buffer[..length])))
+        network.read(|buffer| {
+            let read = ready!(io.poll_read(context, buffer));
+            Poll::Ready(matches!(read, Ok(1..)).then(|| first.extend_from_slice(buffer)))
+        })
     })
     .await
 }

@@ -19,6 +19,7 @@
 //!   rest of its request's body being thrown away, of which it hears nothing either.
 //! - A [`Stream`] outlives its exchange by any time, and then does nothing.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ pub trait Service: 'static {
 pub trait Exchange: 'static {
     /// The next piece of the request's body, or of what a client sends over an upgraded connection, after a head with status 101.
     /// With the last one `end`; it may be empty.
-    fn on_body(&self, piece: &[u8], end: bool) -> Flow;
+    fn on_body(&self, piece: Cow<'_, [u8]>, end: bool) -> Flow;
 
     /// The client takes what it is sent again: see [`Stream::is_slow`].
     fn on_writable(&self);

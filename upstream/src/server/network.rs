@@ -36,8 +36,8 @@ pub struct Network {
     /// Those that have something to be written at the end of the turn.
     unwritten: RefCell<Vec<Rc<http1::Connection>>>,
     connections: RefCell<Vec<Rc<http1::Connection>>>,
-    /// Where a connection reads to.
-    pub(super) buffer: RefCell<Box<[u8]>>,
+    /// Where a connection reads to: see [`read`](Self::read).
+    buffer: RefCell<Vec<u8>>,
     /// Kept for its capacity.
     spare: RefCell<Vec<u8>>,
     now: Cell<Instant>,
@@ -107,7 +107,7 @@ impl Network {
             service,
             unwritten: RefCell::default(),
             connections: RefCell::default(),
-            buffer: RefCell::new(vec![0; BUFFER].into()),
+            buffer: RefCell::default(),
             spare: RefCell::default(),
             now: Cell::new(Instant::now()),
             date: Cell::new(date()),
@@ -200,6 +200,14 @@ impl Network {
         }
         drop(now_unwritten);
         self.service.wrote();
+    }
+
+    /// Lends a buffer to read to, empty and with room. Who has filled it may keep it.
+    pub(super) fn read<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.clear();
+        buffer.reserve(BUFFER);
+        act(&mut buffer)
     }
 
     pub(super) fn spare(&self) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! A server on a thread of its own, with a service that answers by path, and a client of bytes.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -188,11 +189,11 @@ struct Echo {
 }
 
 impl Exchange for Echo {
-    fn on_body(&self, piece: &[u8], end: bool) -> Flow {
+    fn on_body(&self, piece: Cow<'_, [u8]>, end: bool) -> Flow {
         match self.path.as_str() {
-            "/raw" => self.stream.send(Piece::Copied(piece), false),
+            "/raw" => self.stream.send(Piece::Copied(&piece), false),
             "/echo" => {
-                self.body.borrow_mut().extend_from_slice(piece);
+                self.body.borrow_mut().extend_from_slice(&piece);
                 if end {
                     answer(&self.stream, &self.body.take());
                 }

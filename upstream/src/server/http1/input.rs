@@ -55,6 +55,26 @@ impl State {
         }
     }
 
+    /// Whether all of `bytes` is of a body, and worth keeping, and if so whether it is the last of it. The body is then
+    /// further by so much.
+    pub(super) fn is_of_body(&mut self, bytes: &Vec<u8>) -> Option<bool> {
+        let Phase::Body(Decoder::Length(left)) = &mut self.phase else {
+            return None;
+        };
+        // What is kept holds at most twice the memory that it counts for.
+        let is_worth = bytes.len() >= bytes.capacity() / 2;
+        let rest = left.checked_sub(bytes.len() as u64)?;
+        if !is_worth || !self.unread.is_empty() {
+            return None;
+        }
+        *left = rest;
+        let end = rest == 0;
+        if end {
+            self.phase = Phase::Complete;
+        }
+        Some(end)
+    }
+
     /// Whether more may come.
     pub(super) fn wants_input(&self) -> bool {
         let wants = match self.phase {

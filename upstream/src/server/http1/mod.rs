@@ -13,11 +13,12 @@
 //!  Closing ── all is written ──▶ Linger ── the client has closed, or has had its time ──▶ over
 //! ```
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::io::Io;
@@ -116,7 +117,7 @@ enum Body {
 pub(super) async fn serve(network: Rc<Network>, io: Io, ends: Ends, first: &[u8]) {
     let connection = Connection::new(&network, io, ends);
     network.know(connection.clone());
-    connection.receive(first);
+    connection.receive_some(first);
     poll_fn(|context| connection.poll(context)).await;
     network.forget(&connection);
 }
@@ -176,12 +177,17 @@ impl Connection {
                 return Poll::Pending;
             }
             let network = self.network.clone();
-            let mut buffer = network.buffer.borrow_mut();
-            match self.poll_read(context, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => self.end_of_input(),
-                Poll::Ready(Ok(length)) => self.receive(&buffer[..length]),
-                Poll::Ready(Err(_)) => self.give_up(),
+            let has_read = network.read(|buffer| {
+                let read = ready!(self.poll_read(context, buffer));
+                match read {
+                    Ok(0) => self.end_of_input(),
+                    Ok(_) => self.receive(buffer),
+                    Err(_) => self.give_up(),
+                }
+                Poll::Ready(())
+            });
+            if has_read.is_pending() {
+                return Poll::Pending;
             }
         }
     }
@@ -206,7 +212,11 @@ impl Connection {
         self.io.borrow().is_none()
     }
 
-    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
         match &mut *self.io.borrow_mut() {
             Some(io) => io.poll_read(context, buffer),
             None => Poll::Ready(Ok(0)),
@@ -276,15 +286,24 @@ impl Connection {
         }
     }
 
-    fn receive(self: &Rc<Self>, bytes: &[u8]) {
-        let mut unread = {
+    /// Something has come. It is taken whole where that saves a copy.
+    fn receive(self: &Rc<Self>, bytes: &mut Vec<u8>) {
+        let is_last = {
             let mut state = self.state.borrow_mut();
             if !matches!(state.phase, Phase::Head) {
                 // A head has its own time, however little of it comes at a time.
                 state.active = self.network.now();
             }
-            std::mem::take(&mut state.unread)
+            state.is_of_body(bytes)
         };
+        match is_last {
+            Some(end) => self.give(Cow::Owned(std::mem::take(bytes)), end),
+            None => self.receive_some(bytes),
+        }
+    }
+
+    fn receive_some(self: &Rc<Self>, bytes: &[u8]) {
+        let mut unread = std::mem::take(&mut self.state.borrow_mut().unread);
         if unread.is_empty() {
             let rest = self.parse(bytes);
             if !rest.is_empty() {
@@ -334,7 +353,7 @@ impl Connection {
         match next {
             Next::Nothing => return false,
             Next::Head => return self.parse_head(bytes),
-            Next::Give(piece, end) => self.give(piece, end),
+            Next::Give(piece, end) => self.give(Cow::Borrowed(piece), end),
             Next::Thrown => self.next_request(),
             Next::Bad(BadChunks::Malformed) => self.refuse(Refusal::bad("bad_chunks")),
             Next::Bad(BadChunks::TooLarge) => self.refuse(Refusal::HEAD_TOO_LARGE),
@@ -398,7 +417,7 @@ impl Connection {
         }))
     }
 
-    fn give(self: &Rc<Self>, piece: &[u8], end: bool) {
+    fn give(self: &Rc<Self>, piece: Cow<'_, [u8]>, end: bool) {
         let (exchange, number) = {
             let state = self.state.borrow();
             (state.exchange.clone(), state.number)

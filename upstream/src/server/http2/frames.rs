@@ -168,7 +168,7 @@ impl AsyncRead for Watched {
         }
         this.account.fill(this.network.now());
         let before = buffer.filled().len();
-        ready!(this.io.borrow_mut().poll_read_buf(context, buffer))?;
+        ready!(this.io.borrow_mut().poll_read_into(context, buffer))?;
         this.see(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }

@@ -136,10 +136,8 @@ fn is_over(since: Option<Instant>, limit: Duration, now: Instant) -> bool {
 /// Throws away what the client still sends. To close at once would take from it what it was told last.
 async fn linger(network: &Network, io: &RefCell<Io>) {
     let read = async || {
-        let read = poll_fn(|context| {
-            let mut buffer = network.buffer.borrow_mut();
-            io.borrow_mut().poll_read(context, &mut buffer)
-        });
+        let read =
+            poll_fn(|context| network.read(|buffer| io.borrow_mut().poll_read(context, buffer)));
         timeout(PAUSE, read).await
     };
     let all = async { while matches!(read().await, Ok(Ok(1..))) {} };

@@ -2,6 +2,7 @@
 //!
 //! A request of HTTP/2 and its response.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -240,7 +241,7 @@ impl Stream {
                     }
                 }
             };
-            if exchange.on_body(&piece, end) == Flow::Pause {
+            if exchange.on_body(Cow::Borrowed(&piece), end) == Flow::Pause {
                 self.0.state.borrow_mut().paused = true;
             }
         }
