@@ -438,7 +438,10 @@ impl PlayedLoop {
             | Inbound::Closed { id, .. }
             | Inbound::Disconnect(id)
             | Inbound::GivenUp(id) => id,
-            Inbound::File(..) | Inbound::Ping | Inbound::CloseWebSockets(_) => {
+            Inbound::File(..)
+            | Inbound::FileSent(..)
+            | Inbound::Ping
+            | Inbound::CloseWebSockets(_) => {
                 unreachable!("does not come from Envoy's side")
             }
         };

@@ -1,5 +1,6 @@
 """Files as response bodies: `http.response.pathsend` and `http.response.zerocopysend`."""
 
+import asyncio
 import io
 import os
 from pathlib import Path
@@ -427,6 +428,25 @@ async def test_head_of_a_file(server: Server, connect: Connect, file: Path) -> N
     assert (await connection.get("/head_of_file", naming(file))).body == b"0123456789"
 
 
+async def in_large_turns(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+    with open(path_of(scope), "rb") as file:
+        await zerocopysend(send, file, count=MEGABYTE, more_body=True)
+        await body(send, b"|", more=True)
+        await zerocopysend(send, file, count=MEGABYTE + 1, more_body=True)
+        await body(send, b"|%d|" % file.tell(), more=True)
+        await zerocopysend(send, file)
+
+
+@conforms("zerocopysend.mixed")
+async def test_large_parts_of_a_file_come_in_turn(server: Server, connect: Connect, tmp_path: Path) -> None:
+    path, all = tmp_path / "file", content(3 * MEGABYTE)
+    path.write_bytes(all)
+    response = await (await connect(server)).get("/in_large_turns", naming(path))
+    first, second, rest = all[:MEGABYTE], all[MEGABYTE : 2 * MEGABYTE + 1], all[2 * MEGABYTE + 1 :]
+    assert response.body == first + b"|" + second + b"|%d|" % (2 * MEGABYTE + 1) + rest
+
+
 # --- Slow clients, and those that leave ---
 
 LARGE = 64 * MEGABYTE
@@ -471,6 +491,22 @@ async def test_file_is_closed_when_the_client_has_gone(server: Server, connect: 
     assert "rror" not in server.fresh_log
 
 
+@pytest.mark.parametrize("app", ["by_path", "by_path_with_length"])
+async def test_slow_client_gets_all_of_a_file(server: Server, connect: Connect, tmp_path: Path, app: str) -> None:
+    path, all = tmp_path / "file", content(16 * MEGABYTE)
+    path.write_bytes(all)
+    exchange = await (await connect(server)).start("GET", f"/{app}", headers=naming(path))
+    assert await exchange.head() == 200
+    taken, pause_at = b"", 0
+    while piece := await exchange.chunk():
+        taken += piece
+        if len(taken) > pause_at:
+            # Long enough for all buffers to fill.
+            pause_at += 3 * MEGABYTE
+            await asyncio.sleep(0.1)
+    assert taken == all
+
+
 @pytest.mark.protocols(HTTP1, HTTP2)
 async def test_no_file_stays_open(server: Server, connect: Connect, file: Path) -> None:
     connection = await connect(server)
@@ -494,6 +530,7 @@ app = routes(
     wrong_length,
     by_file,
     in_turn,
+    in_large_turns,
     file_and_more,
     wrong_files,
     head_of_file,

@@ -136,6 +136,28 @@ async def test_file_that_gets_shorter_is_cut_and_logged(
     assert (await server.get("/plain")).body == b"plain"
 
 
+async def shrinks_under_way(scope: Scope, receive: Receive, send: Send) -> None:
+    path = path_of(scope)
+    await start(send, headers=[(b"content-length", b"%d" % path.stat().st_size)])
+    await send({"type": "http.response.pathsend", "path": str(path)})
+
+
+@pytest.mark.protocols(HTTP1)
+async def test_file_that_shrinks_while_it_is_sent_is_cut_and_logged(
+    server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(64 * MEGABYTE)
+    exchange = await (await connect(server)).start("GET", "/shrinks_under_way", headers=naming(path))
+    assert await exchange.head() == 200
+    os.truncate(path, 0)
+    with pytest.raises(ResponseCut):
+        await exchange.rest()
+    await eventually(lambda: "shorter" in server.fresh_log)
+    assert (await server.get("/plain")).body == b"plain"
+
+
 # --- Parts of a file ---
 
 
@@ -221,4 +243,4 @@ async def test_file_that_seems_empty_is_sent(server: Server, connect: Connect) -
     assert b"State:" in (await (await connect(server)).get("/made_up")).body
 
 
-app = routes(plain, by_path, by_file, by_starlette, part, grows_under_way, made_up)
+app = routes(plain, by_path, by_file, by_starlette, shrinks_under_way, part, grows_under_way, made_up)

@@ -1,13 +1,15 @@
 """`--timeout-idle`: a client that the application waits for in vain is let go; one that it does not wait for is not."""
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, note, read, routes, start
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import Serve, Server
+from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 
 IDLE = 0.4
 """Seconds. Tests of what must not happen wait for several times as long."""
@@ -82,6 +84,30 @@ async def test_reader_that_stops_is_cut_off(server: Server, connect: Connect, ke
     assert "Traceback" not in server.fresh_log
 
 
+async def sends_a_file(scope: Scope, receive: Receive, send: Send) -> None:
+    await start(send)
+    try:
+        await send({"type": "http.response.pathsend", "path": os.fsdecode(dict(scope["headers"])[b"x-path"])})
+    except OSError:
+        note(scope, "cut")
+        raise
+
+
+@unlike_uvicorn("it has no pathsend")
+async def test_reader_of_a_file_that_stops_is_cut_off(
+    server: Server, connect: Connect, key: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    exchange = await (await connect(server)).start("GET", f"/sends_a_file?{key}", headers=[(b"x-path", bytes(path))])
+    assert await exchange.head() == 200
+    await server.noted(key, "cut")
+    with pytest.raises(ResponseCut):
+        await exchange.rest()
+    assert "Traceback" not in server.fresh_log
+
+
 async def computes(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.sleep(4 * IDLE)
     await start(send)
@@ -118,4 +144,4 @@ async def test_zero_is_no_limit(serve: Serve, connect: Connect, key: str) -> Non
     assert (await exchange.response()).body == b"whole"
 
 
-app = routes(reads, answers_while_reading, floods, computes, waits_for_the_end)
+app = routes(reads, answers_while_reading, floods, sends_a_file, computes, waits_for_the_end)

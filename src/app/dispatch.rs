@@ -134,10 +134,10 @@ impl Dispatcher {
     }
 
     /// Reads the next piece of a file for `id`, which comes as a message.
-    pub(crate) fn read_file(&self, id: ExchangeId, reader: FileReader) {
+    pub(crate) fn read_file(&self, id: ExchangeId, reader: FileReader, sends_files: bool) {
         let worker = self.worker.clone();
         self.process.tokio.spawn_blocking(move || {
-            let read = Box::new(reader.read());
+            let read = Box::new(reader.read(sends_files));
             // Nobody wants it once the loop has ended.
             let _ = worker.inbox.post_all(&mut vec![Inbound::File(id, read)]);
         });

@@ -278,8 +278,8 @@ impl Response {
         }
     }
 
-    /// Holds a body against its promised length.
-    fn count(&mut self, bytes: usize, more: bool) -> Result<(), Violation> {
+    /// Holds more of the body against its promised length.
+    pub(crate) fn count(&mut self, bytes: usize, more: bool) -> Result<(), Violation> {
         let Some(length) = &mut self.length else {
             return Ok(());
         };

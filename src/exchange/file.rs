@@ -3,14 +3,17 @@
 //! Files that a response is made of, read a piece at a time away from the loop.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::RawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
+use rustix::io::{pread, read, retry_on_intr};
 
-/// Bytes that are read at a time. Of a pipe or the like it may be fewer.
+/// Bytes that are read at a time. Of a pipe or the like it may be fewer. As many, or more, are not worth being read if
+/// they can be sent from the file: of fewer that is as much work.
 const PIECE: usize = 128 * 1024;
 
 /// A file, and how much of it is to be read.
@@ -41,11 +44,22 @@ pub(crate) struct FileRead {
 
 /// A piece of a file.
 #[derive(Debug)]
-pub(crate) struct Piece {
-    /// Its bytes.
-    pub data: Vec<u8>,
-    /// Whether it is the last.
-    pub end: bool,
+pub(crate) enum Piece {
+    /// Bytes, and whether they are the last.
+    Bytes(Vec<u8>, bool),
+    /// What is left, to be sent from the file.
+    Rest(FilePart),
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub(crate) struct FilePart {
+    /// A regular one.
+    pub file: File,
+    /// Where it begins.
+    pub offset: u64,
+    /// Bytes of it.
+    pub length: usize,
 }
 
 impl FileReader {
@@ -87,16 +101,16 @@ impl FileReader {
         }
     }
 
-    /// Reads the next piece.
-    pub(crate) fn read(mut self) -> FileRead {
-        let piece = self.read_piece();
+    /// Reads the next piece, unless it is much and `sends_files`.
+    pub(crate) fn read(mut self, sends_files: bool) -> FileRead {
+        let piece = self.read_piece(sends_files);
         FileRead {
             reader: self,
             piece,
         }
     }
 
-    fn read_piece(&mut self) -> io::Result<Piece> {
+    fn read_piece(&mut self, sends_files: bool) -> io::Result<Piece> {
         if let Source::Path(path) = &self.source {
             // A pipe would otherwise keep us until somebody writes to it.
             let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
@@ -115,25 +129,32 @@ impl FileReader {
         let there_is = there_is(file, self.offset)?;
         self.left = [self.left, there_is].into_iter().flatten().min();
         let left = self.left.unwrap_or(u64::MAX);
-        let mut data = vec![0; usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))];
-        let read = loop {
-            let read = match self.offset {
-                Some(offset) => file.read_at(&mut data, offset),
-                None => file.read(&mut data),
+        if sends_files
+            && there_is.is_some()
+            && let Ok(length @ PIECE..) = usize::try_from(left)
+        {
+            let offset = match self.offset {
+                Some(offset) => offset,
+                // As if it had been read.
+                None => file.seek(SeekFrom::Current(left.cast_signed()))? - left,
             };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
-        data.truncate(read);
+            let file = file.try_clone()?;
+            return Ok(Piece::Rest(FilePart {
+                file,
+                offset,
+                length,
+            }));
+        }
+        let mut data =
+            Vec::with_capacity(usize::try_from(left).map_or(PIECE, |left| left.min(PIECE)));
+        let read = retry_on_intr(|| match self.offset {
+            Some(offset) => pread(&*file, spare_capacity(&mut data), offset),
+            None => read(&*file, spare_capacity(&mut data)),
+        })?;
         let read = read as u64;
         self.offset = self.offset.map(|offset| offset + read);
         self.left = self.left.map(|left| left - read);
-        Ok(Piece {
-            data,
-            end: read == 0 || self.left == Some(0),
-        })
+        Ok(Piece::Bytes(data, read == 0 || self.left == Some(0)))
     }
 }
 
@@ -164,7 +185,7 @@ fn io_error(error: filedescriptor::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{SeekFrom, Write};
+    use std::io::Write;
     use std::os::fd::AsRawFd;
 
     use super::*;
@@ -173,10 +194,12 @@ mod tests {
     fn read_all(mut reader: FileReader) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         loop {
-            let read = reader.read();
-            let piece = read.piece?;
-            all.extend(piece.data);
-            if piece.end {
+            let read = reader.read(false);
+            let Piece::Bytes(data, end) = read.piece? else {
+                unreachable!("nobody sends it")
+            };
+            all.extend(data);
+            if end {
                 return Ok(all);
             }
             reader = read.reader;

@@ -5,11 +5,12 @@
 //! [`ExchangeId`] and send each other the messages below. A message for an exchange that is over finds nobody and is dropped, so
 //! none can reach another request's stream.
 
+use std::io;
 use std::sync::mpsc::Sender;
 
 use super::data::Data;
 use super::fields::Fields;
-use super::file::FileRead;
+use super::file::{FilePart, FileRead};
 use super::head::RequestHead;
 use super::running::Running;
 use super::table::ExchangeId;
@@ -50,6 +51,8 @@ pub(crate) enum Inbound {
     GivenUp(ExchangeId),
     /// A piece of a file that the response is to have has been read, by tokio.
     File(ExchangeId, Box<FileRead>),
+    /// The file that the network thread was given has been sent, or why not.
+    FileSent(ExchangeId, io::Result<()>),
     /// Much of what the loop's side has kept for bodies has been dropped: that it runs frees it.
     Dropped,
     /// Has the loop answer that it turns: see [`Pulse`](super::pulse::Pulse).
@@ -71,7 +74,8 @@ impl Inbound {
             | Self::Closed { id, .. }
             | Self::Disconnect(id)
             | Self::GivenUp(id)
-            | Self::File(id, _) => Some(*id),
+            | Self::File(id, _)
+            | Self::FileSent(id, _) => Some(*id),
             Self::Dropped | Self::Ping | Self::CloseWebSockets(_) | Self::CancelAll => None,
         }
     }
@@ -144,6 +148,8 @@ pub(crate) enum Outbound {
         /// Its fields.
         fields: Fields,
     },
+    /// More of the body, of a request whose side [takes files](Request::sends_files).
+    File(ExchangeId, FilePart),
     /// The end of the response, with trailers.
     Trailers(ExchangeId, Fields),
     /// The response will not be completed: an error status if nothing was sent and it did not come too late, else a
@@ -204,6 +210,7 @@ impl Outbound {
             | Self::Body { id, .. }
             | Self::Read(id, _)
             | Self::Interim { id, .. }
+            | Self::File(id, _)
             | Self::Trailers(id, _)
             | Self::Accept { id, .. }
             | Self::Message(id, _)
@@ -274,6 +281,8 @@ pub(crate) struct Request {
     pub complete: bool,
     /// What it offers, if it asks for a WebSocket.
     pub websocket: Option<Box<WebSocketOffer>>,
+    /// Whether files may be given to its side as such.
+    pub sends_files: bool,
 }
 
 /// What the loop's side needs to know of the handshake of a WebSocket.

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
@@ -193,6 +194,7 @@ impl Front {
             body: Vec::new(),
             complete: head.length == Some(0),
             websocket: offer,
+            sends_files: stream.takes_files(),
         });
         let socket = handshake.map(|handshake| Box::new(WebSocket::new(handshake)));
         let now = self.now();
@@ -305,6 +307,8 @@ impl Exchange for Nobody {
     }
 
     fn on_writable(&self) {}
+
+    fn on_file(&self, _: io::Result<usize>, _: bool) {}
 
     fn on_gone(&self) {}
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::front::Front;
 use super::named::Named;
 use super::websocket::WebSocket;
 use crate::admission::Refusal;
+use crate::exchange::file::FilePart;
 use crate::exchange::{
     self, Data, ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request,
     WINDOW_STEP, interim_cost, piece_cost,
@@ -221,6 +223,16 @@ impl Served {
                 self.stream.send_interim(status, &mut fields.iter());
                 self.report_room();
             }
+            Outbound::File(
+                _,
+                FilePart {
+                    file,
+                    offset,
+                    length,
+                },
+            ) => {
+                self.stream.send_file(file, offset, length);
+            }
             Outbound::Trailers(_, fields) => {
                 self.begin_response(true, 0);
                 self.stream.send_trailers(&mut fields.iter());
@@ -416,6 +428,18 @@ impl Exchange for Served {
         if let Some(socket) = &self.websocket {
             socket.has_room();
             self.pull_frames(socket, 0);
+        }
+    }
+
+    fn on_file(&self, sent: io::Result<usize>, is_all: bool) {
+        let mut response = self.response.get();
+        let sent = sent.map(|bytes| {
+            response.bytes += bytes as u64;
+            self.post(Inbound::Room(self.id, bytes));
+        });
+        self.response.set(response);
+        if is_all || sent.is_err() {
+            self.post(Inbound::FileSent(self.id, sent));
         }
     }
 

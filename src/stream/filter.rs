@@ -392,6 +392,7 @@ impl Filter {
             body: Vec::new(),
             complete,
             websocket,
+            sends_files: false,
         }));
         self.streams.post_request(envoy, self.id);
         self.since.set(self.streams.last_tick());
@@ -453,6 +454,8 @@ impl Filter {
             Outbound::Close { code, reason, .. } => self.close_websocket(envoy, code, &reason),
             // Not of one stream: see `Streams`.
             Outbound::Tick | Outbound::Running(_) => {}
+            // Envoy has bytes alone: see `Request::sends_files`.
+            Outbound::File(..) => {}
             Outbound::Interim { status, fields, .. } => self.send_interim(envoy, status, &fields),
             Outbound::Trailers(_, fields) => self.finish(envoy, b"", fields),
             Outbound::Fail(_, failure) => self.fail(envoy, failure),

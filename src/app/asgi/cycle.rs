@@ -83,6 +83,7 @@ impl Cycle {
                     Inbound::Body { data, end, .. } => http::Event::Body(data, end),
                     Inbound::Room(_, bytes) => http::Event::Room(bytes),
                     Inbound::File(_, read) => http::Event::File(*read),
+                    Inbound::FileSent(_, sent) => http::Event::FileSent(sent),
                     Inbound::Disconnect(_) => http::Event::Disconnect,
                     Inbound::GivenUp(_) => http::Event::GivenUp,
                     _ => return Ok(()),

@@ -19,7 +19,7 @@ use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::{Outcome, Progress};
 use crate::app::python::awaitable::{Awaitable, Source};
 use crate::app::response_order::{Client, Message, Response, Step, Violation};
-use crate::exchange::file::{FileRead, FileReader};
+use crate::exchange::file::{FilePart, FileRead, FileReader, Piece};
 use crate::exchange::{
     ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,
     interim_cost, piece_cost,
@@ -71,8 +71,10 @@ const JOINED: usize = 4096;
 
 /// A file on its way into the response.
 struct Transfer {
-    /// `None` while tokio reads.
+    /// `None` while tokio reads, or once it is the network thread's.
     reader: Option<FileReader>,
+    /// The network thread sends it, and says how far it has got.
+    is_handed_over: bool,
     /// More of the body follows the file.
     more: bool,
 }
@@ -85,6 +87,8 @@ pub(crate) enum Event {
     Room(usize),
     /// A piece of the file that is being sent.
     File(FileRead),
+    /// All of it has been sent, or why not.
+    FileSent(io::Result<()>),
     /// The stream is gone.
     Disconnect,
     /// So it is, by Envoy's will.
@@ -139,7 +143,7 @@ impl HttpCycle {
     /// Takes what has come from Envoy, and has whoever waits for it look again.
     pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let (mut receivers, mut senders) = (Waiters::default(), Waiters::default());
-        let mut read = None;
+        let (mut read, mut ended) = (None, false);
         let full = {
             let mut state = self.state.lock();
             match event {
@@ -154,23 +158,14 @@ impl HttpCycle {
                 }
                 Event::Room(bytes) => {
                     state.outstanding = state.outstanding.saturating_sub(bytes);
-                    state.room_awaited = None;
-                    if state.is_full() {
-                        state.room_awaited = Some(Instant::now());
-                    } else {
+                    state.await_room();
+                    if !state.is_full() {
                         self.read_on(&mut state);
                         senders = std::mem::take(&mut state.senders);
                     }
                 }
-                Event::File(read) => {
-                    let ended = self.file(&mut state, read);
-                    if state.response.is_complete() {
-                        receivers = std::mem::take(&mut state.receivers);
-                    }
-                    if ended {
-                        senders = std::mem::take(&mut state.senders);
-                    }
-                }
+                Event::File(read) => ended = self.file(&mut state, read),
+                Event::FileSent(sent) => ended = self.file_sent(&mut state, sent),
                 Event::Disconnect | Event::GivenUp => {
                     state.disconnected = true;
                     state.given_up = matches!(event, Event::GivenUp);
@@ -178,6 +173,12 @@ impl HttpCycle {
                     state.transfer = None;
                     receivers = std::mem::take(&mut state.receivers);
                     senders = std::mem::take(&mut state.senders);
+                }
+            }
+            if ended {
+                senders = std::mem::take(&mut state.senders);
+                if state.response.is_complete() {
+                    receivers = std::mem::take(&mut state.receivers);
                 }
             }
             state.room_awaited.is_some()
@@ -312,6 +313,7 @@ impl HttpCycle {
             Step::File { reader, more } => {
                 state.transfer = Some(Transfer {
                     reader: Some(reader),
+                    is_handed_over: false,
                     more,
                 });
                 return self.read_on(state);
@@ -334,7 +336,9 @@ impl HttpCycle {
             .as_mut()
             .and_then(|transfer| transfer.reader.take());
         if let Some(reader) = reader {
-            self.dispatcher.get().read_file(self.id, reader);
+            let sends_files = self.request.sends_files;
+            let dispatcher = self.dispatcher.get();
+            dispatcher.read_file(self.id, reader, sends_files);
         }
     }
 
@@ -347,14 +351,12 @@ impl HttpCycle {
         let piece = piece.map_err(|error| os_error(&error, read.reader.path()));
         let more = transfer.more;
         transfer.reader = Some(read.reader);
-        let sent = piece.and_then(|piece| {
-            let body = Message::Body {
-                data: piece.data.into(),
-                more: more || !piece.end,
-            };
-            let step = state.response.accept(body).map_err(violation)?;
-            self.take(state, step);
-            Ok(piece.end)
+        let sent = piece.and_then(|piece| match piece {
+            Piece::Bytes(data, end) => {
+                self.take_body(state, data, more || !end)?;
+                Ok(end)
+            }
+            Piece::Rest(part) => self.hand_over(state, part).map(|()| false),
         });
         match sent {
             Ok(false) => {
@@ -366,6 +368,41 @@ impl HttpCycle {
         }
         state.transfer = None;
         true
+    }
+
+    /// Has the network thread send what is left of the file.
+    fn hand_over(&self, state: &mut State, part: FilePart) -> PyResult<()> {
+        // The head, if the file is the first of the body.
+        self.take_body(state, Vec::new(), true)?;
+        state.response.count(part.length, true).map_err(violation)?;
+        if let Some(transfer) = &mut state.transfer {
+            transfer.reader = None;
+            transfer.is_handed_over = true;
+        }
+        state.outstanding += part.length;
+        state.await_room();
+        self.dispatcher.get().post(Outbound::File(self.id, part));
+        Ok(())
+    }
+
+    /// The network thread has sent the file. Returns whether a transfer has ended by that.
+    fn file_sent(&self, state: &mut State, sent: io::Result<()>) -> bool {
+        let Some(transfer) = state.transfer.take() else {
+            return false;
+        };
+        state.await_room();
+        let ended = sent
+            .map_err(|error| os_error(&error, None))
+            .and_then(|()| self.take_body(state, Vec::new(), transfer.more));
+        state.transfer_error = ended.err();
+        true
+    }
+
+    fn take_body(&self, state: &mut State, data: Vec<u8>, more: bool) -> PyResult<()> {
+        let data = data.into();
+        let step = state.response.accept(Message::Body { data, more });
+        self.take(state, step.map_err(violation)?);
+        Ok(())
     }
 
     /// Whether the client is waited for, to send the body that the application asks for or to take
@@ -397,6 +434,15 @@ impl State {
     /// Whether Envoy is to have no more for now.
     fn is_full(&self) -> bool {
         self.outstanding > RESPONSE_WINDOW
+    }
+
+    /// The client has taken something, or is to: from now on it is waited for, if it has to take more.
+    fn await_room(&mut self) {
+        let is_sending = self
+            .transfer
+            .as_ref()
+            .is_some_and(|transfer| transfer.is_handed_over);
+        self.room_awaited = (is_sending || self.is_full()).then(Instant::now);
     }
 
     /// Keeps more of the body. What is short joins what is there, or each would cost an allocation; what is long is

@@ -3,11 +3,13 @@
 //! Sockets of either kind.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
@@ -68,6 +70,35 @@ impl Io {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 written => written.map(Some),
             };
+        }
+    }
+
+    /// A descriptor of its own, for another thread.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.descriptor().try_clone_to_owned()
+    }
+
+    /// Somebody else has written and found that the socket takes nothing: from now on to wait until it does is to wait
+    /// for news, unless there were some already.
+    pub(super) fn was_full(&self) {
+        // Not before the system was asked: what it has told since that write would be forgotten.
+        let look = || match poll(
+            &mut [PollFd::new(&self.descriptor(), PollFlags::OUT)],
+            Some(&Timespec::default()),
+        ) {
+            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        };
+        let _ = match self {
+            Self::Tcp(socket) => socket.try_io(Interest::WRITABLE, look),
+            Self::Unix(socket) => socket.try_io(Interest::WRITABLE, look),
+        };
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
         }
     }
 

@@ -20,6 +20,7 @@
 //! - A [`Stream`] outlives its exchange by any time, and then does nothing.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,10 @@ pub trait Exchange: 'static {
 
     /// The client takes what it is sent again: see [`Stream::is_slow`].
     fn on_writable(&self);
+
+    /// So many bytes more of a file have been sent, and whether that is all of it; or why it can't be sent, after which
+    /// the client is [gone](Self::on_gone).
+    fn on_file(&self, sent: std::io::Result<usize>, is_all: bool);
 
     /// The client has gone before its response was complete.
     fn on_gone(&self);
@@ -269,6 +274,20 @@ impl Stream {
         match &self.0 {
             Kind::Http1(stream) => stream.send(body, end),
             Kind::Http2(stream) => stream.send(body, end),
+        }
+    }
+
+    /// Whether it can have [files](Self::send_file).
+    pub fn takes_files(&self) -> bool {
+        matches!(self.0, Kind::Http1(_))
+    }
+
+    /// So many bytes of a file from `offset` on, as more of the response's body: see [`Exchange::on_file`].
+    pub fn send_file(&self, file: File, offset: u64, length: usize) {
+        match &self.0 {
+            Kind::Http1(stream) => stream.send_file(file, offset, length),
+            // Its frames have to be written.
+            Kind::Http2(stream) => stream.reset(),
         }
     }
 

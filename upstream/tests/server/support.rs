@@ -206,6 +206,8 @@ impl Exchange for Echo {
 
     fn on_writable(&self) {}
 
+    fn on_file(&self, _: std::io::Result<usize>, _: bool) {}
+
     fn on_gone(&self) {
         self.counts.gone.fetch_add(1, Ordering::SeqCst);
     }

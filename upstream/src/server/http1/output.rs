@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
+use super::file::Part;
 use crate::server::Network;
 use crate::server::io::Io;
 
@@ -24,18 +25,31 @@ pub(super) struct Output {
     written: usize,
     /// Bytes that have not.
     length: usize,
+    /// Another thread writes of the first, which is a file.
+    is_lent: bool,
 }
 
 enum Piece {
     Own(Vec<u8>),
     Kept(Bytes),
+    File(Part),
 }
 
 impl Piece {
-    fn bytes(&self) -> &[u8] {
+    /// None of a file.
+    fn bytes(&self) -> Option<&[u8]> {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Kept(bytes) => bytes,
+            Self::Own(bytes) => Some(bytes),
+            Self::Kept(bytes) => Some(bytes),
+            Self::File(_) => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Kept(bytes) => bytes.len(),
+            Self::File(part) => part.length,
         }
     }
 }
@@ -74,19 +88,57 @@ impl Output {
         }
     }
 
-    /// Writes what the socket takes. Returns how much that was.
+    /// Appends a file.
+    pub(super) fn push_file(&mut self, part: Part) {
+        self.length += part.length;
+        self.pieces.push_back(Piece::File(part));
+    }
+
+    /// Whether this thread has something to write, or to have written.
+    pub(super) fn waits(&self) -> bool {
+        self.length > 0 && !self.is_lent
+    }
+
+    /// What is to be written by another thread now, if it is a file's turn. Until [`sent`](Self::sent) that has the
+    /// socket for itself.
+    pub(super) fn lend(&mut self) -> Option<Part> {
+        let Some(Piece::File(part)) = self.pieces.front() else {
+            return None;
+        };
+        let is_lent = std::mem::replace(&mut self.is_lent, true);
+        (!is_lent).then(|| Part {
+            file: part.file.clone(),
+            offset: part.offset + self.written as u64,
+            length: part.length - self.written,
+        })
+    }
+
+    /// So much of the file was written. Returns whether that was the last of it.
+    pub(super) fn sent(&mut self, network: &Network, bytes: usize) -> bool {
+        let before = self.pieces.len();
+        self.is_lent = false;
+        self.advance(network, bytes);
+        self.pieces.len() < before
+    }
+
+    /// Writes what the socket takes, up to a file. Returns how much that was.
     pub(super) fn write(&mut self, network: &Network, io: &Io) -> io::Result<usize> {
         let mut all = 0;
         while self.length > 0 {
+            let mut pieces = self.pieces.iter().map_while(Piece::bytes);
+            let Some(first) = pieces.next() else {
+                break;
+            };
+            let first = IoSlice::new(&first[self.written..]);
             let written = match self.pieces.len() {
-                1 => io.write(&[IoSlice::new(&self.pieces[0].bytes()[self.written..])]),
+                1 => io.write(&[first]),
                 _ => {
-                    let mut slices = [IoSlice::new(&[]); SLICES];
-                    let count = self.pieces.len().min(SLICES);
-                    for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                        *slice = IoSlice::new(piece.bytes());
+                    let mut slices = [first; SLICES];
+                    let mut count = 1;
+                    for (slice, piece) in slices[1..].iter_mut().zip(pieces) {
+                        *slice = IoSlice::new(piece);
+                        count += 1;
                     }
-                    slices[0] = IoSlice::new(&self.pieces[0].bytes()[self.written..]);
                     io.write(&slices[..count])
                 }
             };
@@ -103,9 +155,9 @@ impl Output {
         self.length -= written;
         self.written += written;
         while let Some(first) = self.pieces.front()
-            && self.written >= first.bytes().len()
+            && self.written >= first.len()
         {
-            self.written -= first.bytes().len();
+            self.written -= first.len();
             if let Some(Piece::Own(bytes)) = self.pieces.pop_front() {
                 network.give_back(bytes);
             }

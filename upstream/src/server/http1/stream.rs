@@ -2,9 +2,12 @@
 //!
 //! What a service can say to a request of HTTP/1.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use super::file::Part;
 use super::lines::{Framed, Lines, write_field, write_status};
 use super::{Body, Connection, Phase, Response, State};
 use crate::server::{Ends, Network, Piece, ResponseHead, Version};
@@ -91,6 +94,30 @@ impl Stream {
         }
     }
 
+    pub(in crate::server) fn send_file(&self, file: File, offset: u64, length: usize) {
+        let network = &self.connection.network;
+        let sent = self.with(|state| {
+            let Response::Started(body @ (Body::Plain | Body::Chunked)) = state.response else {
+                return;
+            };
+            let part = Part {
+                file: Arc::new(file),
+                offset,
+                length,
+            };
+            if body == Body::Plain {
+                return state.out.push_file(part);
+            }
+            state.out.append(network, |out| write_chunk(out, length));
+            state.out.push_file(part);
+            let end = |out: &mut Vec<u8>| out.extend_from_slice(b"\r\n");
+            state.out.append(network, end);
+        });
+        if sent.is_some() {
+            self.sent(false);
+        }
+    }
+
     pub(in crate::server) fn send_trailers<'a>(
         &self,
         trailers: &mut (dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a),
@@ -158,6 +185,12 @@ impl Stream {
     }
 }
 
+/// The line before a chunk.
+fn write_chunk(out: &mut Vec<u8>, length: usize) {
+    // Writing to memory can't fail.
+    let _ = write!(out, "{length:x}\r\n");
+}
+
 impl State {
     /// Appends a piece of the response's body, and its end.
     fn push(&mut self, network: &Network, body: Piece<'_>, end: bool) {
@@ -166,10 +199,7 @@ impl State {
             Response::Started(Body::Chunked) => {
                 let length = body.len();
                 if length > 0 {
-                    self.out.append(network, |out| {
-                        // Writing to memory can't fail.
-                        let _ = write!(out, "{length:x}\r\n");
-                    });
+                    self.out.append(network, |out| write_chunk(out, length));
                     self.out.push(network, body);
                 }
                 let last: &[u8] = match (length > 0, end) {
