@@ -3,9 +3,9 @@
 //! Says in the log what is refused, and why.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::clock::Instant;
+use super::clock::now;
 use crate::exchange::RequestHead;
 use crate::exchange::escape::escaped;
 
@@ -60,12 +60,12 @@ impl RefusalLog {
 
     /// Whether there is a line left in this second; if so, how many wanted one in vain before it.
     fn take(&self) -> Option<u64> {
-        let since = self.since.get();
-        if since.is_some_and(|since| since.elapsed() < Duration::from_secs(1)) {
+        let (since, now) = (self.since.get(), now());
+        if since.is_some_and(|since| now.duration_since(since) < Duration::from_secs(1)) {
             self.wanted.set(self.wanted.get() + 1);
             return (self.wanted.get() <= LINES).then_some(0);
         }
-        self.since.set(Some(Instant::now()));
+        self.since.set(Some(now));
         Some(self.wanted.replace(1).saturating_sub(LINES))
     }
 }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy::{
     AttributeId, DataStatus, EnvoyFilter, FilterRef, Header, HeadersStatus, HttpFilter,
@@ -16,7 +17,6 @@ use upstream::router::{Front, UnderWay};
 
 use super::request;
 use super::streams::Streams;
-use crate::admission::clock::Instant;
 use crate::admission::{Refusal, read_handshake};
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,

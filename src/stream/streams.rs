@@ -22,7 +22,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy::{EnvoyFilter, Scheduler};
 use upstream::router::Handover;
@@ -30,7 +30,7 @@ use upstream::router::Handover;
 use super::filter::Filter;
 use super::request;
 use super::ticker::Ticker;
-use crate::admission::clock::Instant;
+use crate::admission::clock::now;
 use crate::admission::{Refusal, RefusalLog, Rules, WebSockets};
 use crate::exchange::{
     ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
@@ -181,9 +181,7 @@ impl Streams {
 
     /// An HTTP/1 connection was told that it closes.
     pub(crate) fn closes(&self, connection: u64) {
-        self.closing
-            .borrow_mut()
-            .push_back((connection, Instant::now()));
+        self.closing.borrow_mut().push_back((connection, now()));
     }
 
     /// Whether a connection was told so; it is asked for only if one was.
@@ -191,7 +189,7 @@ impl Streams {
         let mut closing = self.closing.borrow_mut();
         while closing
             .front()
-            .is_some_and(|(_, since)| since.elapsed() > CLOSES_WITHIN)
+            .is_some_and(|(_, since)| now().duration_since(*since) > CLOSES_WITHIN)
         {
             closing.pop_front();
         }
@@ -295,7 +293,7 @@ impl Streams {
         *self.leader.borrow_mut() = Some((id, scheduler));
         let (process, tick) = (&self.process, self.websockets.tick);
         if self.ticker.ensure(&process.tokio, &self.worker, tick) {
-            self.last_tick.set(Some(Instant::now()));
+            self.last_tick.set(Some(now()));
         }
         if self.worker.outbox.has_messages() {
             self.commit();
@@ -374,7 +372,7 @@ impl Streams {
     }
 
     fn tick(&self, envoy: &mut EnvoyFilter<'_>) {
-        let now = Instant::now();
+        let now = now();
         self.last_tick.set(Some(now));
         for filter in self.filters() {
             filter.tick(envoy, now);
@@ -388,7 +386,7 @@ impl Streams {
 
     /// The requests that have not ended.
     fn running(&self, envoy: &EnvoyFilter<'_>) -> Running {
-        let now = Instant::now();
+        let now = now();
         let filters = self.filters().into_iter();
         let requests = filters.filter_map(|filter| {
             let since = filter.since()?;

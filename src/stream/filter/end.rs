@@ -2,13 +2,13 @@
 //!
 //! How a response ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy::{EnvoyFilter, Header};
 use smallvec::SmallVec;
 
 use super::{Filter, Place, pairs};
-use crate::admission::clock::Instant;
+use crate::admission::clock::now;
 use crate::exchange::{Fields, HttpVersion};
 
 /// The end of a response whose request has not ended. It is held back until then, if the client
@@ -51,7 +51,7 @@ impl HeldEnd {
 
     /// The client keeps up again.
     pub(super) fn give_time(&mut self) {
-        self.due = self.due.max(Instant::now() + self.grace());
+        self.due = self.due.max(now() + self.grace());
     }
 }
 
@@ -60,7 +60,7 @@ impl Filter {
     pub(super) fn send_data(&self, envoy: &mut EnvoyFilter<'_>, data: &[u8]) {
         if self.is_http2() && !self.request.get().ended {
             let mut response = self.response.get();
-            let now = Instant::now();
+            let now = now();
             let (since, bytes) = response
                 .burst
                 .filter(|(since, _)| now.duration_since(*since) < BURST_TIME)
@@ -81,7 +81,7 @@ impl Filter {
         if !data.is_empty() {
             envoy.send_response_data(data, false);
         }
-        let now = Instant::now();
+        let now = now();
         let mut held = HeldEnd {
             trailers,
             sends: self.is_sending(),
@@ -121,7 +121,8 @@ impl Filter {
 
     fn is_in_burst(&self) -> bool {
         let burst = self.response.get().burst;
-        burst.is_some_and(|(since, bytes)| bytes > BURST && since.elapsed() < BURST_TIME)
+        let is_recent = |since| now().duration_since(since) < BURST_TIME;
+        burst.is_some_and(|(since, bytes)| bytes > BURST && is_recent(since))
     }
 
     /// Sends an end that was held back, if it is time.

@@ -10,11 +10,12 @@
 //! stays in Envoy, which stops reading above its buffer limit.
 
 use std::cell::{Cell, RefCell};
+use std::time::Instant;
 
 use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
-use crate::admission::clock::Instant;
+use crate::admission::clock::now;
 use crate::admission::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 use crate::exchange::{Fields, Inbound, Payload, REQUEST_WINDOW, WebSocketOffer};
 use crate::websocket::connection::Connection;
@@ -46,7 +47,7 @@ impl WebSocket {
     fn new(handshake: Handshake) -> Self {
         Self {
             phase: RefCell::new(Phase::Offered(Box::new(handshake))),
-            pinged: Cell::new(Instant::now()),
+            pinged: Cell::new(now()),
             pong_due: Cell::default(),
             closing: Cell::default(),
             answered: Cell::default(),
@@ -117,7 +118,7 @@ impl Filter {
         }
         if socket.connection(|connection| connection.is_amid_frame()) == Some(true) {
             // No pong can come before the frame's end.
-            socket.pinged.set(Instant::now());
+            socket.pinged.set(now());
         }
         self.answer_frames(socket, envoy, out);
         if taken == length {
@@ -313,7 +314,7 @@ impl Filter {
         headers.extend(own.map(|(name, value)| Header::new(name.as_bytes(), value.as_bytes())));
         headers.extend(pairs(fields));
         *socket.phase.borrow_mut() = Phase::Open(Box::new(connection));
-        socket.pinged.set(Instant::now());
+        socket.pinged.set(now());
         self.start_response();
         envoy.send_response_headers(&headers, false);
         self.pull_frames(socket, envoy, 0);
@@ -352,7 +353,7 @@ impl Filter {
         if let Some(Err(error)) = sent {
             log::error!("a WebSocket is not closed: {error}");
         }
-        socket.closing.set(Some(Instant::now()));
+        socket.closing.set(Some(now()));
         self.answer_frames(socket, envoy, out);
         // What is left unread is for nobody any more; the client's close frame is behind it.
         let mut body = self.request.get();
