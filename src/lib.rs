@@ -13,7 +13,7 @@
 //! - [`app`], loop threads: Python, and what applications see
 //! - [`exchange`], any thread: what the two sides share, which is messages and mailboxes
 //! - [`admission`], the threads of either front: which requests are let in
-//! - [`websocket`], no thread: the WebSocket protocol, of bytes alone
+//! - [`websocket`], the threads of either front: WebSockets, of bytes alone
 //! - [`config`], no thread: the settings
 //! - `module` and `extension`, the entries of the two libraries
 //! - `envoy_thread`, for tests: an Envoy worker thread whose loop the test plays
@@ -30,9 +30,8 @@
 //!       │    network ◀┘ │               │
 //!       ▼       ▼       ▼               │
 //!     admission ──▶ exchange ◀──────────┘
-//!       │
-//!       ▼
-//!   websocket         config, which all but `websocket` know
+//!     websocket
+//!                     config, which all know
 //! ```
 //!
 //! # Threads

@@ -17,10 +17,10 @@ MAY_KNOW = {
     "life": {"app", "network", "exchange", "config"},
     "stream": {"admission", "exchange", "websocket", "config"},
     "network": {"admission", "exchange", "websocket", "config"},
-    "admission": {"exchange", "websocket", "config"},
+    "admission": {"exchange", "config"},
     "app": {"exchange", "config"},
     "exchange": {"config"},
-    "websocket": set(),
+    "websocket": {"exchange", "config"},
     "config": set(),
 }
 

@@ -7,7 +7,6 @@
 //! - [`proxies`], whose word on the client is taken
 //! - [`clock`], which tests put forward
 //! - [`client_cert`], what a proxy says of the client's certificate
-//! - [`websocket`], what WebSockets go by
 //! - [`refusal`], the answers to those that do not get to the application
 //! - [`refusal_log`], what the log says of them
 //! - [`log_field`], what a request has for access logs
@@ -20,7 +19,6 @@ mod refusal;
 mod refusal_log;
 mod request;
 mod rules;
-mod websocket;
 
 pub(crate) use client_cert::client_certificate;
 pub(crate) use log_field::write_log_field;
@@ -28,6 +26,3 @@ pub(crate) use refusal::Refusal;
 pub(crate) use refusal_log::RefusalLog;
 pub(crate) use request::{Known, Said};
 pub(crate) use rules::Rules;
-pub(crate) use websocket::{
-    ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE, WebSockets, read_handshake,
-};

@@ -15,12 +15,12 @@ use super::access_log::AccessLog;
 use super::request;
 use super::stream::{Served, answer, answer_handshake, take_dropped};
 use super::websocket::WebSocket;
-use crate::admission::{Refusal, RefusalLog, Rules, WebSockets, read_handshake};
+use crate::admission::{Refusal, RefusalLog, Rules};
 use crate::exchange::{
     ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, RequestHead, Running, Table,
     WebSocketOffer, Worker,
 };
-use crate::websocket::handshake;
+use crate::websocket::{WebSockets, handshake, read_handshake};
 
 /// The requests of a thread.
 pub(crate) struct Front {

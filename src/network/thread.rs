@@ -22,9 +22,9 @@ use upstream::server::{Listener, Network, Running, Settings};
 use super::access_log::AccessLog;
 use super::front::Front;
 use super::log_writer::LogWriter;
-use crate::admission::WebSockets;
 use crate::config::{AccessLogConfig, Config, NetworkConfig};
 use crate::exchange::{Process, Waker};
+use crate::websocket::WebSockets;
 
 /// The thread of a network, seen from others.
 pub(crate) struct NetworkThread {

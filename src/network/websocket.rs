@@ -10,11 +10,11 @@ use std::time::Instant;
 use upstream::server::{Flow, Piece, ResponseHead};
 
 use super::stream::Served;
-use crate::admission::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 use crate::exchange::{Fields, Inbound, Payload, REQUEST_WINDOW};
 use crate::websocket::connection::Connection;
 use crate::websocket::event::Event;
 use crate::websocket::handshake::Handshake;
+use crate::websocket::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 
 /// One WebSocket. No borrow is held across a call into its stream.
 pub(super) struct WebSocket {

@@ -17,12 +17,13 @@ use upstream::router::{Front, UnderWay};
 
 use super::request;
 use super::streams::Streams;
-use crate::admission::{Refusal, read_handshake};
+use crate::admission::Refusal;
 use crate::exchange::{
     ExchangeId, Fields, HttpVersion, Inbound, Outbound, Process, REQUEST_WINDOW, Request,
     RequestHead, ResponseHead, WINDOW_STEP, interim_cost, piece_cost,
 };
 use crate::websocket::handshake::Handshake;
+use crate::websocket::read_handshake;
 use end::HeldEnd;
 use websocket::WebSocket;
 

@@ -31,10 +31,11 @@ use super::filter::Filter;
 use super::request;
 use super::ticker::Ticker;
 use crate::admission::clock::now;
-use crate::admission::{Refusal, RefusalLog, Rules, WebSockets};
+use crate::admission::{Refusal, RefusalLog, Rules};
 use crate::exchange::{
     ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
 };
+use crate::websocket::WebSockets;
 
 /// The one event that aiovoy commits to a stream: "take your turn".
 const TURN: u64 = 1;

@@ -1,9 +1,10 @@
 //! Runs on: no thread of its own; pure.
 //!
 //! The WebSocket protocol as a server speaks it: RFC 6455 with RFC 7692, and RFC 8441 and 9220 as
-//! far as they change the handshake. Bytes go in and out; who carries them, when to ping and how
-//! long to wait is the caller's business. It knows no other room, no clock and no socket.
+//! far as they change the handshake. Bytes go in and out, and the time is told: it knows no clock and
+//! no socket.
 //!
+//! - [`settings`], what WebSockets go by, whoever carries their bytes
 //! - [`handshake`], what a request says of WebSocket
 //! - [`negotiation`], the parameters of compression
 //! - [`connection`], bytes to events and messages to bytes
@@ -20,7 +21,12 @@ pub(crate) mod event;
 mod frame;
 pub(crate) mod handshake;
 mod message;
-pub(crate) mod negotiation;
+mod negotiation;
+mod settings;
+
+pub(crate) use settings::{
+    ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE, WebSockets, read_handshake,
+};
 
 #[cfg(test)]
 pub(crate) mod tests;

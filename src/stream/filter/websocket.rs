@@ -16,11 +16,11 @@ use envoy::{DataStatus, EnvoyFilter, Header};
 
 use super::{Filter, pairs};
 use crate::admission::clock::now;
-use crate::admission::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 use crate::exchange::{Fields, Inbound, Payload, REQUEST_WINDOW, WebSocketOffer};
 use crate::websocket::connection::Connection;
 use crate::websocket::event::Event;
 use crate::websocket::handshake::{Handshake, Refusal};
+use crate::websocket::{ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE};
 
 /// One WebSocket. No borrow is held across a call into Envoy.
 pub(super) struct WebSocket {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use super::connection::Connection;
+use super::handshake::{Handshake, Refusal};
+use super::negotiation::negotiate;
 use crate::config::Config;
 use crate::exchange::{HttpVersion, LEAST_COST, REQUEST_WINDOW, RequestHead};
-use crate::websocket::connection::Connection;
-use crate::websocket::handshake::{Handshake, Refusal};
-use crate::websocket::negotiation::negotiate;
 
 /// Bytes of answers, to pings as a rule, that may wait for a client that does not read.
 pub(crate) const ANSWERS: usize = 64 * 1024;
