@@ -18,16 +18,16 @@ use super::websocket::WebSocket;
 use crate::admission::{Refusal, RefusalLog, Rules};
 use crate::exchange::{
     ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, RequestHead, Running, Table,
-    WebSocketOffer, Worker,
+    Worker,
 };
-use crate::websocket::{WebSockets, handshake, read_handshake};
+use crate::websocket::{Session, WebSockets, handshake, read_handshake};
 
 /// The requests of a thread.
 pub(crate) struct Front {
     pub(super) process: Arc<Process>,
     worker: Arc<Worker>,
     pub(super) rules: Rules,
-    pub(super) websockets: WebSockets,
+    websockets: Rc<WebSockets>,
     pub(super) refusals: RefusalLog,
     pub(super) access_log: Option<AccessLog>,
     /// Requests without an id get one.
@@ -56,7 +56,7 @@ impl Front {
     ) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             rules: Rules::new(&process.config),
-            websockets: WebSockets::new(&process.config),
+            websockets: Rc::new(WebSockets::new(&process.config)),
             refusals: RefusalLog::default(),
             access_log,
             gives_ids,
@@ -183,12 +183,10 @@ impl Front {
         }
         let log = self.access_log.as_ref();
         let entry = log.map(|log| Box::new(log.begin(&read)));
-        let offer = handshake.as_ref().map(|handshake| {
-            Box::new(WebSocketOffer {
-                subprotocols: handshake.subprotocols.clone(),
-                least_cost: self.websockets.least_cost,
-            })
-        });
+        let settings = &self.websockets;
+        let offer = handshake
+            .as_ref()
+            .map(|handshake| settings.offer(handshake));
         let request = Box::new(Request {
             head: read,
             body: Vec::new(),
@@ -196,11 +194,12 @@ impl Front {
             websocket: offer,
             sends_files: stream.takes_files(),
         });
-        let socket = handshake.map(|handshake| Box::new(WebSocket::new(handshake)));
         let now = self.now();
         let mut added = None;
         self.live.borrow_mut().insert_with(|id| {
             let (this, stream) = (self.this.clone(), stream.clone());
+            let session = |handshake| Session::new(id, settings.clone(), handshake, now);
+            let socket = handshake.map(|handshake| Box::new(WebSocket::new(session(handshake))));
             let served = Served::new(id, this, stream, request, socket, entry, now);
             added.insert((id, Rc::new(served))).1.clone()
         });

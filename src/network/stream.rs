@@ -96,31 +96,8 @@ impl Served {
         self.named.head().name()
     }
 
-    pub(super) fn front(&self) -> Option<Rc<Front>> {
+    fn front(&self) -> Option<Rc<Front>> {
         self.front.upgrade()
-    }
-
-    pub(super) fn least_cost(&self) -> usize {
-        self.front().map_or(0, |front| front.websockets.least_cost)
-    }
-
-    /// What the application has not taken yet.
-    pub(super) fn unread(&self) -> usize {
-        self.body.get().unread
-    }
-
-    /// The loop is given so much.
-    pub(super) fn has_given(&self, cost: usize) {
-        let mut body = self.body.get();
-        body.unread += cost;
-        self.body.set(body);
-    }
-
-    /// The application has taken so much.
-    pub(super) fn has_read(&self, cost: usize) {
-        let mut body = self.body.get();
-        body.unread = body.unread.saturating_sub(cost);
-        self.body.set(body);
     }
 
     /// So much was given to the connection.
@@ -249,19 +226,6 @@ impl Served {
         }
     }
 
-    fn deliver_to_socket(&self, socket: &WebSocket, message: Outbound) {
-        match message {
-            Outbound::Accept {
-                subprotocol,
-                fields,
-                ..
-            } => self.accept_websocket(socket, subprotocol.as_deref(), &fields),
-            Outbound::Message(_, payload) => self.send_message(socket, payload),
-            Outbound::Close { code, reason, .. } => self.close_websocket(socket, code, &reason),
-            _ => {}
-        }
-    }
-
     fn begin_response(&self, end: bool, bytes: usize) {
         let mut response = self.response.get();
         response.started = true;
@@ -385,8 +349,10 @@ impl Served {
 
     /// The application has taken so much.
     fn read(&self, bytes: usize) {
-        self.has_read(bytes);
-        if self.unread() < REQUEST_WINDOW {
+        let mut body = self.body.get();
+        body.unread = body.unread.saturating_sub(bytes);
+        self.body.set(body);
+        if body.unread < REQUEST_WINDOW {
             self.resumes();
         }
     }
@@ -451,7 +417,7 @@ impl Exchange for Served {
             let request = self.take_request();
             let request = request.map(|request| Inbound::Start(self.id, request));
             let socket = self.websocket.as_ref();
-            let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket));
+            let left = socket.map_or_else(Vec::new, |socket| socket.messages_left());
             request
                 .into_iter()
                 .chain(left)

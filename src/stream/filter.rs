@@ -274,7 +274,7 @@ impl HttpFilter for Filter {
         if let Some(held) = &mut *self.held_end.borrow_mut() {
             held.give_time();
         }
-        if self.is_websocket() {
+        if self.websocket.get().is_some() {
             self.streams.resume(self.id);
         }
     }
@@ -446,13 +446,11 @@ impl Filter {
                 Some(socket) => self.pull_frames(socket, envoy, bytes),
                 None => self.pull(envoy, bytes),
             },
-            Outbound::Accept {
-                subprotocol,
-                fields,
-                ..
-            } => self.accept_websocket(envoy, subprotocol.as_deref(), &fields),
-            Outbound::Message(_, payload) => self.send_message(envoy, &payload),
-            Outbound::Close { code, reason, .. } => self.close_websocket(envoy, code, &reason),
+            Outbound::Accept { .. } | Outbound::Message(..) | Outbound::Close { .. } => {
+                if let Some(socket) = self.websocket.get() {
+                    self.deliver_to_socket(socket, envoy, message);
+                }
+            }
             // Not of one stream: see `Streams`.
             Outbound::Tick | Outbound::Running(_) => {}
             // Envoy has bytes alone: see `Request::sends_files`.
@@ -523,7 +521,7 @@ impl Filter {
             if self.held_end.borrow().is_some() {
                 self.drop_kept(envoy);
             } else if let Some(socket) = self.websocket.get() {
-                socket.has_room();
+                socket.borrow_mut().has_room();
                 self.pull_frames(socket, envoy, 0);
             }
         });
@@ -602,11 +600,15 @@ impl Filter {
         self.response.set(response);
     }
 
+    /// Whether the client does not take what it is sent.
+    fn is_slow(&self) -> bool {
+        self.response.get().above_watermark > 0
+    }
+
     /// Tells the loop how much Envoy has taken, unless the client is slow in reading.
     fn report_room(&self, envoy: &EnvoyFilter<'_>) {
         let mut response = self.response.get();
-        let slow =
-            response.above_watermark > 0 || (response.announced && self.is_slow_past_router());
+        let slow = self.is_slow() || (response.announced && self.is_slow_past_router());
         if response.ended || self.given_up.get() || slow || response.unreported < WINDOW_STEP {
             return;
         }

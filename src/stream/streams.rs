@@ -53,7 +53,7 @@ pub(crate) struct Streams {
     pub(crate) rules: Rules,
     known: request::Known,
     /// What it says of WebSockets.
-    pub(crate) websockets: WebSockets,
+    pub(crate) websockets: Rc<WebSockets>,
     worker: Arc<Worker>,
     live: RefCell<Table<Rc<Filter>>>,
     leader: RefCell<Option<(ExchangeId, Arc<Scheduler>)>>,
@@ -118,7 +118,7 @@ impl Streams {
         Self {
             rules: Rules::new(&process.config),
             known: request::Known::default(),
-            websockets: WebSockets::new(&process.config),
+            websockets: Rc::new(WebSockets::new(&process.config)),
             worker: process.worker(index),
             process,
             live: RefCell::default(),

@@ -27,6 +27,11 @@ impl Failure {
         code: 1009,
         reason: "message too big",
     };
+    /// The client has not answered a ping (as in other servers: RFC 6455 has no code for it).
+    pub(super) const UNANSWERED: Self = Self {
+        code: 1011,
+        reason: "keepalive ping timeout",
+    };
 
     pub(super) const fn protocol(reason: &'static str) -> Self {
         Self { code: 1002, reason }

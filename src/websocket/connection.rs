@@ -78,13 +78,18 @@ impl Connection {
             return None;
         }
         self.next_event(data, out).unwrap_or_else(|failure| {
-            if self.phase == Phase::Open {
-                self.send_close(failure.code, failure.reason, out)
-                    .expect("failures have codes and reasons that can be sent");
-            }
-            self.end();
+            self.fail(failure, out);
             Some(Event::Failed(failure))
         })
+    }
+
+    /// Closes it without waiting for the client's close frame.
+    pub(super) fn fail(&mut self, failure: Failure, out: &mut Vec<u8>) {
+        if self.phase == Phase::Open {
+            self.send_close(failure.code, failure.reason, out)
+                .expect("failures have codes and reasons that can be sent");
+        }
+        self.end();
     }
 
     fn next_event(

@@ -4,7 +4,8 @@
 //! far as they change the handshake. Bytes go in and out, and the time is told: it knows no clock and
 //! no socket.
 //!
-//! - [`settings`], what WebSockets go by, whoever carries their bytes
+//! - [`settings`], what WebSockets go by
+//! - [`session`], a WebSocket from its handshake to its end, whoever carries its bytes
 //! - [`handshake`], what a request says of WebSocket
 //! - [`negotiation`], the parameters of compression
 //! - [`connection`], bytes to events and messages to bytes
@@ -14,19 +15,19 @@
 //! - [`close`], codes and reasons of close frames
 //! - [`deflate`], compression of messages
 
-pub(crate) mod close;
-pub(crate) mod connection;
+mod close;
+mod connection;
 mod deflate;
-pub(crate) mod event;
+mod event;
 mod frame;
 pub(crate) mod handshake;
 mod message;
 mod negotiation;
+mod session;
 mod settings;
 
-pub(crate) use settings::{
-    ANSWERS, CLOSE_TIMEOUT, Due, PING_TIMEOUT_CODE, WebSockets, read_handshake,
-};
+pub(crate) use session::Session;
+pub(crate) use settings::{WebSockets, read_handshake};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,49 +4,26 @@
 
 use std::time::Duration;
 
-use super::connection::Connection;
 use super::handshake::{Handshake, Refusal};
-use super::negotiation::negotiate;
 use crate::config::Config;
-use crate::exchange::{HttpVersion, LEAST_COST, REQUEST_WINDOW, RequestHead};
-
-/// Bytes of answers, to pings as a rule, that may wait for a client that does not read.
-pub(crate) const ANSWERS: usize = 64 * 1024;
-
-/// How long a client gets to answer a close frame.
-pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The client has not answered a ping (as in other servers: RFC 6455 has no code for it).
-pub(crate) const PING_TIMEOUT_CODE: u16 = 1011;
+use crate::exchange::{HttpVersion, LEAST_COST, REQUEST_WINDOW, RequestHead, WebSocketOffer};
 
 /// The settings of all WebSockets.
 #[derive(Debug)]
 pub(crate) struct WebSockets {
     /// Bytes of the largest message.
-    max_size: usize,
+    pub(super) max_size: usize,
     /// See [`Payload::request_cost`](crate::exchange::Payload::request_cost).
-    pub(crate) least_cost: usize,
+    pub(super) least_cost: usize,
     /// How often a client is pinged; zero is never.
-    ping_interval: Duration,
+    pub(super) ping_interval: Duration,
     /// How long it gets to answer; zero is for ever.
-    ping_timeout: Duration,
+    pub(super) ping_timeout: Duration,
     /// Whether compression is agreed to.
-    deflate: bool,
+    pub(super) deflate: bool,
     /// How often streams are told that time has passed: often enough for pings.
     pub(crate) tick: Duration,
 }
-
-/// What a WebSocket owes to the clock.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    Nothing,
-    Ping,
-    /// The client has not answered the last one.
-    End,
-}
-
-/// A field of a response.
-pub(crate) type Field = (&'static str, String);
 
 impl WebSockets {
     pub(crate) fn new(config: &Config) -> Self {
@@ -67,32 +44,12 @@ impl WebSockets {
         }
     }
 
-    /// The WebSocket of a handshake that the application accepts, and the fields that say so.
-    pub(crate) fn open(
-        &self,
-        offer: Handshake,
-        subprotocol: Option<&str>,
-    ) -> (Connection, impl Iterator<Item = Field>) {
-        let agreed = self.deflate.then(|| negotiate(&offer.extensions));
-        let (deflate, extension) = agreed.flatten().unzip();
-        let fields = [
-            ("sec-websocket-accept", offer.accept),
-            ("sec-websocket-protocol", subprotocol.map(str::to_owned)),
-            ("sec-websocket-extensions", extension),
-        ];
-        let fields = fields.into_iter();
-        let fields = fields.filter_map(|(name, value)| Some((name, value?)));
-        (Connection::new(self.max_size, deflate), fields)
-    }
-
-    /// What is due of a client that was pinged, or has begun, so long ago.
-    pub(crate) fn due(&self, owes_pong: bool, waited: Duration) -> Due {
-        if owes_pong {
-            let is_over = !self.ping_timeout.is_zero() && waited >= self.ping_timeout;
-            return if is_over { Due::End } else { Due::Nothing };
-        }
-        let is_due = !self.ping_interval.is_zero() && waited >= self.ping_interval;
-        if is_due { Due::Ping } else { Due::Nothing }
+    /// What the loop is to know of a handshake.
+    pub(crate) fn offer(&self, handshake: &Handshake) -> Box<WebSocketOffer> {
+        Box::new(WebSocketOffer {
+            subprotocols: handshake.subprotocols.clone(),
+            least_cost: self.least_cost,
+        })
     }
 }
 

@@ -127,7 +127,7 @@ impl Filter {
 
     /// Sends an end that was held back, if it is time.
     pub(super) fn look_at_held_end(&self, envoy: &mut EnvoyFilter<'_>, now: Instant) {
-        let is_slow = self.response.get().above_watermark > 0;
+        let is_slow = self.is_slow();
         let stops = self.streams.process.in_flight.draining();
         let is_due = |held: &HeldEnd| (stops && held.sends) || held.is_due(now, is_slow);
         let is_due = self.held_end.borrow().as_ref().is_some_and(is_due);
