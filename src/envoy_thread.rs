@@ -48,7 +48,7 @@ pub(crate) struct PlayedLoop {
 /// What the loop knows of one exchange.
 pub(crate) struct Exchange {
     pub(crate) id: ExchangeId,
-    pub(crate) head: RequestHead,
+    pub(crate) head: Arc<RequestHead>,
     /// As far as it has come.
     pub(crate) body: Vec<u8>,
     pub(crate) complete: bool,
@@ -431,7 +431,7 @@ impl PlayedLoop {
         let id = match message {
             Inbound::CancelAll => return "cancel all".to_owned(),
             Inbound::Dropped => return "dropped".to_owned(),
-            Inbound::Start(id, request) => return self.note_start(id, *request),
+            Inbound::Start(id, request) => return self.note_start(id, request),
             Inbound::Body { id, .. }
             | Inbound::Room(id, _)
             | Inbound::Message(id, _)

@@ -2,6 +2,7 @@
 //!
 //! Says in the log what is refused, and why.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,11 @@ pub(crate) struct RefusalLog {
 
 impl RefusalLog {
     /// Logs a refusal of the request that `head` has, if it has any; `status` is none if the stream is reset.
-    pub(crate) fn log(
+    pub(crate) fn log<H: Borrow<RequestHead>>(
         &self,
         status: Option<u64>,
         reason: &[u8],
-        head: impl FnOnce() -> Option<RequestHead>,
+        head: impl FnOnce() -> Option<H>,
     ) {
         if !log::log_enabled!(log::Level::Info) {
             return;
@@ -44,6 +45,7 @@ impl RefusalLog {
         let Some(head) = head() else {
             return;
         };
+        let head = head.borrow();
         let name = head.name();
         let name = match head.method.is_empty() {
             true => "no head",

@@ -240,11 +240,7 @@ impl Dispatcher {
         cycle.map_or(Ok(()), |cycle| cycle.feed(py, message))
     }
 
-    fn start_exchange(
-        slf: &Bound<'_, Self>,
-        id: ExchangeId,
-        request: Box<Request>,
-    ) -> PyResult<()> {
+    fn start_exchange(slf: &Bound<'_, Self>, id: ExchangeId, request: Request) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let closes_websockets = this.closes_websockets.get().copied();
         if request.websocket.is_some() && closes_websockets == Some(Handshakes::Fail) {

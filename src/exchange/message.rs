@@ -1,11 +1,12 @@
 //! Runs on: any thread.
 //!
 //! One request and its response, as the two sides speak of it. The Envoy worker thread and the
-//! loop thread share no object but the bytes of large bodies ([`Data`]): they name an exchange by its
-//! [`ExchangeId`] and send each other the messages below. A message for an exchange that is over finds nobody and is dropped, so
+//! loop thread share no object but the bytes of large bodies ([`Data`]) and the heads of requests, which
+//! nobody changes: they name an exchange by its [`ExchangeId`] and send each other the messages below. A message for an exchange that is over finds nobody and is dropped, so
 //! none can reach another request's stream.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::data::Data;
@@ -21,7 +22,7 @@ use super::window::LEAST_COST;
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A request has arrived.
-    Start(ExchangeId, Box<Request>),
+    Start(ExchangeId, Request),
     /// More of its body; `end` with the last piece, which may be empty.
     Body {
         /// Whose body it is.
@@ -273,8 +274,8 @@ impl Outbound {
 /// A request as it left Envoy: its head, and its body as far as it arrived with it.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// The head.
-    pub head: RequestHead,
+    /// The head, which both sides may keep for the log.
+    pub head: Arc<RequestHead>,
     /// The body so far.
     pub body: Vec<u8>,
     /// Whether `body` is all of it.

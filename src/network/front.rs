@@ -187,13 +187,13 @@ impl Front {
         let offer = handshake
             .as_ref()
             .map(|handshake| settings.offer(handshake));
-        let request = Box::new(Request {
-            head: read,
+        let request = Request {
+            head: Arc::new(read),
             body: Vec::new(),
             complete: head.length == Some(0),
             websocket: offer,
             sends_files: stream.takes_files(),
-        });
+        };
         let now = self.now();
         let mut added = None;
         self.live.borrow_mut().insert_with(|id| {

@@ -16,7 +16,6 @@
 mod access_log;
 mod front;
 mod log_writer;
-mod named;
 mod request;
 mod stream;
 mod thread;

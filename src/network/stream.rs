@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,13 +14,12 @@ use upstream::server::{Exchange, Flow, Piece, ResponseHead, Stream};
 
 use super::access_log::Entry;
 use super::front::Front;
-use super::named::Named;
 use super::websocket::WebSocket;
 use crate::admission::Refusal;
 use crate::exchange::file::FilePart;
 use crate::exchange::{
     self, Data, ExchangeId, Failure, Fields, Inbound, Outbound, REQUEST_WINDOW, Request,
-    WINDOW_STEP, interim_cost, piece_cost,
+    RequestHead, WINDOW_STEP, interim_cost, piece_cost,
 };
 use crate::websocket::handshake;
 
@@ -28,12 +28,12 @@ pub(super) struct Served {
     pub(super) id: ExchangeId,
     front: Weak<Front>,
     pub(super) stream: Stream,
-    /// For who wants to know why its loop does not turn.
-    named: Named,
+    /// For the log.
+    head: Arc<RequestHead>,
     /// When it came.
     pub(super) since: Instant,
     /// The request until it is given to the loop: its body may still grow.
-    waiting: RefCell<Option<Box<Request>>>,
+    waiting: RefCell<Option<Request>>,
     body: Cell<Body>,
     response: Cell<Response>,
     is_complete: Cell<bool>,
@@ -71,7 +71,7 @@ impl Served {
         id: ExchangeId,
         front: Weak<Front>,
         stream: Stream,
-        request: Box<Request>,
+        request: Request,
         websocket: Option<Box<WebSocket>>,
         entry: Option<Box<Entry>>,
         since: Instant,
@@ -80,7 +80,7 @@ impl Served {
             id,
             front,
             stream,
-            named: Named::new(&request.head),
+            head: request.head.clone(),
             since,
             waiting: RefCell::new(Some(request)),
             body: Cell::default(),
@@ -93,7 +93,7 @@ impl Served {
 
     /// What the log calls the request.
     pub(super) fn name(&self) -> String {
-        self.named.head().name()
+        self.head.name()
     }
 
     fn front(&self) -> Option<Rc<Front>> {
@@ -148,7 +148,7 @@ impl Served {
     }
 
     /// The request, if the loop has not got it yet.
-    pub(super) fn take_request(&self) -> Option<Box<Request>> {
+    pub(super) fn take_request(&self) -> Option<Request> {
         self.waiting.borrow_mut().take()
     }
 
@@ -296,7 +296,7 @@ impl Served {
         if let Some(front) = self.front() {
             let (status, reason) = (status.map(u64::from), refusal.details.as_bytes());
             let refusals = &front.refusals;
-            refusals.log(status, reason, || Some(self.named.head()));
+            refusals.log(status, reason, || Some(&*self.head));
         }
     }
 

@@ -117,7 +117,7 @@ pub(crate) struct Filter {
     /// Behind the router, what was handed over in front of it.
     under_way: OnceCell<Rc<UnderWay>>,
     /// The request until it is given to the loop: its body may still grow.
-    waiting: RefCell<Option<Box<Request>>>,
+    waiting: RefCell<Option<Request>>,
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
     /// The last tick before that, which is the stream's age at no cost.
@@ -388,13 +388,13 @@ impl Filter {
         }
         self.posted.set(true);
         let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
-        *self.waiting.borrow_mut() = Some(Box::new(Request {
-            head,
+        *self.waiting.borrow_mut() = Some(Request {
+            head: Arc::new(head),
             body: Vec::new(),
             complete,
             websocket,
             sends_files: false,
-        }));
+        });
         self.streams.post_request(envoy, self.id);
         self.since.set(self.streams.last_tick());
     }
@@ -406,7 +406,7 @@ impl Filter {
     }
 
     /// The request, if the loop has not got it yet.
-    pub(crate) fn take_request(&self) -> Option<Box<Request>> {
+    pub(crate) fn take_request(&self) -> Option<Request> {
         self.waiting.borrow_mut().take()
     }
 

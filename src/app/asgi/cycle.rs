@@ -56,7 +56,7 @@ impl Cycle {
     pub(crate) fn new(
         id: ExchangeId,
         dispatcher: &Bound<'_, Dispatcher>,
-        request: Box<Request>,
+        request: Request,
     ) -> PyResult<Self> {
         let (py, own) = (dispatcher.py(), dispatcher.clone().unbind());
         Ok(match &request.websocket {

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,8 +22,8 @@ use crate::app::python::awaitable::{Awaitable, Source};
 use crate::app::response_order::{Client, Message, Response, Step, Violation};
 use crate::exchange::file::{FilePart, FileRead, FileReader, Piece};
 use crate::exchange::{
-    ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, WINDOW_STEP,
-    interim_cost, piece_cost,
+    ExchangeId, Failure, Fields, HttpVersion, Outbound, RESPONSE_WINDOW, Request, RequestHead,
+    WINDOW_STEP, interim_cost, piece_cost,
 };
 
 /// One `http` exchange.
@@ -30,8 +31,10 @@ use crate::exchange::{
 pub(crate) struct HttpCycle {
     id: ExchangeId,
     dispatcher: Py<Dispatcher>,
-    /// Kept for what the log says of it, without its body and certificates.
-    request: Box<Request>,
+    /// Kept for what the log says of it.
+    head: Arc<RequestHead>,
+    /// See [`Request::sends_files`].
+    sends_files: bool,
     /// Never held while Python code runs: dropping an object may run any.
     state: Mutex<State>,
 }
@@ -96,14 +99,14 @@ pub(crate) enum Event {
 }
 
 impl HttpCycle {
-    pub(crate) fn new(
-        id: ExchangeId,
-        dispatcher: Py<Dispatcher>,
-        mut request: Box<Request>,
-    ) -> Self {
-        let body = std::mem::take(&mut request.body);
-        request.head.tls = None;
-        let (head, complete) = (&request.head, request.complete);
+    pub(crate) fn new(id: ExchangeId, dispatcher: Py<Dispatcher>, request: Request) -> Self {
+        let Request {
+            head,
+            body,
+            complete,
+            sends_files,
+            ..
+        } = request;
         let pieces = if body.is_empty() {
             VecDeque::new()
         } else {
@@ -135,7 +138,8 @@ impl HttpCycle {
         Self {
             id,
             dispatcher,
-            request,
+            head,
+            sends_files,
             state: Mutex::new(state),
         }
     }
@@ -216,7 +220,7 @@ impl HttpCycle {
             waiters.append(&mut state.senders);
             (waiters, progress)
         };
-        outcome.log(py, progress, &self.request.head);
+        outcome.log(py, progress, &self.head);
         waiters.wake_at_end(py);
         let dispatcher = self.dispatcher.get();
         if !progress.complete && !progress.disconnected {
@@ -336,9 +340,8 @@ impl HttpCycle {
             .as_mut()
             .and_then(|transfer| transfer.reader.take());
         if let Some(reader) = reader {
-            let sends_files = self.request.sends_files;
             let dispatcher = self.dispatcher.get();
-            dispatcher.read_file(self.id, reader, sends_files);
+            dispatcher.read_file(self.id, reader, self.sends_files);
         }
     }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use envoy::AttributeId;
 use envoy::fake::Request;
 
@@ -7,16 +9,16 @@ use crate::envoy_thread;
 use crate::exchange::{Endpoint, HttpVersion, RequestHead};
 
 /// The head that the loop gets of `request`.
-fn head_of(request: Request) -> RequestHead {
+fn head_of(request: Request) -> Arc<RequestHead> {
     heads_of([request]).remove(0)
 }
 
-fn heads_of(requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
+fn heads_of(requests: impl IntoIterator<Item = Request>) -> Vec<Arc<RequestHead>> {
     heads_by("{}", requests)
 }
 
 /// The same with settings.
-fn heads_by(settings: &str, requests: impl IntoIterator<Item = Request>) -> Vec<RequestHead> {
+fn heads_by(settings: &str, requests: impl IntoIterator<Item = Request>) -> Vec<Arc<RequestHead>> {
     let (envoy, mut played) = envoy_thread::start_with(settings);
     let streams: Vec<_> = requests.into_iter().map(|it| envoy.stream(it)).collect();
     for stream in &streams {
@@ -64,7 +66,7 @@ fn each_request_has_the_server_that_it_came_to() {
     let requests =
         servers.map(|server| Request::get("/").attribute(AttributeId::DestinationAddress, server));
     let heads = heads_of(requests);
-    let found: Vec<_> = heads.into_iter().map(|head| head.server).collect();
+    let found: Vec<_> = heads.iter().map(|head| head.server.clone()).collect();
     assert_eq!(found, servers.map(|text| Endpoint::parse(text.as_bytes())));
 }
 
