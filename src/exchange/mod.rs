@@ -15,6 +15,7 @@
 //! - [`mailbox`], the queue between threads
 //! - [`wake`], what wakes the reader of a mailbox
 //! - [`inbox`] and [`outbox`], the mailboxes towards the application and towards the client
+//! - [`gathered`], what a front has for the inbox until its turn is over
 //! - [`pulse`], whether a loop turns
 //! - [`running`], which requests have not ended, for who wants to know why it does not
 //! - [`worker`], what the two threads of a worker share of these
@@ -27,6 +28,7 @@ mod data;
 pub(crate) mod escape;
 mod fields;
 pub(crate) mod file;
+mod gathered;
 mod head;
 mod in_flight;
 mod inbox;
@@ -43,6 +45,7 @@ mod worker;
 
 pub(crate) use data::Data;
 pub(crate) use fields::{Fields, alphanumeric_or};
+pub(crate) use gathered::Gathered;
 pub(crate) use head::{
     ClientCertificate, Endpoint, HttpVersion, RequestHead, Short, Tls, decimal, decode, port,
     split_target,

@@ -17,8 +17,8 @@ use super::stream::{Served, answer, answer_handshake, take_dropped};
 use super::websocket::WebSocket;
 use crate::admission::{Refusal, RefusalLog, Rules};
 use crate::exchange::{
-    ExchangeId, HttpVersion, Inbound, Outbound, Process, Request, RequestHead, Running, Table,
-    Worker,
+    ExchangeId, Failure, Gathered, HttpVersion, Inbound, Outbound, Process, Request, RequestHead,
+    Running, Table, Worker,
 };
 use crate::websocket::{Session, WebSockets, handshake, read_handshake};
 
@@ -32,19 +32,12 @@ pub(crate) struct Front {
     pub(super) access_log: Option<AccessLog>,
     /// Requests without an id get one.
     gives_ids: bool,
-    this: Weak<Self>,
+    pub(super) this: Weak<Self>,
     network: RefCell<Weak<Network>>,
     live: RefCell<Table<Rc<Served>>>,
-    gathered: RefCell<Vec<Gathered>>,
-    /// Kept for their capacity.
-    inbound: RefCell<Vec<Inbound>>,
+    pub(super) gathered: Gathered,
+    /// Kept for its capacity.
     outbound: RefCell<Vec<Outbound>>,
-}
-
-enum Gathered {
-    /// The request waits in its stream, where the rest of its body may join it.
-    Request(ExchangeId),
-    Message(Inbound),
 }
 
 impl Front {
@@ -65,8 +58,7 @@ impl Front {
             this: this.clone(),
             network: RefCell::default(),
             live: RefCell::default(),
-            gathered: RefCell::default(),
-            inbound: RefCell::default(),
+            gathered: Gathered::default(),
             outbound: RefCell::default(),
         })
     }
@@ -76,19 +68,15 @@ impl Front {
         *self.network.borrow_mut() = Rc::downgrade(network);
     }
 
-    /// Posts `message` when the turn comes.
-    pub(super) fn post(&self, message: Inbound) {
-        self.gather(Gathered::Message(message));
-    }
-
-    fn gather(&self, gathered: Gathered) {
-        let mut all = self.gathered.borrow_mut();
-        if all.is_empty()
+    /// Posts `message` when the turn comes. Returns its place until then.
+    pub(super) fn post(&self, message: Inbound) -> usize {
+        let place = self.gathered.push(message);
+        if place == 0
             && let Some(network) = self.network.borrow().upgrade()
         {
             network.want_turn();
         }
-        all.push(gathered);
+        place
     }
 
     /// Forgets a request.
@@ -135,29 +123,11 @@ impl Front {
     }
 
     fn give_inbound(&self) {
-        let mut gathered = self.gathered.take();
-        let mut batch = self.inbound.take();
-        for item in gathered.drain(..) {
-            match item {
-                Gathered::Message(message) => batch.push(message),
-                Gathered::Request(id) => {
-                    let request = self.get(id).and_then(|served| served.take_request());
-                    batch.extend(request.map(|request| Inbound::Start(id, request)));
-                }
+        for id in self.gathered.give(&self.process, &self.worker) {
+            if let Some(served) = self.get(id) {
+                served.deliver(Outbound::Fail(id, Failure::TooLate));
             }
         }
-        self.gathered.replace(gathered);
-        if self.worker.inbox.post_all(&mut batch).is_err() {
-            for message in batch.drain(..) {
-                if let Inbound::Start(id, _) = message {
-                    self.process.in_flight.return_call();
-                    if let Some(served) = self.get(id) {
-                        served.deliver(Outbound::Fail(id, crate::exchange::Failure::TooLate));
-                    }
-                }
-            }
-        }
-        self.inbound.replace(batch);
     }
 
     fn let_in(&self, head: &Head<'_>, stream: &Stream) -> Result<Rc<Served>, Box<TurnedAway>> {
@@ -197,15 +167,12 @@ impl Front {
         let now = self.now();
         let mut added = None;
         self.live.borrow_mut().insert_with(|id| {
-            let (this, stream) = (self.this.clone(), stream.clone());
             let session = |handshake| Session::new(id, settings.clone(), handshake, now);
             let socket = handshake.map(|handshake| Box::new(WebSocket::new(session(handshake))));
-            let served = Served::new(id, this, stream, request, socket, entry, now);
-            added.insert((id, Rc::new(served))).1.clone()
+            let served = Served::new(id, self, stream.clone(), request, socket, entry, now);
+            added.insert(Rc::new(served)).clone()
         });
-        let (id, served) = added.expect("`insert_with` calls its argument");
-        self.gather(Gathered::Request(id));
-        Ok(served)
+        Ok(added.expect("`insert_with` calls its argument"))
     }
 }
 

@@ -3,7 +3,7 @@
 //! One request: what comes of it in, messages to the loop out, and the other way round.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub(super) struct Served {
     head: Arc<RequestHead>,
     /// When it came.
     pub(super) since: Instant,
-    /// The request until it is given to the loop: its body may still grow.
-    waiting: RefCell<Option<Request>>,
+    /// Where the request waits until it is given to the loop: its body may still grow.
+    waits_at: usize,
     body: Cell<Body>,
     response: Cell<Response>,
     is_complete: Cell<bool>,
@@ -67,9 +67,10 @@ struct Response {
 }
 
 impl Served {
+    /// A request that is let in, of which the loop hears when the turn comes.
     pub(super) fn new(
         id: ExchangeId,
-        front: Weak<Front>,
+        front: &Front,
         stream: Stream,
         request: Request,
         websocket: Option<Box<WebSocket>>,
@@ -78,11 +79,11 @@ impl Served {
     ) -> Self {
         Self {
             id,
-            front,
+            front: front.this.clone(),
             stream,
             head: request.head.clone(),
             since,
-            waiting: RefCell::new(Some(request)),
+            waits_at: front.post(Inbound::Start(id, request)),
             body: Cell::default(),
             response: Cell::default(),
             is_complete: Cell::default(),
@@ -145,11 +146,6 @@ impl Served {
         {
             self.look_at_clock(socket, now);
         }
-    }
-
-    /// The request, if the loop has not got it yet.
-    pub(super) fn take_request(&self) -> Option<Request> {
-        self.waiting.borrow_mut().take()
     }
 
     pub(super) fn post(&self, message: Inbound) {
@@ -305,7 +301,7 @@ impl Served {
         let Some(front) = self.front() else {
             return;
         };
-        if self.take_request().is_some() {
+        if front.gathered.take_back(self.id) {
             // The application has not heard of it, and won't.
             front.process.in_flight.return_call();
         } else {
@@ -365,14 +361,14 @@ impl Exchange for Served {
         }
         let (id, mut body) = (self.id, self.body.get());
         body.received += piece.len() as u64;
-        if self
-            .front()
-            .is_some_and(|front| front.rules.limits_body(body.received))
-        {
+        let Some(front) = self.front() else {
+            return Flow::Go;
+        };
+        if front.rules.limits_body(body.received) {
             self.refuse_body();
             return Flow::Go;
         }
-        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+        if let Some(mut request) = front.gathered.request(id, self.waits_at) {
             body.unread += piece.len();
             request.body.extend_from_slice(&piece);
             request.complete |= end;
@@ -414,14 +410,11 @@ impl Exchange for Served {
         response.ended = true;
         self.response.set(response);
         if let Some(front) = self.front.upgrade() {
-            let request = self.take_request();
-            let request = request.map(|request| Inbound::Start(self.id, request));
             let socket = self.websocket.as_ref();
             let left = socket.map_or_else(Vec::new, |socket| socket.messages_left());
-            request
-                .into_iter()
-                .chain(left)
-                .for_each(|message| front.post(message));
+            for message in left {
+                front.post(message);
+            }
             front.post(Inbound::Disconnect(self.id));
             self.complete();
         }

@@ -81,7 +81,7 @@ impl HttpFilterConfig for FilterConfig {
                 streams,
                 under_way: OnceCell::new(),
                 envoy,
-                waiting: RefCell::default(),
+                waits_at: Cell::default(),
                 posted: Cell::default(),
                 since: Cell::default(),
                 version: Cell::default(),
@@ -116,8 +116,8 @@ pub(crate) struct Filter {
     envoy: FilterRef,
     /// Behind the router, what was handed over in front of it.
     under_way: OnceCell<Rc<UnderWay>>,
-    /// The request until it is given to the loop: its body may still grow.
-    waiting: RefCell<Option<Request>>,
+    /// Where the request waits until it is given to the loop: its body may still grow.
+    waits_at: Cell<usize>,
     /// The request was let in, so the exchange counts.
     posted: Cell<bool>,
     /// The last tick before that, which is the stream's age at no cost.
@@ -297,20 +297,16 @@ impl HttpFilter for Filter {
             self.streams.remove(envoy, self.id, []);
             return;
         }
-        // A request that came is a call of the application, also if its client is gone already.
-        let request = self.take_request();
-        let request = request.map(|request| Inbound::Start(self.id, request));
+        // A request that came is a call of the application, also if its client is gone already: it stays
+        // where it waits.
         let cut = cut && !self.given_up.get();
         let socket = self.websocket.get().filter(|_| cut);
         let left = socket.map_or_else(Vec::new, |socket| self.messages_left(socket, envoy));
         let disconnect = cut.then(|| self.cut_off(envoy));
         // It may be sending right now: nothing more is reported.
         self.end_response();
-        self.streams.remove(
-            envoy,
-            self.id,
-            request.into_iter().chain(left).chain(disconnect),
-        );
+        let last = left.into_iter().chain(disconnect);
+        self.streams.remove(envoy, self.id, last);
         self.streams.process.in_flight.complete_stream();
     }
 }
@@ -388,14 +384,17 @@ impl Filter {
         }
         self.posted.set(true);
         let websocket = handshake.map(|handshake| self.offer_websocket(handshake));
-        *self.waiting.borrow_mut() = Some(Request {
+        let request = Request {
             head: Arc::new(head),
             body: Vec::new(),
             complete,
             websocket,
             sends_files: false,
-        });
-        self.streams.post_request(envoy, self.id);
+        };
+        let place = self
+            .streams
+            .post(envoy, self.id, Inbound::Start(self.id, request));
+        self.waits_at.set(place);
         self.since.set(self.streams.last_tick());
     }
 
@@ -403,11 +402,6 @@ impl Filter {
     pub(crate) fn scheduler(&self, current: &EnvoyFilter<'_>) -> Option<(ExchangeId, Scheduler)> {
         self.envoy
             .read(current, |envoy| (self.id, envoy.new_scheduler()))
-    }
-
-    /// The request, if the loop has not got it yet.
-    pub(crate) fn take_request(&self) -> Option<Request> {
-        self.waiting.borrow_mut().take()
     }
 
     /// The last tick before the request was let in; `None` if it was not.
@@ -646,7 +640,8 @@ impl Filter {
         let (id, mut body) = (self.id, self.request.get());
         let end = body.ended && !body.end_posted && body.kept == 0;
         body.end_posted |= end;
-        if let Some(request) = self.waiting.borrow_mut().as_mut() {
+        let waiting = &self.streams.gathered;
+        if let Some(mut request) = waiting.request(id, self.waits_at.get()) {
             body.unread += length;
             request::append(&mut request.body, chunks);
             request.complete |= end;

@@ -33,7 +33,7 @@ use super::ticker::Ticker;
 use crate::admission::clock::now;
 use crate::admission::{Refusal, RefusalLog, Rules};
 use crate::exchange::{
-    ExchangeId, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
+    ExchangeId, Gathered, Inbound, Outbound, Process, RequestHead, Running, Table, Waker, Worker,
 };
 use crate::websocket::WebSockets;
 
@@ -60,7 +60,7 @@ pub(crate) struct Streams {
     ticker: Ticker,
     /// When the streams were told of time last, or the clock began to run.
     last_tick: Cell<Option<Instant>>,
-    gathered: RefCell<Vec<Gathered>>,
+    pub(crate) gathered: Gathered,
     /// An event is on its way to the leader.
     turn_due: Cell<bool>,
     /// `turn` is taking the outbox and will come to `gathered`.
@@ -81,7 +81,6 @@ pub(crate) struct Streams {
     /// Bytes of bodies of which the loop has not been told that they were dropped.
     dropped: Cell<usize>,
     /// Kept for their capacity.
-    inbound: RefCell<Vec<Inbound>>,
     outbound: RefCell<Vec<Outbound>>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -95,12 +94,6 @@ const SCRATCH: usize = 256 * 1024;
 
 /// So many bytes of bodies may have been dropped without the loop's being told.
 const DROPPED: usize = 64 * 1024;
-
-enum Gathered {
-    /// The request waits in its filter, where the rest of its body may join it.
-    Request(ExchangeId),
-    Message(Inbound),
-}
 
 impl Streams {
     /// The streams of this thread, which is that of worker `index` of `process`. They are made at
@@ -125,7 +118,7 @@ impl Streams {
             leader: RefCell::default(),
             ticker: Ticker::default(),
             last_tick: Cell::default(),
-            gathered: RefCell::default(),
+            gathered: Gathered::default(),
             turn_due: Cell::default(),
             in_turn: Cell::default(),
             closing: RefCell::default(),
@@ -135,7 +128,6 @@ impl Streams {
             handover: Rc::default(),
             resumed: RefCell::default(),
             dropped: Cell::default(),
-            inbound: RefCell::default(),
             outbound: RefCell::default(),
             scratch: RefCell::default(),
         }
@@ -170,14 +162,12 @@ impl Streams {
         self.live.borrow().get(id).cloned()
     }
 
-    /// Posts the request that waits in the filter of `id`.
-    pub(crate) fn post_request(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId) {
-        self.gather(envoy, id, Gathered::Request(id));
-    }
-
-    /// Posts `message` of exchange `id`.
-    pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) {
-        self.gather(envoy, id, Gathered::Message(message));
+    /// Posts `message` of exchange `id` when the turn comes. Returns its place until then.
+    pub(crate) fn post(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, message: Inbound) -> usize {
+        let place = self.gathered.push(message);
+        self.ensure_leader(envoy, id);
+        self.ensure_turn();
+        place
     }
 
     /// An HTTP/1 connection was told that it closes.
@@ -244,9 +234,9 @@ impl Streams {
         // Dropped outside the borrow.
         let removed = self.live.borrow_mut().remove(id);
         drop(removed);
-        self.gathered
-            .borrow_mut()
-            .extend(last.into_iter().map(Gathered::Message));
+        for message in last {
+            self.gathered.push(message);
+        }
         if matches!(*self.leader.borrow(), Some((leader, _)) if leader == id) {
             self.hand_over_lead(envoy);
         }
@@ -265,17 +255,11 @@ impl Streams {
             }
         }
         self.in_turn.set(false);
-        for id in self.give_inbound() {
+        for id in self.gathered.give(&self.process, &self.worker) {
             if let Some(filter) = self.get(id) {
                 filter.refuse(envoy);
             }
         }
-    }
-
-    fn gather(&self, envoy: &EnvoyFilter<'_>, id: ExchangeId, gathered: Gathered) {
-        self.gathered.borrow_mut().push(gathered);
-        self.ensure_leader(envoy, id);
-        self.ensure_turn();
     }
 
     /// Sees to it that there is a leader, by which streams learn of time, too.
@@ -314,7 +298,7 @@ impl Streams {
 
     /// Sees to it that what lies in `gathered` gets to the loop.
     fn ensure_turn(&self) {
-        let idle = self.gathered.borrow().is_empty() && self.resumed.borrow().is_empty();
+        let idle = self.gathered.is_empty() && self.resumed.borrow().is_empty();
         if self.in_turn.get() || self.turn_due.get() || idle {
             return;
         }
@@ -322,7 +306,7 @@ impl Streams {
             self.commit();
         } else {
             // The last stream has ended: nothing is left to gather from, and nobody to refuse.
-            self.give_inbound();
+            self.gathered.give(&self.process, &self.worker);
         }
     }
 
@@ -366,9 +350,7 @@ impl Streams {
         let dropped = self.dropped.get() + bytes;
         self.dropped.set(dropped % DROPPED);
         if dropped >= DROPPED {
-            self.gathered
-                .borrow_mut()
-                .push(Gathered::Message(Inbound::Dropped));
+            self.gathered.push(Inbound::Dropped);
         }
     }
 
@@ -398,36 +380,6 @@ impl Streams {
 
     fn filters(&self) -> Vec<Rc<Filter>> {
         self.live.borrow().iter().cloned().collect()
-    }
-
-    /// Gives the loop what was gathered. Returns whose requests it can't take, because it has
-    /// ended.
-    fn give_inbound(&self) -> Vec<ExchangeId> {
-        let mut gathered = self.gathered.take();
-        let mut batch = self.inbound.take();
-        for item in gathered.drain(..) {
-            match item {
-                Gathered::Message(message) => batch.push(message),
-                Gathered::Request(id) => {
-                    let request = self.get(id).and_then(|filter| filter.take_request());
-                    batch.extend(request.map(|request| Inbound::Start(id, request)));
-                }
-            }
-        }
-        self.gathered.replace(gathered);
-        let mut refused = Vec::new();
-        if self.worker.inbox.post_all(&mut batch).is_err() {
-            refused.extend(batch.drain(..).filter_map(|message| match message {
-                Inbound::Start(id, _) => Some(id),
-                _ => None,
-            }));
-            // Also for those that have ended meanwhile: their calls will not be made.
-            for _ in &refused {
-                self.process.in_flight.return_call();
-            }
-        }
-        self.inbound.replace(batch);
-        refused
     }
 }
 

@@ -43,7 +43,7 @@ impl Filter {
         } = Refusal::BODY;
         let ResponseBody { started, ended, .. } = self.response.get();
         if !ended {
-            if self.take_request().is_some() {
+            if self.streams.gathered.take_back(self.id) {
                 // The application has not heard of it, and won't.
                 self.streams.process.in_flight.return_call();
             } else {

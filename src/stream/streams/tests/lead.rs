@@ -66,9 +66,9 @@ fn the_lead_passes_on_before_the_leaders_event() {
     assert_eq!(played.take(), NOTHING);
     // The leader's event, which finds nobody, and the heir's.
     assert_eq!(envoy.run_events(), 2);
-    let lines = [r#"0: start "" end"#, r#"1: start "" end"#, "1: disconnect"];
+    let lines = [r#"0: start "" end"#, r#"1: start "" end"#, "0: disconnect"];
     assert_eq!(played.take(), lines);
-    played.answer(0, "ab");
+    played.answer(1, "ab");
     envoy.run_events();
     assert_eq!(heir.response().body, b"ab");
 }
