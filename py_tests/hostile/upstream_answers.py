@@ -88,6 +88,17 @@ HTTP1 = [
         of("host", "twice and absolute target", "twice, first empty", "twice, second empty"),
     ),
     instead(
+        "HTTP/1.1 has it, and a good one, whatever the target says (RFC 9112, section 3.2)",
+        ("400",),
+        of(
+            "host",
+            "missing with absolute target",
+            "space and absolute target",
+            "comma and absolute target",
+            "missing with CONNECT",
+        ),
+    ),
+    instead(
         "of two faults one is named",
         ("501",),
         of("transfer-encoding", "CL.TE with unknown coding", "CL.TE with identity"),
@@ -164,6 +175,15 @@ HTTP2 = [
     ),
     instead("a fragment is cut off before anybody sees it", ("1: 200",), of("target", "fragment"), "GET /a", end=KEPT),
     instead("a host with a user is a bad one, as on HTTP/1", ("1: 400",), of("authority", "user"), end=KEPT),
+    instead(
+        "a bad host is one although it has no say",
+        ("1: 400",),
+        of("pseudo-header", "host with a space besides authority"),
+        end=KEPT,
+    ),
+    instead(
+        "each cookie is a field (RFC 9113, section 8.2.1)", ("1: 400",), of("field", "space after a cookie"), end=KEPT
+    ),
     instead(
         "heads above the limit are answered as others are",
         ("1: 431",),

@@ -54,10 +54,16 @@ impl<'a> Said<'a> {
         head: &mut RequestHead,
         known: &Known,
     ) {
-        if !known.is_authority(authority) {
+        self.see_host(authority, known);
+        head.fields.push(b"host", authority);
+    }
+
+    /// `host`, which has no say where the target has an authority, and must be one nevertheless (RFC 9112, section
+    /// 3.2).
+    pub(crate) fn see_host(&mut self, host: &[u8], known: &Known) {
+        if !known.is_authority(host) {
             self.refusal = Some(Refusal::bad("aiovoy_bad_host"));
         }
-        head.fields.push(b"host", authority);
     }
 
     /// A field, with its name in lower case, that the application gets as it is.
@@ -71,10 +77,15 @@ impl<'a> Said<'a> {
             b"x-forwarded-proto" => self.scheme = Some(value),
             _ => {}
         }
+        self.see_value(value);
+        head.fields.push(name, value);
+    }
+
+    /// Its value, or one of several that the application gets as one.
+    pub(crate) fn see_value(&mut self, value: &[u8]) {
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value {
             self.refusal = Some(Refusal::bad("aiovoy_bad_field"));
         }
-        head.fields.push(name, value);
     }
 
     /// What a trusted proxy says of the client counts.

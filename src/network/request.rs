@@ -37,6 +37,7 @@ pub(super) fn read_head(
         if let Some(cookies) = &cookies
             && name == b"cookie"
         {
+            said.see_value(value);
             if !std::mem::replace(&mut has_cookies, true) {
                 read.fields.push(name, cookies);
             }
@@ -46,7 +47,8 @@ pub(super) fn read_head(
         let mut lower = Short::from_slice(name);
         lower.make_ascii_lowercase();
         match lower.as_slice() {
-            b"host" => return,
+            b"host" if head.authority == Some(value) => return,
+            b"host" => return said.see_host(value, &rules.known),
             b"x-forwarded-client-cert" => certificate = Some(value),
             // A WebSocket's handshake is one by these.
             b"connection" if head.websocket => {}

@@ -172,16 +172,14 @@ fn check<'a>(
         expects_continue: fields.expects_continue && version != Version::Http10,
         websocket: fields.upgrades && fields.websocket,
     };
-    let host = match (authority, fields.host) {
-        (Some(authority), _) => Some(authority),
-        (None, None) if version != Version::Http10 => return Err(Refusal::bad("bad_host")),
-        (None, host) => host,
-    };
+    if fields.host.is_none() && version != Version::Http10 {
+        return Err(Refusal::bad("bad_host"));
+    }
     let head = Head {
         version,
         method,
         target: path,
-        authority: host,
+        authority: authority.or(fields.host),
         fields: Fields::Http1(request.headers),
         length: match framing {
             Framing::Length(length) => Some(length),
