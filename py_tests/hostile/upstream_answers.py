@@ -37,6 +37,7 @@ HTTP1 = [
             "line feed ends the head",
             "two carriage returns",
             "carriage returns only",
+            "carriage return before",
         )
         + of(
             "field",
@@ -49,6 +50,12 @@ HTTP1 = [
             "line feeds end the head",
         )
         + of("transfer-encoding", "CL.TE with carriage return"),
+    ),
+    instead(
+        "likewise",
+        ("200", "400"),
+        of("pipeline", "with a carriage return between"),
+        "POST /a [hello]",
     ),
     instead(
         "folded lines are refused, as a server may (RFC 9112, section 5.2)",

@@ -59,6 +59,14 @@ fn empty_lines_do_not_keep_a_connection() {
 }
 
 #[test]
+fn half_an_empty_line_is_no_head_that_is_slow() {
+    let server = Server::start();
+    let mut client = Client::connect(&server);
+    client.write("\r\n\r");
+    assert!(client.is_closed());
+}
+
+#[test]
 fn half_a_preface_does_not_keep_a_connection() {
     let server = Server::start_with(|settings| settings.timeout_keep_alive = Duration::ZERO);
     let mut client = Client::connect(&server);

@@ -54,6 +54,9 @@ mod http1 {
         for (request, status) in [
             ("GET /hello HTTP/1.1\r\n\r\n", 400),
             ("GET /hello HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", 400),
+            ("GET http://a/hello HTTP/1.1\r\n\r\n", 400),
+            ("\rGET /hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+            ("\r\n\r\rGET /hello HTTP/1.1\r\nhost: a\r\n\r\n", 400),
             ("GET /hello HTTP/1.1\nhost: a\n\n", 400),
             ("GET /hello HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", 400),
             ("GET /hello HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n", 400),

@@ -76,9 +76,13 @@ fn has_end(bytes: &[u8]) -> bool {
 }
 
 /// Without the empty lines that a client may send behind a body (RFC 9112, section 2.2).
-pub(super) fn skip_empty_lines(bytes: &[u8]) -> &[u8] {
-    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    &bytes[begin.unwrap_or(bytes.len())..]
+///
+/// A CR alone is none, and stays.
+pub(super) fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
+    while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// Reads a head from the beginning of `bytes`, and has `read` see it.

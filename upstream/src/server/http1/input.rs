@@ -75,6 +75,11 @@ impl State {
         Some(end)
     }
 
+    /// Whether no request has begun to come. Half an empty line begins none.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.unread.as_slice(), [] | [b'\r'])
+    }
+
     /// Whether more may come.
     pub(super) fn wants_input(&self) -> bool {
         let wants = match self.phase {

@@ -671,9 +671,7 @@ impl Connection {
         let state = self.state.borrow();
         let late = match state.phase {
             Phase::Head if state.out.len() > 0 => is_over(state.active, settings.timeout_idle),
-            Phase::Head if state.unread.is_empty() => {
-                is_over(state.active, settings.timeout_keep_alive)
-            }
+            Phase::Head if state.is_between() => is_over(state.active, settings.timeout_keep_alive),
             Phase::Head => is_over(state.since, settings.timeout_head),
             Phase::Closing => is_over(state.active, settings.timeout_idle),
             Phase::Discard(_) | Phase::Linger => {
@@ -682,7 +680,7 @@ impl Connection {
             Phase::Body(_) | Phase::Complete | Phase::Raw => false,
         };
         let is_amid_head =
-            matches!(state.phase, Phase::Head) && !state.unread.is_empty() && state.out.len() == 0;
+            matches!(state.phase, Phase::Head) && !state.is_between() && state.out.len() == 0;
         drop(state);
         match (late, is_amid_head) {
             (true, true) => self.refuse(Refusal::SLOW_HEAD),
