@@ -143,6 +143,7 @@ mod http2 {
         u32::from_be_bytes(code)
     }
 
+    const PROTOCOL_ERROR: u32 = 1;
     const INTERNAL_ERROR: u32 = 2;
     const FLOW_CONTROL_ERROR: u32 = 3;
     const ENHANCE_YOUR_CALM: u32 = 11;
@@ -166,6 +167,28 @@ mod http2 {
             client.write_bytes(&get(5, "/hello"));
             assert_eq!(next_of(&mut client, HEADERS).0, 5, "{size}");
         }
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let server = Server::start();
+        for first in [
+            get(1, "/hello"),
+            frame(PING, 0, 0, b"12345678"),
+            frame(SETTINGS, ACK, 0, &[]),
+        ] {
+            let all = [PREFACE, &first, &get(1, "/hello")].concat();
+            for size in [1, 24, 30, all.len()] {
+                let mut client = Client::connect(&server);
+                for piece in all.chunks(size) {
+                    client.write_bytes(piece);
+                }
+                let (_, payload) = next_of(&mut client, GOAWAY);
+                assert_eq!(code(&payload), PROTOCOL_ERROR, "{first:?} at {size}");
+                assert!(client.is_closed());
+            }
+        }
+        assert_eq!(server.requests(), 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Account {
     left: Cell<u64>,
     filled: Cell<Instant>,
+    ill_begun: Cell<bool>,
     /// When a head has begun that is not complete.
     pub(super) head_since: Cell<Option<Instant>>,
     /// When the socket has taken something last, if something waits for it.
@@ -36,6 +37,7 @@ impl Account {
         Self {
             left: Cell::new(MOST),
             filled: Cell::new(now),
+            ill_begun: Cell::default(),
             head_since: Cell::default(),
             stuck_since: Cell::default(),
         }
@@ -58,6 +60,16 @@ impl Account {
             self.filled.set(now);
             self.earn(earned.min(MOST));
         }
+    }
+
+    /// The connection has begun with something else than settings (RFC 9113, section 3.4).
+    pub(super) fn begins_ill(&self) {
+        self.ill_begun.set(true);
+    }
+
+    /// Likewise: the connection is to end.
+    pub(super) fn is_ill_begun(&self) -> bool {
+        self.ill_begun.get()
     }
 
     /// Nothing is left: the connection is to end.

@@ -21,7 +21,9 @@ const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -42,6 +44,8 @@ struct Frames {
     have: usize,
     /// Bytes of a payload that have not.
     left: usize,
+    /// The first has come.
+    begun: bool,
     /// In the head of a request, and whether it ends with this frame.
     in_head: Option<bool>,
     /// Of the last request.
@@ -84,6 +88,9 @@ impl Watched {
             first: first.to_vec(),
         };
         watched.see(&first[PREFACE.len()..]);
+        if account.is_ill_begun() {
+            watched.first.truncate(PREFACE.len());
+        }
         watched
     }
 
@@ -107,6 +114,9 @@ impl Watched {
         // The first bit says nothing (RFC 9113, section 4.1).
         let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
         let frames = &mut self.frames;
+        if !std::mem::replace(&mut frames.begun, true) && (kind != SETTINGS || flags & ACK != 0) {
+            self.account.begins_ill();
+        }
         let ends = flags & END_HEADERS != 0;
         frames.in_head = match kind {
             HEADERS if stream > frames.stream => {
@@ -161,7 +171,7 @@ impl AsyncRead for Watched {
             this.first.drain(..length);
             return Poll::Ready(Ok(()));
         }
-        if this.account.is_spent() {
+        if this.account.is_spent() || this.account.is_ill_begun() {
             // The connection looks at that when it is run next.
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -170,6 +180,12 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         ready!(this.io.borrow_mut().poll_read_into(context, buffer))?;
         this.see(&buffer.filled()[before..]);
+        if this.account.is_ill_begun() {
+            // Nor is it looked at.
+            buffer.set_filled(before);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -119,6 +119,9 @@ fn end(
     settings: &Settings,
     now: Instant,
 ) -> Option<Reason> {
+    if account.is_ill_begun() {
+        return Some(Reason::PROTOCOL_ERROR);
+    }
     if account.is_spent() {
         return Some(Reason::ENHANCE_YOUR_CALM);
     }
