@@ -12,7 +12,7 @@ from py_tests.harness.http1 import Http1Connection, Http1Exchange
 from py_tests.harness.http2 import Http2Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
-from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
+from py_tests.harness.serving import ENVOY, FRONT, OWN, Serve, Server, of_envoy, unlike_uvicorn
 from py_tests.harness.wire import Tls
 from py_tests.harness.ws_apps import CONNECT, accept, close, disconnect, echo, say
 from py_tests.harness.ws_client import ACCEPT, KEY, TEXT, Refused, answered, begin, complaints, dial, fields, frame
@@ -368,6 +368,10 @@ async def test_unknown_version_is_426_and_names_the_known_one(
     response = await exchange.response()
     assert response.status == 426
     assert response.header(b"sec-websocket-version") == b"13"
+    if http1 and FRONT == OWN:
+        # RFC 9110, section 15.5.22.
+        assert response.header(b"upgrade") == b"websocket"
+        assert b"Upgrade" in [value for name, value in response.headers if name == b"connection"]
 
 
 @pytest.mark.protocols(HTTP1)
@@ -420,6 +424,10 @@ async def test_request_that_is_no_handshake_is_http(server: Server, connect: Con
     assert (await exchange.response()).json() == ["GET", "http"]
 
 
+CHUNKED = "transfer-encoding: chunked"
+without_envoy = pytest.mark.skipif(FRONT == ENVOY, reason="it drops the field, and takes what follows for frames")
+
+
 @pytest.mark.protocols(HTTP1)
 @pytest.mark.parametrize(
     ("first", "line", "body"),
@@ -428,8 +436,10 @@ async def test_request_that_is_no_handshake_is_http(server: Server, connect: Con
         ("POST /both HTTP/1.1", "content-length: 0", ""),
         ("POST /both HTTP/1.1", "content-length: 5", "hello"),
         ("GET /both HTTP/1.1", "content-length: 5", "hello"),
+        pytest.param("GET /both HTTP/1.1", CHUNKED, "5\r\nhello\r\n0\r\n\r\n", marks=without_envoy),
+        pytest.param("GET /both HTTP/1.1", CHUNKED, "0\r\n\r\n", marks=without_envoy),
     ],
-    ids=["HTTP/1.0", "POST", "POST with a body", "body"],
+    ids=["HTTP/1.0", "POST", "POST with a body", "body", "chunks", "no chunk"],
 )
 async def test_handshake_is_a_get_of_http_1_1_without_a_body(
     server: Server, connect: Connect, first: str, line: str, body: str

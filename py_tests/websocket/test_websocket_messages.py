@@ -12,7 +12,17 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
 from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 from py_tests.harness.ws_apps import CONNECT, accept, close, disconnect, echo, hear, listen, say
-from py_tests.harness.ws_client import CLOSE, NO_STATUS, VANISHED, begin, close_frame, complaints, dial
+from py_tests.harness.ws_client import (
+    CLOSE,
+    NO_STATUS,
+    VANISHED,
+    answered,
+    begin,
+    close_frame,
+    complaints,
+    dial,
+    fields,
+)
 
 conforms = pytest.mark.conforms
 pytestmark = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
@@ -178,6 +188,15 @@ async def test_messages_before_a_half_close_are_received(server: Server, connect
     await socket.half_close()
     noted = await server.noted(key, disconnect(VANISHED))
     assert [message.get("text") for message in noted[:-1]] == [str(number) for number in range(100)]
+
+
+@pytest.mark.protocols(HTTP2, HTTP3)
+async def test_handshake_that_ends_the_clients_side_is_a_half_close(server: Server, connect: Connect, key: str) -> None:
+    connection = await connect(server)
+    exchange = await connection.start("CONNECT", f"/listen?{key}", headers=fields(connection))
+    socket = await answered(connection, exchange)
+    assert await server.noted(key, disconnect(VANISHED)) == [disconnect(VANISHED)]
+    await socket.ended()
 
 
 @conforms("websocket.closed")

@@ -139,7 +139,9 @@ impl Front {
         if let Some(refusal) = refusal {
             return Err(TurnedAway::new(Why::Refusal(refusal), read));
         }
-        if read.websocket && read.version == HttpVersion::Http10 {
+        // What follows chunks are no frames.
+        let is_chunked = head.length.is_none() && read.version == HttpVersion::Http11;
+        if read.websocket && (is_chunked || read.version == HttpVersion::Http10) {
             let refusal = handshake::Refusal::Request;
             return Err(TurnedAway::new(Why::Handshake(refusal), read));
         }

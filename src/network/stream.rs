@@ -448,6 +448,9 @@ pub(super) fn answer_handshake(stream: &Stream, refusal: &handshake::Refusal, te
     fields.push(b"content-length", text.len().to_string().as_bytes());
     if let Some((name, value)) = refusal.field() {
         fields.push(name.as_bytes(), value.as_bytes());
+        // RFC 9110, section 15.5.22. HTTP/2 has neither, and leaves them out.
+        fields.push(b"upgrade", b"websocket");
+        fields.push(b"connection", b"Upgrade");
     }
     let head = ResponseHead {
         status: refusal.status(),

@@ -216,7 +216,8 @@ fn begin(
         length: if is_complete { Some(0) } else { length },
         websocket,
     };
-    let body = (!is_complete).then_some(body);
+    // Of a WebSocket the end is to be heard, too.
+    let body = (websocket || !is_complete).then_some(body);
     let stream = Stream::new(network, ends, account, respond, body);
     let handle = super::Stream(super::Kind::Http2(stream.clone()));
     let exchange = network.service.begin(&head, &handle);
