@@ -90,7 +90,7 @@ WITHOUT_ENVOY = {
     "400 (missing_host_header): GET /a": "400 (bad_host): no head",
     "400 (aiovoy_bad_host): GET /a": "400 (bad_host): no head",
     "400 (http1.codec_error): no head": "400 (bad_framing): no head",
-    "501 (http1.invalid_transfer_encoding): no head": "501 (unknown_transfer_coding): no head",
+    "501 (http1.invalid_transfer_encoding): no head": "400 (bad_framing): no head",
     "400 (http1.codec_error): POST /begun": "400 (bad_chunks): no head",
     "404 (absolute_path_rejected): OPTIONS *": "404 (aiovoy_no_mount): OPTIONS *",
     "400 (http1.invalid_characters): no head": "400 (bad_request_line): no head",

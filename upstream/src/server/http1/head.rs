@@ -158,11 +158,11 @@ fn check<'a>(
     let method = request.method.unwrap_or_default().as_bytes();
     let target = request.path.unwrap_or_default().as_bytes();
     let fields = read_fields(request.headers)?;
-    let framing = match (fields.chunked, fields.length) {
-        (true, _) if version == Version::Http10 => return Err(Refusal::bad("bad_framing")),
-        (true, Some(_)) => return Err(Refusal::bad("bad_framing")),
-        (true, None) => Framing::Chunked,
-        (false, length) => Framing::Length(length.unwrap_or(0)),
+    let framing = match (fields.coding, fields.length) {
+        (Coding::None, length) => Framing::Length(length.unwrap_or(0)),
+        (Coding::Chunked, None) if version != Version::Http10 => Framing::Chunked,
+        (Coding::Unknown, _) => return Err(Refusal::UNKNOWN_CODING),
+        (Coding::Chunked | Coding::Faulty, _) => return Err(Refusal::bad("bad_framing")),
     };
     let (authority, path) = split(target, method)?;
     let said = Said {
@@ -198,7 +198,7 @@ fn check<'a>(
 struct Read<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
-    chunked: bool,
+    coding: Coding,
     closes: bool,
     keeps: bool,
     upgrades: bool,
@@ -235,17 +235,40 @@ fn read_fields<'a>(fields: &[httparse::Header<'a>]) -> Result<Read<'a>, Refusal>
                 once(read.length.replace(length), "bad_framing")?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refusal::UNKNOWN_CODING);
-                }
-                if std::mem::replace(&mut read.chunked, true) {
-                    return Err(Refusal::bad("bad_framing"));
-                }
+                read.coding = read.coding.and(value);
             }
             _ => {}
         }
     }
     Ok(read)
+}
+
+/// How a body is coded.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// Not at all.
+    #[default]
+    None,
+    /// In chunks.
+    Chunked,
+    /// In chunks, of something else.
+    Unknown,
+    /// Twice in chunks, or so that its end is not to be known (RFC 9112, section 6.3).
+    Faulty,
+}
+
+impl Coding {
+    /// With one more `transfer-encoding`.
+    fn and(self, value: &[u8]) -> Self {
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let last = members(value).filter(|coding| !coding.is_empty()).last();
+        match self {
+            _ if !last.is_some_and(is_chunked) => Self::Faulty,
+            Self::None if is_chunked(value) => Self::Chunked,
+            Self::Chunked if is_chunked(value) => Self::Faulty,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// The members of a list (RFC 9110, section 5.6.1).
