@@ -28,5 +28,6 @@ only the threads of `relay` and `stderr` write to standard streams, and nothing 
 - `relay`: logs on their way from Envoy to a standard stream
 - `renewal`: certificates that change while the server runs
 - `stderr`: what the launcher says on standard error
+- `terminal`: whether there is one
 - `errors`: what can go wrong before requests are served
 """

@@ -1,4 +1,4 @@
-"""The environment of the Envoy process: its variables, the bridge that it loads, and the libpython the bridge needs."""
+"""The environment of a worker: its variables, what it loads of ours, and the libpython that the bridge needs."""
 
 import os
 import sys
@@ -6,8 +6,6 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..allocators import preloaded_allocators, preloads
-from .binary import envoy_binary
 from .config import Config
 from .errors import StartupError
 
@@ -25,28 +23,6 @@ def worker_environ(config: Config, control: Path, worker: int) -> dict[str, str]
     environ["AIOVOY_WORKER"] = str(worker)
     for name in SYSTEMD:  # what it has passed is the launcher's
         environ.pop(name, None)
-    return environ
-
-
-def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
-    """The variables Envoy starts with: those of a worker, and what the bridge needs to be loaded.
-
-    The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
-    interpreter's libpython even where another one of the same version is installed. Programs that the application
-    starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
-    allocators in `LD_PRELOAD`, which Envoy can't be started with.
-    """
-    environ = worker_environ(config, control, worker)
-    library_path = environ.get("LD_LIBRARY_PATH")
-    if library_path is None:
-        environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
-    else:
-        environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
-    environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
-    environ.pop("AIOVOY_LD_PRELOAD", None)
-    if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
-        preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]
-        environ["LD_PRELOAD"] = ":".join(entry for entry in preloads(preload) if entry not in allocators)
     return environ
 
 

@@ -14,6 +14,7 @@ from .descriptors import fill_standard
 from .errors import StartupError
 from .server import Server
 from .stderr import Talk
+from .terminal import has_terminal
 from .workers.process import Ready, exit_text
 
 
@@ -131,15 +132,6 @@ class _Stop:
 
 def _ignored(_: int) -> None:
     pass
-
-
-def has_terminal() -> bool:
-    """Whether this process has a terminal that can hang up; one that has hung up is none."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def _banner(server: Server, ready: Ready, seconds: float) -> str:

@@ -1,24 +1,20 @@
-"""Serves in this process, on its main thread."""
+"""Serves in the process of the command line, of which there is no other then."""
 
 import contextlib
-import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import aiovoy
-
-from ..embedded import interpreter, signals
+from ..embedded import interpreter
 from ..launcher.config import LOG_LEVELS, Config
 from ..launcher.descriptors import fill_standard
 from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
 from ..launcher.errors import StartupError
 from ..launcher.listening import QUEUE_SECONDS, Listening
-from ..launcher.run import has_terminal
 from ..launcher.stderr import Talk
+from ..launcher.terminal import has_terminal
+from .server import new_server, run
 from .settings import Settings
 
 
@@ -53,59 +49,6 @@ def serve(config: Config) -> int:
         talk.finish()
 
 
-def new_server(
-    settings: Settings,
-    filenos: Sequence[int],
-    *,
-    opening: Callable[[], None],
-    ready: Callable[[], None],
-    closing: Callable[[], None],
-) -> Any:
-    """A server on the sockets with these descriptors, which `opening` has listen; `ready` hears that it serves.
-
-    When it stops, `closing` closes what else there is of the sockets, and leaves those who have come time to be let in.
-    What the modules of the application need of this process is seen to.
-    """
-    from .. import network
-
-    aiovoy.inside_server = True
-    network.log_to_stderr(_LEVELS[settings.log_level])
-    interpreter.use_log(network.log_function())
-    sys.path.insert(0, settings.app_dir)
-    told = json.dumps(settings.bridge), json.dumps(settings.network)
-    return network.Server(*told, filenos, opening, ready, closing)
-
-
-def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None]) -> int:
-    """Runs a server to its end, which SIGINT and SIGTERM bring. Returns the exit code.
-
-    At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so the application may
-    have others once it runs.
-    """
-    stops: list[int] = []
-
-    def stop(number: int, _: Any) -> None:
-        stops.append(number)
-        if len(stops) > 1:
-            os._exit(128 + number)
-        server.stop()
-        stopping()
-
-    def handle_stops() -> None:
-        for number in signals.SERVERS:
-            signal.signal(number, stop)
-
-    handle_stops()
-    handlers: dict[int, Callable[..., None]] = dict.fromkeys(signals.HARMLESS, lambda *_: None)
-    handlers[signal.SIGHUP] = lambda *_: hung_up()
-    for number, handler in handlers.items():
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, handler)
-    # Modules may have handlers of their own as soon as they are imported, where they can't mean the server.
-    code: int = server.run(handle_stops)
-    return code
-
-
 def _end_with_the_terminal() -> Callable[[], None]:
     """What there is to do at SIGHUP: if there was a terminal, and it has gone, to stop."""
     had_terminal = has_terminal()
@@ -117,9 +60,6 @@ def _end_with_the_terminal() -> Callable[[], None]:
             interpreter.log("warning", "SIGHUP replaces workers, and there are none\nhint: `--workers 1`")
 
     return hung_up
-
-
-_LEVELS = {"critical": "error", "error": "error", "warning": "warn", "info": "info", "debug": "debug", "trace": "trace"}
 
 
 def _close(listening: Listening) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..embedded import interpreter, stacks
-from .serve import new_server, run
+from .server import new_server, run
 from .settings import Settings
 
 

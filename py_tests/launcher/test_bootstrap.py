@@ -12,9 +12,9 @@ from aiovoy import Config, ConfigError, StartupError
 from aiovoy.launcher.addresses import Address, authority
 from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
-from aiovoy.launcher.environ import bridge_path, envoy_environ, libpython_path
+from aiovoy.launcher.environ import bridge_path, libpython_path
 from aiovoy.launcher.port import resolve
-from aiovoy.launcher.workers.envoy import envoy_arguments
+from aiovoy.launcher.workers.envoy import envoy_arguments, envoy_environ
 
 
 def make(app_: str = "main:app", *, host: str = "127.0.0.1", port: int = 8000, **settings: Any) -> str:

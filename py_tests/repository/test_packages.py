@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "aiovoy.launcher.run",
         "aiovoy.launcher.server",
         "aiovoy.launcher.stderr",
+        "aiovoy.launcher.terminal",
         "aiovoy.launcher.workers.common",
         "aiovoy.launcher.workers.process",
     },

@@ -3,17 +3,19 @@
 import contextlib
 import logging
 import math
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ...allocators import preloaded_allocators, preloads
 from ..binary import envoy_binary, envoy_version
 from ..bootstrap import bootstrap, write_secrets
 from ..config import LOG_LEVELS, Config
 from ..descriptors import Output, inherited
-from ..environ import bridge_path, check_library, envoy_environ
+from ..environ import bridge_path, check_library, libpython_path, worker_environ
 from ..errors import StartupError
 from ..port import reason
 from ..renewal import Renewal
@@ -158,3 +160,25 @@ def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
         # The access log, if there is one: Envoy's default is ten seconds.
         *("--file-flush-interval-msec", "100"),
     ]
+
+
+def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
+    """The variables Envoy starts with: those of a worker, and what the bridge needs to be loaded.
+
+    The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
+    interpreter's libpython even where another one of the same version is installed. Programs that the application
+    starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
+    allocators in `LD_PRELOAD`, which Envoy can't be started with.
+    """
+    environ = worker_environ(config, control, worker)
+    library_path = environ.get("LD_LIBRARY_PATH")
+    if library_path is None:
+        environ.pop("AIOVOY_LD_LIBRARY_PATH", None)
+    else:
+        environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
+    environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
+    environ.pop("AIOVOY_LD_PRELOAD", None)
+    if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
+        preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]
+        environ["LD_PRELOAD"] = ":".join(entry for entry in preloads(preload) if entry not in allocators)
+    return environ

@@ -1,0 +1,69 @@
+"""A server in this process, on its main thread."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiovoy
+
+from ..embedded import interpreter, signals
+from .settings import Settings
+
+
+def new_server(
+    settings: Settings,
+    filenos: Sequence[int],
+    *,
+    opening: Callable[[], None],
+    ready: Callable[[], None],
+    closing: Callable[[], None],
+) -> Any:
+    """A server on the sockets with these descriptors, which `opening` has listen; `ready` hears that it serves.
+
+    When it stops, `closing` closes what else there is of the sockets, and leaves those who have come time to be let in.
+    What the modules of the application need of this process is seen to.
+    """
+    from .. import network
+
+    aiovoy.inside_server = True
+    network.log_to_stderr(_LEVELS[settings.log_level])
+    interpreter.use_log(network.log_function())
+    sys.path.insert(0, settings.app_dir)
+    told = json.dumps(settings.bridge), json.dumps(settings.network)
+    return network.Server(*told, filenos, opening, ready, closing)
+
+
+def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None]) -> int:
+    """Runs a server to its end, which SIGINT and SIGTERM bring. Returns the exit code.
+
+    At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so the application may
+    have others once it runs.
+    """
+    stops: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        stops.append(number)
+        if len(stops) > 1:
+            os._exit(128 + number)
+        server.stop()
+        stopping()
+
+    def handle_stops() -> None:
+        for number in signals.SERVERS:
+            signal.signal(number, stop)
+
+    handle_stops()
+    handlers: dict[int, Callable[..., None]] = dict.fromkeys(signals.HARMLESS, lambda *_: None)
+    handlers[signal.SIGHUP] = lambda *_: hung_up()
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, handler)
+    # Modules may have handlers of their own as soon as they are imported, where they can't mean the server.
+    code: int = server.run(handle_stops)
+    return code
+
+
+_LEVELS = {"critical": "error", "error": "error", "warning": "warn", "info": "info", "debug": "debug", "trace": "trace"}
