@@ -1,4 +1,7 @@
-"""The command line: options → `Config` → `run`."""
+"""The command line: options → `Config` → `run`.
+
+What only some commands need is imported by these: `aiovoy upstream` has the options, too, and serves in its process.
+"""
 
 import contextlib
 import functools
@@ -11,19 +14,18 @@ import click
 
 from .. import __version__
 from .addresses import Address
-from .binary import envoy_version
-from .bootstrap import bootstrap
 from .config import CERT_REQS, LIFESPANS, LOG_LEVELS, LOOPS, RANGES, REPLACE_FIRST, RESPONSE_PATHS, WS, Config
 from .descriptors import write_all
 from .environ import bridge_path
 from .errors import AiovoyError, ConfigError
 from .inherited import passed_by_systemd
 from .port import reason, resolve
-from .run import run
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
+        from .binary import envoy_version
+
         python = ".".join(map(str, sys.version_info[:3]))
         click.echo(f"aiovoy {__version__}, CPython {python}, Envoy {envoy_version()}")
         context.exit()
@@ -348,6 +350,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
         if print_envoy_config:
             click.echo(_envoy_config(config), nl=False)
         else:
+            from .run import run
+
             sys.exit(run(config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
@@ -366,6 +370,8 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _envoy_config(config: Config) -> str:
     """The bootstrap for an Envoy started by hand; its admin socket is in the working directory then."""
+    from .bootstrap import bootstrap
+
     admin = "./aiovoy-admin.sock"
     return bootstrap(config, addresses=list(_addresses(config)), admin=admin, python=sys.executable)
 

@@ -4,6 +4,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from .config import Config
@@ -28,12 +29,12 @@ def worker_environ(config: Config, control: Path, worker: int) -> dict[str, str]
 
 def bridge_path() -> Path:
     """Where the bridge is, built for the running interpreter or not."""
-    return Path(__file__).parents[1] / f"bridge{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return Path(__file__).parents[1] / f"bridge{EXTENSION_SUFFIXES[0]}"
 
 
 def extension_path() -> Path:
     """Where the extension module is for servers without Envoy, built for the running interpreter or not."""
-    return bridge_path().with_name(f"network{sysconfig.get_config_var('EXT_SUFFIX')}")
+    return bridge_path().with_name(f"network{EXTENSION_SUFFIXES[0]}")
 
 
 def check_library(library: Path) -> None:

@@ -5,9 +5,9 @@ The kernel asks a classic BPF program for the index of a socket, which is its pl
 of the group.
 """
 
-import ctypes
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 
 from .lanes import Lane
@@ -80,6 +80,7 @@ def accept_no_more(listener: socket.socket) -> None:
 
 
 def _attach(sock: socket.socket, option: int, program: Sequence[_Instruction]) -> None:
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    code = array("B", b"".join(struct.pack("=HBBI", *line) for line in program))
+    address, _ = code.buffer_info()
     # struct sock_fprog, whose second field is a pointer; the kernel copies what it points to.
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(code)))
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), address))

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import socket
 import stat
@@ -74,6 +73,8 @@ class HeldUds:
 
 def _abstract(path: str) -> bytes:
     """The name of the abstract socket that stands for `path`; such names are short."""
+    import hashlib  # only those who use it pay for it
+
     return b"\0aiovoy-" + hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest().encode()
 
 

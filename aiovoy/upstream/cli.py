@@ -9,9 +9,6 @@ import click
 from ..launcher import cli
 from ..launcher.config import Config
 from ..launcher.errors import AiovoyError, ConfigError
-from ..launcher.run import run
-from .serve import serve
-from .workers import UpstreamServer
 
 _TLS = "TLS is for the proxy in front, or for the mesh"
 
@@ -74,6 +71,18 @@ def _is_supervised(config: Config) -> bool:
     return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in _SUPERVISED)
 
 
+def _run(config: Config) -> int:
+    # A process that serves has nothing in memory of one that watches over others.
+    if _is_supervised(config):
+        from ..launcher.run import run
+        from .workers import UpstreamServer
+
+        return run(config, UpstreamServer)
+    from .serve import serve
+
+    return serve(config)
+
+
 def _main(**settings: Any) -> None:
     """Serve the Python application MODULE:ATTRIBUTE behind an Envoy, or another proxy, that runs elsewhere.
 
@@ -86,7 +95,7 @@ def _main(**settings: Any) -> None:
         raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here: `{form}` is for Envoy")
     try:
         config = Config(**cli.complete(settings))
-        sys.exit(run(config, UpstreamServer) if _is_supervised(config) else serve(config))
+        sys.exit(_run(config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except AiovoyError as error:

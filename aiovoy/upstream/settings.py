@@ -4,10 +4,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..launcher.bootstrap import bridge_settings, most_connections
-from ..launcher.config import Config, LogLevel
+if TYPE_CHECKING:
+    from ..launcher.config import Config, LogLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,15 @@ class Settings:
     """What the bridge is told, in Envoy or not."""
     network: dict[str, Any]
     """What is told to Envoy elsewhere."""
-    log_level: LogLevel
+    log_level: "LogLevel"
     app_dir: str
     """Where its modules are."""
 
     @classmethod
-    def of(cls, config: Config, access_log: Path | None = None) -> "Settings":
+    def of(cls, config: "Config", access_log: Path | None = None) -> "Settings":
         """`access_log` is the file for that, if it is not to be standard output."""
+        from ..launcher.bootstrap import bridge_settings, most_connections  # workers do without it
+
         log = {"form": config.access_log_format, "file": None if access_log is None else str(access_log)}
         network = {
             "timeout_request_headers": config.timeout_request_headers,

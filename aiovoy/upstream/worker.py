@@ -1,7 +1,7 @@
 """A worker: `python -m aiovoy.upstream.worker APP SETTINGS DESCRIPTOR...`, as `workers` starts it.
 
 APP is what `ps` shows; SETTINGS is the file of the settings; each DESCRIPTOR is that of a socket, which the launcher
-has listen.
+has listen. Nothing of the launcher is imported here.
 """
 
 import os

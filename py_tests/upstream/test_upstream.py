@@ -179,6 +179,37 @@ async def test_programs_of_the_application_inherit_nothing(serve: Serve, connect
     assert (await (await connect(server)).get("/child")).json() == []
 
 
+# Without a word of the tests', which have imports of their own.
+TELLS_MODULES = """
+import json, sys
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": json.dumps(list(sys.modules)).encode()})
+"""
+
+
+@pytest.mark.protocols(HTTP1)
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        ([], {"aiovoy.launcher.run", "aiovoy.launcher.workers", "aiovoy.launcher.binary"}),
+        (["--workers", "1"], {"aiovoy.launcher", "click"}),
+    ],
+    ids=["alone", "worker"],
+)
+async def test_process_that_serves_has_imported_nothing_of_others(
+    serve: Serve, tmp_path: Path, protocol: str, options: list[str], others: set[str]
+) -> None:
+    """Of those that watch over workers, or start Envoy; a worker nothing of a command line either."""
+    (tmp_path / "tells.py").write_text(TELLS_MODULES)
+    words = ["--port", "0", "--lifespan", "off", *options]
+    server = serve(*words, application="tells:app", options=["-X", f"pycache_prefix={tmp_path}"], path=tmp_path)
+    modules = set((await server.get("/")).json())
+    assert "aiovoy.network" in modules
+    assert modules & others == set()
+
+
 @pytest.mark.protocols(HTTP1)
 async def test_application_that_takes_the_signals_at_import(serve: Serve, tmp_path: Path, protocol: str) -> None:
     """It can't mean the server, which is there later."""
