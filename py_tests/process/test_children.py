@@ -30,7 +30,7 @@ from py_tests.harness.http1 import Http1Connection, Http10Connection
 from py_tests.harness.protocols import Connect, http3_too
 from py_tests.harness.serving import Serve, Server, of_envoy, serve, unlike_uvicorn
 
-pytestmark = of_envoy("forked children are as everywhere")
+FORKED = of_envoy("forked children have all that a fork has, as everywhere")
 
 APP = f"{__name__}:app"
 LOOPS = ["uvloop", "asyncio"]
@@ -123,6 +123,9 @@ WAYS: dict[str, Callable[[], Any]] = {
     "ProcessPoolExecutor by forkserver": pool_of("forkserver"),
     "loky": loky_pool,
 }
+
+FORKS = {"fork", "fork of a thread", "Process by fork", "ProcessPoolExecutor by fork"}
+"""Those whose child goes on in the program of the server."""
 
 
 async def begin(scope: Scope, receive: Receive, send: Send) -> None:
@@ -329,7 +332,7 @@ def ended(pid: int) -> Iterator[psutil.Process]:
 
 
 @unlike_uvicorn("it lets forked children inherit")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=FORKED if way in FORKS else ()) for way in WAYS])
 async def test_child_has_no_socket_of_the_server(parent: Server, way: str) -> None:
     async with await Http10Connection.open(parent.port) as connection:
         exchange = await connection.start("GET", f"/begin?{way.replace(' ', '_')}")
@@ -343,15 +346,15 @@ async def test_child_has_no_socket_of_the_server(parent: Server, way: str) -> No
 
 
 @unlike_uvicorn("it lets forked children inherit")
-@pytest.mark.parametrize("way", ["create_subprocess_exec", "system", "fork"])
+@pytest.mark.parametrize("way", ["create_subprocess_exec", "system", pytest.param("fork", marks=FORKED)])
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_port_is_free_when_only_a_child_is_left(serve: Serve, way: str, loop: str) -> None:
     server = serve(APP, loop=loop)
-    pid, envoy = (await server.get(f"/begin?{way}")).json()
+    pid, worker = (await server.get(f"/begin?{way}")).json()
     with ended(pid):
         # The fixture ends what is below the server.
-        server.process.send_signal(signal.SIGKILL)
-        psutil.Process(envoy).kill()
+        for process in dict.fromkeys([server.pid, worker]):  # without Envoy it is one
+            os.kill(process, signal.SIGKILL)
         await server.exit_code()
         # A process that was killed is gone some time after that.
         await eventually(lambda: is_free(server.port))
@@ -369,6 +372,7 @@ def is_free(port: int) -> bool:
         return True
 
 
+@FORKED
 @unlike_uvicorn("its child goes on with the loop")
 @pytest.mark.parametrize(("how", "code"), [("exits", 7), ("raises", 1), ("returns", 0), ("waits", 1), ("answers", 0)])
 async def test_child_that_comes_back_ends(server: Server, how: str, code: int) -> None:
@@ -382,6 +386,7 @@ async def test_child_that_comes_back_ends(server: Server, how: str, code: int) -
         await eventually(lambda: server.output.count("flushed") >= 2)
 
 
+@FORKED
 @unlike_uvicorn("its child goes on with the loop")
 @pytest.mark.parametrize(("how", "code"), [("exits", 7), ("returns", 0)])
 @pytest.mark.parametrize("where", ["task", "callback"])
@@ -393,6 +398,7 @@ async def test_child_of_a_task_or_callback_ends(server: Server, where: str, how:
         assert server.output[before:].count("in ") == 1
 
 
+@FORKED
 @pytest.mark.parametrize("where", ["here", "thread"])
 async def test_pool_in_a_request(server: Server, where: str) -> None:
     for _ in range(3):
@@ -400,12 +406,14 @@ async def test_pool_in_a_request(server: Server, where: str) -> None:
     assert (await server.get("/plain")).body == b"plain"
 
 
+@FORKED
 async def test_process_is_terminated_and_not_the_server(server: Server) -> None:
     for _ in range(10):
         assert (await server.get("/terminated")).json() == -signal.SIGTERM
     assert (await server.get("/plain")).body == b"plain"
 
 
+@FORKED
 @unlike_uvicorn("its children have its handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
 async def test_signals_of_a_child_are_its_own(server: Server, number: int) -> None:
@@ -413,12 +421,14 @@ async def test_signals_of_a_child_are_its_own(server: Server, number: int) -> No
     assert (await server.get("/plain")).body == b"plain"
 
 
+@FORKED
 @unlike_uvicorn("it has a KeyboardInterrupt of its own")
 async def test_interrupt_of_a_child_is_its_own(server: Server) -> None:
     assert (await server.get(f"/signalled/{int(signal.SIGINT)}")).json() == 130
     assert (await server.get("/plain")).body == b"plain"
 
 
+@FORKED
 @unlike_uvicorn("its children have its sockets")
 @pytest.mark.parametrize("where", ["here", "thread"])
 async def test_forked_child_is_an_ordinary_process(server: Server, where: str) -> None:
@@ -468,10 +478,11 @@ def test_interrupt_of_a_child_that_begins_ends_it() -> None:
 
 
 @unlike_uvicorn("its children have its handlers")
-async def test_interrupt_of_the_group_lets_requests_finish(serve: Serve, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["create_subprocess_exec", pytest.param("fork", marks=FORKED)])
+async def test_interrupt_of_the_group_lets_requests_finish(serve: Serve, key: str, tmp_path: Path, way: str) -> None:
     """As by Ctrl-C: everybody in the group gets it, children too."""
     server = serve(APP)
-    pid, _ = (await server.get("/begin?fork")).json()
+    pid, _ = (await server.get(f"/begin?{way}")).json()
     with ended(pid) as child:
         async with await Http1Connection.open(server.port) as connection:
             headers = [(b"x-gate", str(tmp_path / "gate").encode())]
