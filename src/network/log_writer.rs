@@ -1,6 +1,7 @@
 //! Runs on: a thread of its own; network threads give it lines.
 //!
-//! Writes lines to who may not read them: nobody here waits for that.
+//! Writes lines to who may not read them: nobody here waits for that, nor for Python's lock. So it is not the launcher's
+//! `relay.py`, which keeps to the same bounds with what other processes write.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
