@@ -371,7 +371,7 @@ async def test_application_error_after_a_disconnect_is_logged(
     await leave(connection, exchange)
     await server.noted(key, "raising")
     assert (await server.get("/plain")).body == b"plain"
-    assert "LookupError: of the application" in server.fresh_log
+    await eventually(lambda: "LookupError: of the application" in server.fresh_log)
 
 
 # --- Nothing else suffers ---

@@ -54,7 +54,7 @@ async def test_log_names_the_request(server: Server, connect: Connect, name: str
 
 async def test_request_without_an_id_is_named_too(server: Server, connect: Connect) -> None:
     assert (await (await connect(server)).get("/raising")).status == 500
-    assert "exception in ASGI application: GET /raising\nTraceback" in server.fresh_log
+    await eventually(lambda: "exception in ASGI application: GET /raising\nTraceback" in server.fresh_log)
 
 
 async def test_nothing_is_said_of_a_request_that_ends_well(server: Server, connect: Connect) -> None:

@@ -381,7 +381,7 @@ async def test_child_that_comes_back_ends(server: Server, how: str, code: int) -
             assert (await connection.get(f"/exits/{how}")).json() == code
             assert (await connection.get("/plain")).body == b"plain"
     if how == "raises":
-        assert "LookupError: of the child" in server.fresh_log
+        await eventually(lambda: "LookupError: of the child" in server.fresh_log)
     if how == "returns":
         await eventually(lambda: server.output.count("flushed") >= 2)
 

@@ -129,6 +129,9 @@ impl FileReader {
         let there_is = there_is(file, self.offset)?;
         self.left = [self.left, there_is].into_iter().flatten().min();
         let left = self.left.unwrap_or(u64::MAX);
+        if left == 0 {
+            return Ok(Piece::Bytes(Vec::new(), true));
+        }
         if sends_files
             && there_is.is_some()
             && let Ok(length @ PIECE..) = usize::try_from(left)
