@@ -70,9 +70,11 @@ def parse_options() -> Options:
 def count(cases: Sequence[CountedCase]) -> dict[str, Instructions]:
     """What a request of each case takes, by name."""
     counted = {}
-    for app, options in dict.fromkeys((case.case.app, case.options) for case in cases):
-        same = [case for case in cases if (case.case.app, case.options) == (app, options)]
-        with RunningServer(server(options), app, same[0].case.path, patience=PATIENCE) as running:
+    servers: dict[tuple[str, tuple[str, ...], bool], list[CountedCase]] = {}
+    for case in cases:
+        servers.setdefault((case.case.app, case.options, case.with_envoy), []).append(case)
+    for (app, options, with_envoy), same in servers.items():
+        with RunningServer(server(options, with_envoy), app, same[0].case.path, patience=PATIENCE) as running:
             counters = Counters(running)
             counted |= {case.name: case.count(counters) for case in same}
     return {case.name: counted[case.name] for case in cases}

@@ -1,4 +1,4 @@
-"""aiovoy with its Envoy under callgrind: how many instructions each thread takes in user space."""
+"""aiovoy, with its Envoy or without one, under callgrind: how many instructions each thread takes in user space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = ["--quiet", "--tool=callgrind", "--separate-threads=yes", "--fair-sche
 
 @dataclass(frozen=True)
 class Instructions:
-    """Of the Envoy worker, of the bridge's own code on it, of the loop thread, and of all other threads."""
+    """Of the Envoy worker, or the network thread, of our own code on it, of the loop thread, and of all others."""
 
     worker: float
     bridge: float
@@ -79,20 +79,33 @@ class Counters:
         )
 
 
-def server(options: tuple[str, ...]) -> Server:
-    """aiovoy with its Envoy under callgrind, at first without counting."""
+def server(options: tuple[str, ...], with_envoy: bool) -> Server:
+    """aiovoy under callgrind, at first without counting."""
+
+    def valgrind(place: Place) -> list[str]:
+        return ["valgrind", *OPTIONS, f"--callgrind-out-file={place.directory / 'costs'}"]
+
+    # With random hashes the same keys collide in one process and not in another.
+    environ = ["env", "PYTHONHASHSEED=0"]
+
+    def without(place: Place) -> list[str]:
+        fixed = ["--port", str(place.port), "--app-dir", str(APPS)]
+        python = [sys.executable, "-m", "aiovoy", "upstream"]
+        return [*environ, *valgrind(place), *python, *fixed, *options, place.app]
+
+    if not with_envoy:
+        return Server("upstream", without, Path(sys.prefix))
     envoy = installed_envoy()
 
     def command(place: Place) -> list[str]:
-        counted = ["valgrind", *OPTIONS, f"--callgrind-out-file={place.directory / 'costs'}", envoy]
+        counted = [*valgrind(place), envoy]
         wrapper = place.directory / "envoy"
         # The launcher asks Envoy for its versions first.
         asked = f'case "$1" in *version) exec {shlex.quote(envoy)} "$@";; esac'
         wrapper.write_text(f'#!/bin/sh\n{asked}\nexec {shlex.join(counted)} "$@"\n')
         wrapper.chmod(0o755)
         fixed = f"--port {place.port} --app-dir {APPS} --envoy {wrapper} --timeout-worker-healthcheck 0"
-        # With random hashes the same keys collide in one process and not in another.
-        return ["env", "PYTHONHASHSEED=0", sys.executable, "-m", "aiovoy", *shlex.split(fixed), *options, place.app]
+        return [*environ, sys.executable, "-m", "aiovoy", *shlex.split(fixed), *options, place.app]
 
     return Server("aiovoy", command, Path(sys.prefix))
 
@@ -136,14 +149,14 @@ def costs(lines: Iterable[str]) -> Counter[str]:
 
 
 def by_role(threads: Iterable[Counter[str]]) -> Instructions:
-    """Python runs on the loop thread alone; of the others the worker is the busiest."""
+    """Python, and its loop, run on the loop thread alone; of the others the worker is the busiest."""
     loop = worker = others = bridge = 0
     for thread in sorted(threads, key=lambda thread: thread.total(), reverse=True):
-        if any("/libpython" in name for name in thread):
+        if any("/uvloop/" in name for name in thread):
             loop += thread.total()
         elif not worker:
             worker = thread.total()
-            bridge = sum(cost for name, cost in thread.items() if "/bridge." in name)
+            bridge = sum(cost for name, cost in thread.items() if "/bridge." in name or "/network." in name)
         else:
             others += thread.total()
     return Instructions(worker, bridge, loop, others)

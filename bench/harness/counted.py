@@ -40,8 +40,9 @@ class CountedCase:
     requests: int
     connections: int = 64
     streams: int = 1
-    # Of the server.
+    # Of the server, and whether Envoy is in it.
     options: tuple[str, ...] = ("--no-access-log",)
+    with_envoy: bool = True
     # Further packages whose version changes what is counted.
     packages: tuple[str, ...] = ("uvloop",)
 
@@ -71,5 +72,9 @@ COUNTED = {
         CountedCase("stream", "GET 100 chunks", CASES["stream"], "h1", 250),
         CountedCase("text", "WebSocket text of 125 bytes", CASES["text"], "ws", 1500, connections=1),
         CountedCase("json", "GET FastAPI JSON", CASES["json"], "h1", 300, packages=FRAMEWORK),
+        CountedCase("upstream", "GET 13 bytes without Envoy", CASES["hello"], "h1", 1000, with_envoy=False),
+        CountedCase(
+            "upstream-h2", "the same, HTTP/2", CASES["hello"], "h2", 1000, connections=8, streams=8, with_envoy=False
+        ),
     )
 }
