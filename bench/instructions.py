@@ -38,16 +38,23 @@ def main() -> int:
         if any(case.case.app == SOCKETS for case in cases):
             build("wsload")
         counted = count(cases)
+        here = versions(Path(sys.prefix))
+        records = record.read(FILE)
+        if options.record:
+            print(record.compare(counted, record.find(records, here), here)[0])
+            record.write(FILE, records, here, counted)
+            return 0
+        table, grown = record.compare(counted, record.find(records, here), here)
+        print(table)
+        if grown:
+            # What else the machine does has a say in how many requests share a wake-up. What has grown does so again.
+            again = dict.fromkeys(line.partition(":")[0] for line in grown)
+            counted = count([COUNTED[name] for name in again])
+            table, grown = record.compare(counted, record.find(records, here), here)
+            print(table)
     except (GeneratorMissingError, ServerUnavailableError, LoadFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    here = versions(Path(sys.prefix))
-    records = record.read(FILE)
-    table, grown = record.compare(counted, record.find(records, here), here)
-    print(table)
-    if options.record:
-        record.write(FILE, records, here, counted)
-        return 0
     for line in grown:
         print(f"error: {line}", file=sys.stderr)
     if grown:

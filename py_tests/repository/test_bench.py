@@ -421,11 +421,11 @@ class TestCallgrind:
         assert found == {"/usr/lib/libpython3.11.so.1.0": 123, "/site-packages/aiovoy/bridge.cpython-311.so": 7}
 
     def test_threads_are_told_apart_by_what_they_run(self) -> None:
-        bridge = "/aiovoy/bridge.so"
-        loop = Counter({"/lib/libpython3.13.so": 900, bridge: 90})
-        worker = Counter({"/envoy": 500, bridge: 50, "/libc.so": 5})
-        tokio = Counter({bridge: 8})
-        assert callgrind.by_role([tokio, loop, worker, Counter()]) == callgrind.Instructions(555, 50, 990, 8)
+        for ours, program in (("/aiovoy/bridge.so", "/envoy"), ("/aiovoy/network.so", "/bin/python")):
+            loop = Counter({"/lib/libpython3.13.so": 700, "/uvloop/loop.so": 200, ours: 90})
+            worker = Counter({program: 500, ours: 50, "/libc.so": 5})
+            tokio = Counter({ours: 8})
+            assert callgrind.by_role([tokio, loop, worker, Counter()]) == callgrind.Instructions(555, 50, 990, 8)
 
     def test_a_request_takes_what_more_of_them_take_more(self) -> None:
         once, twice = callgrind.Instructions(700, 70, 300, 9), callgrind.Instructions(1300, 110, 500, 9)

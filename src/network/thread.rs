@@ -129,7 +129,11 @@ fn serve(
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(obey(process, config, log, orders)),
+        Ok(runtime) => {
+            runtime.block_on(obey(process, config, log, orders));
+            // A file that is being sent may be on a disk that does not answer.
+            runtime.shutdown_background();
+        }
         Err(error) => log::error!("no runtime for the network: {error}"),
     }
 }
