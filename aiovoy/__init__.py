@@ -1,14 +1,11 @@
 """aiovoy: an application server for Python that lives inside Envoy.
 
-    from aiovoy import Server
+    aiovoy.run("main:app")
 
-    async with Server("main:app") as server:
-        await server.wait()
-
-The command `aiovoy` does the same. `launcher` runs in the process that starts Envoy; `embedded` runs inside Envoy,
-where the bridge calls it. Neither imports the other, and this package imports nothing of either before it is asked for.
-What both need is here: `inside_server` and `allocators`. So is what users and tools name: `environ`, `pytest_plugin`,
-the bridge.
+The command `aiovoy` does the same; `Server` is for asyncio code. `launcher` runs in the process that starts Envoy;
+`embedded` runs inside Envoy, where the bridge calls it. Neither imports the other, and this package imports nothing of
+either before it is asked for. What both need is here: `inside_server` and `allocators`. So is what users and tools
+name: `environ`, `pytest_plugin`, the bridge.
 """
 
 from importlib import import_module
@@ -17,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .launcher.config import Config
     from .launcher.errors import AiovoyError, ConfigError, StartupError
+    from .launcher.run import run
     from .launcher.server import Server
 
-__all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__version__"]
+__all__ = ["AiovoyError", "Config", "ConfigError", "Server", "StartupError", "__version__", "run"]
 
 __version__ = "0.1.0"
 
@@ -32,6 +30,7 @@ _HOMES = {
     "ConfigError": ".launcher.errors",
     "Server": ".launcher.server",
     "StartupError": ".launcher.errors",
+    "run": ".launcher.run",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: options → `Config` → `run`.
+"""The command line: options → `Config` → `serve`.
 
 What only some commands need is imported by these: `aiovoy upstream` has the options, too, and serves in its process.
 """
@@ -350,9 +350,9 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
         if print_envoy_config:
             click.echo(_envoy_config(config), nl=False)
         else:
-            from .run import run
+            from .run import serve
 
-            sys.exit(run(config))
+            sys.exit(serve(config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except AiovoyError as error:

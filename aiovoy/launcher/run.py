@@ -4,9 +4,12 @@ import asyncio
 import logging
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .. import __version__
 from .config import LOG_LEVELS, Config, LogLevel
@@ -18,7 +21,19 @@ from .terminal import has_terminal
 from .workers.process import Ready, exit_text
 
 
-def run(config: Config, make: type[Server] = Server) -> int:
+def run(app: object, **settings: Any) -> None:
+    """Serves an application as the command `aiovoy` does, and returns when that has been told to stop.
+
+    `app` and `settings` are those of `Server`. `ConfigError` if they make no sense; `SystemExit`, with the command's
+    exit code, if the server does not start, fails, or is told to stop at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("only the main thread has signals\nhint: in other threads use `aiovoy.Server`")
+    if code := serve(Config.of(app, **settings)):
+        sys.exit(code)
+
+
+def serve(config: Config, make: type[Server] = Server) -> int:
     """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code.
 
     The first signal stops gracefully and ends in 0, the second one at once and ends in 128 plus its number. A
@@ -31,7 +46,7 @@ def run(config: Config, make: type[Server] = Server) -> int:
     logger.addHandler(talk)
     logger.setLevel(_LEVELS[config.log_level])
     try:
-        return asyncio.run(_serve(make(config), talk))
+        return asyncio.run(_watch_over(make(config), talk))
     finally:
         logger.removeHandler(talk)
         talk.finish()
@@ -40,7 +55,7 @@ def run(config: Config, make: type[Server] = Server) -> int:
 _LEVELS: dict[LogLevel, int] = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10, "trace": 10}
 
 
-async def _serve(server: Server, talk: Talk) -> int:
+async def _watch_over(server: Server, talk: Talk) -> int:
     config = server.config
     news = LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
     stop = _Stop(server, talk if news else None)

@@ -71,13 +71,13 @@ def _is_supervised(config: Config) -> bool:
     return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in _SUPERVISED)
 
 
-def _run(config: Config) -> int:
+def _serve(config: Config) -> int:
     # A process that serves has nothing in memory of one that watches over others.
     if _is_supervised(config):
-        from ..launcher.run import run
+        from ..launcher.run import serve as watch_over
         from .workers import UpstreamServer
 
-        return run(config, UpstreamServer)
+        return watch_over(config, UpstreamServer)
     from .serve import serve
 
     return serve(config)
@@ -95,7 +95,7 @@ def _main(**settings: Any) -> None:
         raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here: `{form}` is for Envoy")
     try:
         config = Config(**cli.complete(settings))
-        sys.exit(_run(config))
+        sys.exit(_serve(config))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except AiovoyError as error:

@@ -17,7 +17,7 @@ from aiovoy.launcher.config import Config
 from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.folders import ROOT
 from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import Serve, unlike_uvicorn
+from py_tests.harness.serving import AIOVOY, Serve, Server, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
@@ -124,13 +124,25 @@ def run(*words: str) -> str:
     return done.stdout
 
 
+async def test_run_in_a_script_works(tmp_path: Path) -> None:
+    script, *_ = blocks("docs/settings.md", "python")
+    path = tmp_path / "script.py"
+    path.write_text(script.replace("port=8000", "port=0"))
+    server = Server([sys.executable, str(path)], AIOVOY, ROOT, {})
+    try:
+        server.wait_until_started()
+        assert (await server.get("/")).body == b"Hello, world!"
+    finally:
+        server.stop()
+
+
 def test_server_in_python_works() -> None:
-    embedded, _ = blocks("docs/settings.md", "python")
+    _, embedded, _ = blocks("docs/settings.md", "python")
     assert re.fullmatch(r"http://127.0.0.1:\d+ \d+\n", run(sys.executable, "-c", embedded))
 
 
 def test_fixture_in_a_test_works(tmp_path: Path) -> None:
-    _, tested = blocks("docs/settings.md", "python")
+    *_, tested = blocks("docs/settings.md", "python")
     path = tmp_path / "test_of_a_user.py"
     path.write_text(tested)
     assert "1 passed" in run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(path))
