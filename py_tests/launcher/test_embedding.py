@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,54 @@ async def test_fixture_serves_in_asynchronous_tests(aiovoy_server: Callable[...,
     server = aiovoy_server(app)
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/plain")).text == "plain"
+
+
+SHARED = """
+import urllib.request
+
+import pytest
+
+@pytest.fixture(scope="session")
+def url(aiovoy_session_server):
+    return aiovoy_session_server("main:app", root_path="/shared").url
+
+def pid_of(url):
+    root_path, pid = urllib.request.urlopen(url).read().split()
+    assert root_path == b"/shared"
+    return pid
+
+seen = set()
+
+@pytest.mark.parametrize("number", range(3))
+def test_that_shares_it(url, number):
+    seen.add(pid_of(url))
+    assert len(seen) == 1
+"""
+
+COVERED = """
+[tool.coverage.run]
+patch = ["subprocess"]
+source = ["."]
+"""
+
+
+def test_server_of_a_session_and_its_coverage(app_dir: Path) -> None:
+    """A user's own tests: all use one server, and the lines that run in it are counted."""
+    (app_dir / "test_shared.py").write_text(SHARED)
+    (app_dir / "pyproject.toml").write_text(COVERED)
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=app_dir, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True)
+        return done.stdout
+
+    assert "3 passed" in run("coverage", "run", "-m", "pytest", "-p", "no:cacheprovider", "-q")
+    assert (app_dir / "goodbye").exists()
+    run("coverage", "combine")
+    covered = re.search(r"main.py +\d+ +(\d+) +\d+% +(\S+)\n", run("coverage", "report", "--show-missing"))
+    missing = [number for number, line in enumerate(MAIN.splitlines(), 1) if "told to fail" in line or "return" in line]
+    assert covered is not None
+    assert covered.groups() == ("2", "-".join(map(str, missing[:2])))
 
 
 @pytest.fixture

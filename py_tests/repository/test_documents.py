@@ -137,15 +137,15 @@ async def test_run_in_a_script_works(tmp_path: Path) -> None:
 
 
 def test_server_in_python_works() -> None:
-    _, embedded, _ = blocks("docs/settings.md", "python")
+    _, embedded, *_ = blocks("docs/settings.md", "python")
     assert re.fullmatch(r"http://127.0.0.1:\d+ \d+\n", run(sys.executable, "-c", embedded))
 
 
 def test_fixture_in_a_test_works(tmp_path: Path) -> None:
-    *_, tested = blocks("docs/settings.md", "python")
+    _, _, tested, fixture = blocks("docs/settings.md", "python")
     path = tmp_path / "test_of_a_user.py"
-    path.write_text(tested)
-    assert "1 passed" in run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(path))
+    path.write_text(f"{tested}\n{fixture}\n\ndef test_shop(shop):\n    assert shop.port > 0\n")
+    assert "2 passed" in run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(path))
 
 
 # --- Settings ---
