@@ -29,6 +29,12 @@ pub(crate) struct Config {
     /// the first `python3` on `PATH`.
     #[serde(default)]
     pub python: Option<PathBuf>,
+    /// Options of Python's command line.
+    #[serde(default)]
+    pub python_options: Vec<String>,
+    /// Where modules are looked for last, besides.
+    #[serde(default)]
+    pub python_path: Vec<PathBuf>,
     /// Which event loop runs the application.
     #[serde(default, rename = "loop")]
     pub event_loop: EventLoop,

@@ -28,6 +28,8 @@ def bootstrap(
     addresses: Sequence[Address],
     admin: str | Path,
     python: str,
+    python_options: Sequence[str] = (),
+    python_path: Sequence[str] = (),
     secrets: Path | None = None,
     access_log: Path | None = None,
     pause: Path | None = None,
@@ -36,10 +38,10 @@ def bootstrap(
     """The bootstrap that serves `config` at `addresses`.
 
     `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
-    application runs in. With `secrets`, a folder where `write_secrets` has been, certificates can be renewed.
-    `access_log` is the file for that, if it is not to be standard output. As long as there is a 1 in the file `pause`,
-    and no 0, no connections are accepted. With a `lane` the ids of QUIC connections are those that lead there; without,
-    one process has the port.
+    application runs in, `python_options` are options for it, and in `python_path` modules are looked for, too. With
+    `secrets`, a folder where `write_secrets` has been, certificates can be renewed. `access_log` is the file for that,
+    if it is not to be standard output. As long as there is a 1 in the file `pause`, and no 0, no connections are
+    accepted. With a `lane` the ids of QUIC connections are those that lead there; without, one process has the port.
     """
     return _fill(
         "bootstrap.yaml",
@@ -48,7 +50,9 @@ def bootstrap(
         pause=_fill("pause.yaml", file=_quote(str(pause))) if pause is not None else "",
         pause_action=_template("pause_action.yaml") if pause is not None else "",
         bridge=_quote(str(bridge_path())),
-        settings=_lines(_settings(config, _quic(config, addresses), admin, python)),
+        settings=_lines(
+            _settings(config, _quic(config, addresses), admin, _python(python, python_options, python_path))
+        ),
         key=_key(lane) if lane is not None else "",
         listeners="".join(_listeners(config, addresses, secrets, access_log, lane)),
         clusters=_cluster(config) if _routed(config) else "",
@@ -94,10 +98,15 @@ def _secrets(config: Config) -> dict[str, Certificate | Authorities]:
     return secrets
 
 
-def _settings(config: Config, quic: Address | None, admin: str | Path, python: str) -> dict[str, Any]:
+def _python(executable: str, options: Sequence[str], path: Sequence[str]) -> dict[str, Any]:
+    """What the bridge is told of the interpreter."""
+    settings = {"python": executable, "python_options": list(options), "python_path": list(path)}
+    return {name: value for name, value in settings.items() if value}
+
+
+def _settings(config: Config, quic: Address | None, admin: str | Path, interpreter: dict[str, Any]) -> dict[str, Any]:
     """What the bridge is told where it is in Envoy."""
     settings = {
-        "python": python or None,
         "limit_router_requests": _queue(config),
         "alt_svc": f'h3=":{quic.port}"; ma=86400' if quic else None,
         "log_refusals": config.log_level == "info" or None,
@@ -105,7 +114,8 @@ def _settings(config: Config, quic: Address | None, admin: str | Path, python: s
         "client_certs": True if config.authorities else None,
         "admin": str(admin),
     }
-    return {**bridge_settings(config), **{name: value for name, value in settings.items() if value is not None}}
+    told = {name: value for name, value in settings.items() if value is not None}
+    return {**bridge_settings(config), **interpreter, **told}
 
 
 def bridge_settings(config: Config) -> dict[str, Any]:

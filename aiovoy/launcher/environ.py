@@ -1,6 +1,7 @@
 """The environment of a worker: its variables, what it loads of ours, and the libpython that the bridge needs."""
 
 import os
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -25,6 +26,28 @@ def worker_environ(config: Config, control: Path, worker: int) -> dict[str, str]
     for name in SYSTEMD:  # what it has passed is the launcher's
         environ.pop(name, None)
     return environ
+
+
+def interpreter_options() -> list[str]:
+    """The options of the command line that this interpreter was given, for another one."""
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    named = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    # It leaves some out.
+    return [*options, *(word for name in named if name not in options for word in ("-X", name))]
+
+
+def import_path() -> list[str]:
+    """Where modules are looked for here, but for the folder of the script or the working directory."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    own = {"", os.getcwd()}
+    if script is not None and os.path.isdir(folder := os.path.dirname(os.path.abspath(script))):
+        own.add(folder)  # a zip archive that is run is no folder, and has modules in it
+    return [entry for entry in sys.path if isinstance(entry, str) and _is_text(entry) and entry not in own]
+
+
+def _is_text(path: str) -> bool:
+    """Whether it can be written in UTF-8, as Envoy's configuration is."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def bridge_path() -> Path:

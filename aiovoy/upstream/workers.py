@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..launcher.config import Config
 from ..launcher.descriptors import Output, inherited
-from ..launcher.environ import check_library, extension_path, worker_environ
+from ..launcher.environ import check_library, extension_path, interpreter_options, worker_environ
 from ..launcher.errors import StartupError
 from ..launcher.port import reason
 from ..launcher.server import Server
@@ -48,7 +48,7 @@ class UpstreamProcess(Process):
             words = [common.config.first_app, str(settings), *map(str, filenos)]
             try:
                 return subprocess.Popen(
-                    [*_interpreter(), "-m", "aiovoy.upstream.worker", *words],
+                    [sys.executable, *interpreter_options(), "-m", "aiovoy.upstream.worker", *words],
                     env={**worker_environ(common.config, control, self.slot), **common.leftovers},
                     stdin=inherited(0),
                     stdout=common.stdout,
@@ -63,8 +63,3 @@ class UpstreamProcess(Process):
 
     def _pause(self, wanted: bool) -> None:
         self._control.send("pause" if wanted else "resume")
-
-
-def _interpreter() -> list[str]:
-    """This interpreter, with the options that it has been given."""
-    return [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from py_tests.harness.deadline import eventually
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.serving import (
+    AIOVOY,
     UNDER_TEST,
     UVICORN,
     Serve,
     Server,
     clean_environment,
+    command,
     of_envoy,
     serve,
     unlike_uvicorn,
@@ -60,6 +63,8 @@ def facts() -> dict[str, Any]:
         "dev_mode": sys.flags.dev_mode,
         "optimize": sys.flags.optimize,
         "warnoptions": sys.warnoptions,
+        "flags": list(sys.flags),
+        "xoptions": sys._xoptions,
         "recursion limit": sys.getrecursionlimit(),
         "cwd": os.getcwd(),
         "environ": dict(os.environ),
@@ -73,11 +78,13 @@ def _umask() -> int:
     return mask
 
 
-def plain_python(env: dict[str, str] | None = None) -> dict[str, Any]:
+def plain_python(env: dict[str, str] | None = None, options: Sequence[str] = ()) -> dict[str, Any]:
     """The facts as a plain `python` tells them."""
-    code = f"import json; from {__name__} import facts; print(json.dumps(facts()))"
+    # Isolated, it has no working directory in its path.
+    where = f"import sys; sys.flags.isolated and sys.path.insert(0, {str(ROOT)!r})"
+    code = f"{where}; import json; from {__name__} import facts; print(json.dumps(facts()))"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, *options, "-c", code],
         cwd=ROOT,
         env={**clean_environment(), **(env or {})},
         stdin=subprocess.DEVNULL,
@@ -93,6 +100,73 @@ async def interpreter(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 # --- sys ---
+
+
+@contextlib.contextmanager
+def started(words: list[str], cwd: Path = ROOT) -> Iterator[Server]:
+    server = Server(words, AIOVOY, cwd, {})
+    try:
+        server.wait_until_started()
+        yield server
+    finally:
+        server.stop()
+
+
+OPTIONS = [
+    "-O",
+    "-OO",
+    "-B",
+    "-I",
+    "-s",
+    "-b",
+    "-X dev",
+    "-X utf8",
+    "-X int_max_str_digits=5000",
+    "-W error::UserWarning",
+]
+
+
+@unlike_uvicorn("this is about aiovoy")
+@pytest.mark.parametrize("options", [*OPTIONS, f"{' '.join(OPTIONS)} -W ignore::ImportWarning"])
+async def test_options_of_the_interpreter_hold(options: str) -> None:
+    python, *words = command(f"{__name__}:app", AIOVOY, lifespan="off")
+    with started([python, *options.split(), *words]) as server:
+        seen = (await server.get("/interpreter")).json()
+    plain = plain_python(options=options.split())
+    for name in ["flags", "xoptions", "warnoptions", "user_site", "filesystem encoding"]:
+        assert seen[name] == plain[name], name
+    # Of `-c` the working directory is an empty entry; without Envoy, `-m` has it once more.
+    assert list(dict.fromkeys(seen["path"])) == [entry or str(ROOT) for entry in plain["path"]]
+
+
+WRAPPER = """
+import sys
+sys.path.append({folder!r})
+from aiovoy.__main__ import main
+main()
+"""
+
+
+async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+    import bundled  # type: ignore[import-not-found]
+
+    await answer(send, [bundled.NAME, sys.path])
+
+
+@unlike_uvicorn("this is about aiovoy")
+async def test_path_of_a_wrapper_holds(tmp_path: Path) -> None:
+    """As PEX, shiv and `site.addsitedir` make it."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "bundled.py").write_text("NAME = 'bundled'\n")
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text(WRAPPER.format(folder=str(folder)))
+    python, _, _, *words = command(f"{__name__}:app", AIOVOY)
+    with started([python, str(wrapper), *words]) as server:
+        name, path = (await server.get("/wrapped")).json()
+    assert name == "bundled"
+    assert path.count(str(folder)) == 1
+    assert len(path) == len(set(path))
 
 
 async def test_interpreter_is_that_of_the_environment(server: Server) -> None:
@@ -551,6 +625,7 @@ async def test_env_file_is_read_before_the_application_is_imported(serve: Serve,
 
 
 app = routes(
+    wrapped,
     interpreter,
     imports,
     extensions_work,

@@ -15,7 +15,14 @@ from ..binary import envoy_binary, envoy_version
 from ..bootstrap import bootstrap, write_secrets
 from ..config import LOG_LEVELS, Config
 from ..descriptors import Output, inherited
-from ..environ import bridge_path, check_library, libpython_path, worker_environ
+from ..environ import (
+    bridge_path,
+    check_library,
+    import_path,
+    interpreter_options,
+    libpython_path,
+    worker_environ,
+)
 from ..errors import StartupError
 from ..port import reason
 from ..renewal import Renewal
@@ -86,6 +93,8 @@ class EnvoyProcess(Process):
                 addresses=common.listening.addresses,
                 admin=self._folder / "admin.sock",
                 python=sys.executable,
+                python_options=interpreter_options(),
+                python_path=import_path(),
                 secrets=common.secrets,
                 access_log=access_log,
                 pause=pause,

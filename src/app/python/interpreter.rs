@@ -32,24 +32,28 @@ impl Interpreter {
     pub(crate) fn start(config: &Config, app_dir: &Path) -> Result<Self, String> {
         let executable = executable(config)?;
         check_version(&executable)?;
-        let interpreter = Self::initialize(&executable)?;
+        let interpreter = Self::initialize(&executable, &config.python_options)?;
         let prepared =
             Python::attach(|py| prepare(py, config, app_dir).map_err(|error| describe(py, &error)));
         prepared.map(|()| interpreter)
     }
 
-    fn initialize(executable: &Path) -> Result<Self, String> {
+    fn initialize(executable: &Path, options: &[String]) -> Result<Self, String> {
         let executable = CString::new(executable.as_os_str().as_bytes())
             .map_err(|_| format!("`{}` is not a path", executable.display()))?;
+        let options: Result<Vec<_>, _> = options.iter().map(|one| CString::new(&**one)).collect();
+        let options = options.map_err(|_| "`python_options` has a NUL in it")?;
         let mut config = MaybeUninit::<ffi::PyConfig>::uninit();
         // SAFETY: the function fills what it is given, whatever was there.
         unsafe { ffi::PyConfig_InitPythonConfig(config.as_mut_ptr()) };
         // SAFETY: the call above has initialised all of it.
         let mut config = unsafe { config.assume_init() };
         // Envoy's command line is not Python's, and signals are Envoy's.
-        config.parse_argv = 0;
+        config.parse_argv = i32::from(!options.is_empty());
         config.install_signal_handlers = 0;
-        let status = set_executable(&mut config, &executable);
+        // Options come first: some decide how strings are read.
+        let status = set_options(&mut config, &executable, &options);
+        let status = status.and_then(|()| set_executable(&mut config, &executable));
         let status = status.and_then(|()| {
             // SAFETY: `config` is initialised; Python copies what it needs of it.
             check(unsafe { ffi::Py_InitializeFromConfig(&raw const config) })
@@ -81,6 +85,22 @@ impl Interpreter {
             log::warn!("Python could not flush its files at its end");
         }
     }
+}
+
+fn set_options(
+    config: &mut ffi::PyConfig,
+    executable: &CStr,
+    options: &[CString],
+) -> Result<(), String> {
+    if options.is_empty() {
+        return Ok(());
+    }
+    let words = std::iter::once(executable).chain(options.iter().map(|one| &**one));
+    let mut words: Vec<_> = words.map(CStr::as_ptr).collect();
+    // SAFETY: `config` is initialised; there are so many words, each ends with NUL, and Python copies them.
+    check(unsafe {
+        ffi::PyConfig_SetBytesArgv(config, words.len().cast_signed(), words.as_mut_ptr())
+    })
 }
 
 fn set_executable(config: &mut ffi::PyConfig, executable: &CStr) -> Result<(), String> {
@@ -188,12 +208,30 @@ fn loaded_libpython() -> Option<String> {
 }
 
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
+    extend_path(py, &config.python_path)?;
     let module = py.import(intern!(py, "aiovoy.embedded.interpreter"))?;
     let log = super::log::function(py)?;
     module.call_method1(
         intern!(py, "prepare"),
         (&config.mounts()[0].app, app_dir, loaded_libpython(), log),
     )?;
+    Ok(())
+}
+
+/// Has modules looked for in `more`, too.
+fn extend_path(py: Python<'_>, more: &[PathBuf]) -> PyResult<()> {
+    if more.is_empty() {
+        return Ok(());
+    }
+    let path = py
+        .import(intern!(py, "sys"))?
+        .getattr(intern!(py, "path"))?;
+    for folder in more {
+        let folder = folder.as_os_str();
+        if !path.contains(folder)? {
+            path.call_method1(intern!(py, "append"), (folder,))?;
+        }
+    }
     Ok(())
 }
 
