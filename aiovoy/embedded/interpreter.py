@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiovoy
-from aiovoy.embedded import child, signals, stacks
+from aiovoy.embedded import child, debugger, signals, stacks
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
@@ -38,6 +38,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
         stacks.dump_at_signal()
     signals.share()
     child.watch()
+    debugger.join(log_)
 
 
 def use_log(log_: signals.Log) -> None:

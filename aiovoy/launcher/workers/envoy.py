@@ -14,6 +14,7 @@ from ...allocators import preloaded_allocators, preloads
 from ..binary import envoy_binary, envoy_version
 from ..bootstrap import bootstrap, write_secrets
 from ..config import LOG_LEVELS, Config
+from ..debugger import code_to_join
 from ..descriptors import Output, inherited
 from ..environ import (
     bridge_path,
@@ -105,6 +106,7 @@ class EnvoyProcess(Process):
             try:
                 popen = subprocess.Popen(
                     leash.command(common.binary, words),
+                    executable=leash.python,
                     env={**envoy_environ(config, control, self.slot), **common.leftovers},
                     stdin=inherited(0),
                     stdout=common.stdout,
@@ -177,7 +179,8 @@ def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
     The loader finds a library by `LD_LIBRARY_PATH` before it looks anywhere else, so the bridge gets this
     interpreter's libpython even where another one of the same version is installed. Programs that the application
     starts should not inherit that: the bridge puts back what stands in `AIOVOY_LD_LIBRARY_PATH`. The same goes for
-    allocators in `LD_PRELOAD`, which Envoy can't be started with.
+    allocators in `LD_PRELOAD`, which Envoy can't be started with. A debugger that follows is joined by what stands in
+    `AIOVOY_DEBUGGER`.
     """
     environ = worker_environ(config, control, worker)
     library_path = environ.get("LD_LIBRARY_PATH")
@@ -186,6 +189,9 @@ def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:
     else:
         environ["AIOVOY_LD_LIBRARY_PATH"] = library_path
     environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libpython_path().parent), library_path]))
+    environ.pop("AIOVOY_DEBUGGER", None)
+    if code := code_to_join():
+        environ["AIOVOY_DEBUGGER"] = code
     environ.pop("AIOVOY_LD_PRELOAD", None)
     if allocators := preloaded_allocators(str(envoy_binary(config.envoy)), environ):
         preload = environ["AIOVOY_LD_PRELOAD"] = environ["LD_PRELOAD"]

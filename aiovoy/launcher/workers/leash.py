@@ -32,6 +32,10 @@ class Leash:
     So there is no moment at which this process could die and the child would go on.
     """
 
+    python = sys._base_executable  # type: ignore[attr-defined]
+    """The program to start. Under the name that `command` gives it, it finds the library beside itself, of which there
+    is none beside a copy in a virtual environment."""
+
     def __init__(self) -> None:
         self._end, self._held = os.pipe2(os.O_CLOEXEC)
         self._gate, self._go = os.pipe2(os.O_CLOEXEC)
@@ -42,8 +46,9 @@ class Leash:
         return [self._end, self._gate]
 
     def command(self, program: str | os.PathLike[str], words: Sequence[str]) -> list[str]:
-        """What to start, to have `program` started with `words`, the first of which is its name."""
-        return [sys.executable, "-I", "-S", "-c", _WAIT, str(self._gate), os.fspath(program), *words]
+        """What to start `python` with, to have `program` started with `words`, the first of which is its name."""
+        # A debugger would follow what is called Python, and this becomes an Envoy.
+        return ["/proc/self/exe", "-I", "-S", "-c", _WAIT, str(self._gate), os.fspath(program), *words]
 
     def tie(self, pid: int) -> None:
         """Lets the process `pid` begin, which is killed from now on if this one ends."""

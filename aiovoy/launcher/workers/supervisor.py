@@ -13,6 +13,7 @@ from typing import Any
 
 import aiovoy
 
+from .. import debugger
 from ..config import Config
 from ..descriptors import Output
 from ..errors import StartupError
@@ -282,7 +283,7 @@ class Supervisor:
         self._processes[process] = self._spawn(self._watch(slot, process))
         try:
             self._steer()
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(None if debugger.follows() else self._patience):
                 await asyncio.shield(process.started)
                 slot.started.set()
                 await self._opened.wait()
@@ -394,7 +395,7 @@ class Supervisor:
     def _judge(self, slot: Slot, process: Process) -> None:
         if not process.accepts:
             return
-        stuck = process.vitals.stuck_steps * STEP_SECONDS
+        stuck = 0 if debugger.follows() else process.vitals.stuck_steps * STEP_SECONDS
         name = f"worker {slot.number} (pid {process.pid})"
         trouble = f"{name} {process.vitals.trouble} for {stuck:g} s"
         limit = self.config.timeout_worker_healthcheck
