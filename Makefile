@@ -4,7 +4,9 @@ PYTHON ?= python3
 ARGS ?=
 
 BIN := .venv/bin
-INSTALLED := .venv/installed
+INSTALLED := .venv/installed-test
+# An environment that has all needs no less.
+SERVES := $(or $(wildcard $(INSTALLED)),.venv/installed-example)
 LIBPYTHON := -c 'import sys; sys.tracebacklimit = 0; from aiovoy.launcher.environ import libpython_path; print(libpython_path().parent)'
 BRIDGE := $$($(BIN)/python -c 'from aiovoy.launcher.environ import bridge_path; print(bridge_path())')
 ENVOY := $$($(BIN)/python -c 'from aiovoy.launcher.binary import envoy_binary; print(envoy_binary())')
@@ -22,15 +24,17 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-report bench-idle bench-instructions clean
+.PHONY: help serve build modules test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-report bench-idle bench-instructions clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: build ## Serve examples/starlette_app.py on port 8000; ARGS adds options of aiovoy
+serve: $(SERVES) modules ## Serve examples/starlette_app.py on port 8000; ARGS adds options of aiovoy
 	$(BIN)/aiovoy starlette_app:app --app-dir examples $(ARGS)
 
-build: $(INSTALLED) ## Build the bridge and the extension module, and .venv with the package in it
+build: $(INSTALLED) modules ## Build the bridge and the extension module, and .venv with the package and what tests and lints need
+
+modules:
 	$(CARGO_BUILD)
 	$(EXTENSION_BUILD)
 	@# Replaced, not overwritten: an Envoy that runs keeps the file it has mapped.
@@ -106,7 +110,7 @@ bench-instructions: build ## Count the instructions of a request, and compare wi
 clean: ## Remove all that was built
 	rm -rf .venv target build dist ./*.egg-info aiovoy/*.so .mypy_cache .pytest_cache .ruff_cache
 
-$(INSTALLED): pyproject.toml
+.venv/installed-%: pyproject.toml
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust, see https://rustup.rs"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is missing or older than 3.11: choose another one by \`make PYTHON=...\`"; exit 1; }
@@ -114,5 +118,5 @@ $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(CARGO_BUILD)
 	$(EXTENSION_BUILD)
-	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[test]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[$*]'
 	@touch $@
