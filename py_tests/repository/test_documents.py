@@ -11,9 +11,13 @@ import click
 import pytest
 
 from aiovoy.launcher.addresses import Address
+from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.cli import main
 from aiovoy.launcher.config import Config
+from aiovoy.launcher.lanes import Lane
+from aiovoy.launcher.workers.envoy import envoy_environ
+from py_tests.harness.certificates import Pair
 from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.folders import ROOT
 from py_tests.harness.protocols import Connect
@@ -198,3 +202,26 @@ def test_fixed_limits_are_those_of_the_configuration() -> None:
     assert "per_connection_buffer_limit_bytes: 262144" in text
     assert "initial_stream_window_size: 262144" in text
     assert "initial_connection_window_size: 26214400" in text
+
+
+def test_fields_in_progress_are_in_the_table(pair: Pair, tmp_path: Path) -> None:
+    """Envoy names them when it reads a configuration."""
+    config = Config(
+        "main:app",
+        ssl_certfile=pair.certfile,
+        ssl_keyfile=pair.keyfile,
+        ssl_ca_certs=pair.certfile,
+        http3=True,
+        proxy_protocol=True,
+        request_id=True,
+        access_log=True,
+        response_path="router",
+    )
+    addresses = [Address("127.0.0.1", 8443, tls=True)]
+    file = tmp_path / "bootstrap.yaml"
+    file.write_text(bootstrap(config, addresses=addresses, admin=Path("admin.sock"), python="python", lane=Lane(0)))
+    environ = envoy_environ(config, tmp_path / "control.sock", 1)
+    words = [str(envoy_binary()), "-c", str(file), "--mode", "validate"]
+    read = subprocess.run(words, env=environ, stderr=subprocess.PIPE, text=True, check=True)
+    named = re.findall(r"'[\w.]+\.(\w+\.\w+)' is marked as work-in-progress", read.stderr)
+    assert set(re.findall(r"^ *\| `(\w+\.\w+)` \|", DOCUMENTS["docs/security.md"], re.MULTILINE)) == set(named)
