@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use envoy::duplicate;
 use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
 use rustix::io::{pread, read, retry_on_intr};
@@ -79,9 +80,8 @@ impl FileReader {
         offset: Option<u64>,
         count: Option<u64>,
     ) -> io::Result<Self> {
-        let own = filedescriptor::FileDescriptor::dup(&descriptor).and_then(|own| own.as_file());
         Ok(Self {
-            source: Source::Open(own.map_err(io_error)?),
+            source: Source::Open(duplicate(descriptor)?.into()),
             offset,
             left: count,
         })
@@ -176,14 +176,6 @@ fn there_is(file: &mut File, offset: Option<u64>) -> io::Result<Option<u64>> {
     };
     let bytes = metadata.len().saturating_sub(begin);
     Ok(Some(bytes).filter(|&bytes| bytes > 0))
-}
-
-/// The operating system's error in one of the crate that duplicates descriptors.
-fn io_error(error: filedescriptor::Error) -> io::Error {
-    match error {
-        filedescriptor::Error::Dup { source, .. } => source,
-        error => io::Error::other(error),
-    }
 }
 
 #[cfg(test)]
