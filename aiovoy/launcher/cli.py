@@ -64,6 +64,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
+_choice = functools.partial(click.Choice, case_sensitive=False)
+
 _option = functools.partial(click.option, show_envvar=True)
 
 
@@ -84,7 +86,10 @@ def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
     default = getattr(Config, field)
     least, most = RANGES[field]
     more = {"default": default, "show_default": True, **more} if default is not None else more
-    return _option(name, type=kind(least, most), **more)
+    # A bound that hardly anybody comes upon is for `Config` to tell: it only makes the help longer.
+    above_zero = 0 < least < 1
+    bounds = kind(0 if above_zero else least, most if most < 2**31 - 1 else None, min_open=above_zero)
+    return _option(name, type=bounds, **more)
 
 
 _count = functools.partial(_number, kind=click.IntRange)
@@ -125,6 +130,25 @@ class Command(click.Command):
             _forget_output()
         sys.exit(code)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from . import elsewhere
+
+            if told := elsewhere.told(error.option_name):
+                raise click.UsageError(told, ctx) from None
+            raise
+        settings = [one.name or "" for one in self.params]
+        strange = [name for name in os.environ if name.startswith("AIOVOY_") and name[7:].lower() not in settings]
+        if strange and not ctx.resilient_parsing:
+            from . import elsewhere
+
+            for name, nearest in elsewhere.mistyped(strange, settings):
+                with contextlib.suppress(OSError):
+                    write_all(2, f"warning: no setting is called `{name}`; did you mean `{nearest}`?\n".encode())
+        return rest
+
 
 def _forget_output() -> None:
     """Sends nowhere what is still buffered: that it cannot be written would change the exit code."""
@@ -133,7 +157,10 @@ def _forget_output() -> None:
     os.dup2(null, 2)
 
 
-@click.command(cls=Command, context_settings={"auto_envvar_prefix": "AIOVOY"})
+CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]}
+
+
+@click.command(cls=Command, context_settings=CONTEXT)
 @click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP", default="")
 @_option(
     "--mount",
@@ -182,7 +209,7 @@ def _forget_output() -> None:
 @_option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
 @_option(
     "--ssl-cert-reqs",
-    type=click.Choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
+    type=_choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
     metavar="|".join(CERT_REQS),
     default=Config.ssl_cert_reqs,
     show_default=True,
@@ -213,7 +240,7 @@ def _forget_output() -> None:
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
 @_option(
     "--response-path",
-    type=click.Choice(RESPONSE_PATHS),
+    type=_choice(RESPONSE_PATHS),
     default=Config.response_path,
     show_default=True,
     help="Have requests answered in Envoy's filter chain, or behind its router.",
@@ -234,7 +261,7 @@ def _forget_output() -> None:
 @_seconds("--worker-lifetime", help="Replace a worker after this time, give or take a tenth.")
 @_option(
     "--replace-first",
-    type=click.Choice(REPLACE_FIRST),
+    type=_choice(REPLACE_FIRST),
     default=Config.replace_first,
     show_default=True,
     help="Whether the new worker comes first when one is replaced, or the old one goes first.",
@@ -250,11 +277,11 @@ def _forget_output() -> None:
 )
 @_option("--reload-include", metavar="PATTERN", multiple=True, help="Files to watch besides *.py. May be repeated.")
 @_option("--reload-exclude", metavar="PATTERN", multiple=True, help="Files or folders not to watch. May be repeated.")
-@_option("--loop", type=click.Choice(LOOPS), show_default="uvloop", help="Event loop.")
-@_option("--lifespan", type=click.Choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
+@_option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
+@_option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
 @_option(
     "--ws",
-    type=click.Choice(WS),
+    type=_choice(WS),
     default=Config.ws,
     show_default=True,
     help="Whether to serve WebSockets; without, a handshake is a request like others.",
@@ -271,7 +298,7 @@ def _forget_output() -> None:
 )
 @_option(
     "--log-level",
-    type=click.Choice(LOG_LEVELS),
+    type=_choice(LOG_LEVELS),
     default=Config.log_level,
     show_default=True,
     help="The least severe messages to log, on standard error.",

@@ -92,7 +92,7 @@ def _main(**settings: Any) -> None:
     """
     form = settings["access_log_format"]
     if form not in FORMS:
-        raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here: `{form}` is for Envoy")
+        raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here, got `{form}`")
     try:
         config = Config(**cli.complete(settings))
         sys.exit(_serve(config))
@@ -102,6 +102,4 @@ def _main(**settings: Any) -> None:
         raise click.ClickException(str(error)) from None
 
 
-main = cli.Command(
-    "upstream", params=_options(), callback=_main, help=_main.__doc__, context_settings={"auto_envvar_prefix": "AIOVOY"}
-)
+main = cli.Command("upstream", params=_options(), callback=_main, help=_main.__doc__, context_settings=cli.CONTEXT)

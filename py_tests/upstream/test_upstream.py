@@ -151,7 +151,7 @@ async def test_options_that_have_no_meaning_are_refused_with_the_reason(
 async def test_formats_of_envoy_are_none_of_ours(serve: Serve, protocol: str) -> None:
     server = serve("--access-log", "--access-log-format", "%PROTOCOL%", starts=False)
     assert await server.exit_code() == 2
-    assert "`--access-log-format` is common, combined, json here: `%PROTOCOL%` is for Envoy" in server.log
+    assert "`--access-log-format` is common, combined, json here, got `%PROTOCOL%`" in server.log
 
 
 # --- Workers ---

@@ -1,0 +1,112 @@
+"""What uvicorn, gunicorn and granian call otherwise, or have and this server has not."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+RENAMED = {
+    "-b": "--bind",
+    "-w": "--workers",
+    "--max-requests": "--limit-max-requests",
+    "--timeout": "--timeout-worker-healthcheck",
+    "-t": "--timeout-worker-healthcheck",
+    "--workers-kill-timeout": "--timeout-graceful-shutdown",
+    "--graceful-timeout": "--timeout-graceful-shutdown",
+    "--keep-alive": "--timeout-keep-alive",
+    "--workers-lifetime": "--worker-lifetime",
+    "--workers-max-rss": "--limit-max-rss",
+    "--chdir": "--app-dir",
+    "--pythonpath": "--app-dir",
+    "--working-dir": "--app-dir",
+    "--url-path-prefix": "--root-path",
+    "--env-files": "--env-file",
+    "--limit-request-fields": "--limit-request-header-count",
+    "--limit-request-field_size": "--limit-request-header-bytes",
+    "--limit-request-line": "--limit-request-header-bytes",
+    "--h11-max-incomplete-event-size": "--limit-request-header-bytes",
+    "--http1-buffer-size": "--limit-request-header-bytes",
+    "--http1-header-read-timeout": "--timeout-request-headers, in seconds",
+    "--http2-max-headers-size": "--limit-request-header-bytes",
+    "--websocket-max-message-size": "--ws-max-size",
+    "--no-ws": "--ws none",
+    "--backpressure": "--limit-concurrency",
+    "--worker-connections": "--limit-connections",
+    "--access-logfile": "--access-log, on standard output",
+    "--access-logformat": "--access-log-format",
+    "--access-log-fmt": "--access-log-format",
+    "--asgi-lifespan": "--lifespan",
+    "--asgi-loop": "--loop",
+    "--certfile": "--ssl-certfile",
+    "--ssl-certificate": "--ssl-certfile",
+    "--keyfile": "--ssl-keyfile",
+    "--ca-certs": "--ssl-ca-certs",
+    "--ssl-ca": "--ssl-ca-certs",
+    "--cert-reqs": "--ssl-cert-reqs",
+    "--ssl-client-verify": "--ssl-cert-reqs required",
+    "--proxy-allow-from": "--forwarded-allow-ips",
+    "--reload-extra-file": "--reload-include",
+    "--reload-paths": "--reload-dir",
+    "--reload-ignore-dirs": "--reload-exclude",
+    "--reload-ignore-paths": "--reload-exclude",
+    "--reload-ignore-patterns": "--reload-exclude",
+}
+"""Their options, by what is to be written here."""
+
+_ASGI = "applications are ASGI ones, each on an event loop"
+_VERSIONS = "all versions of HTTP are on one port"
+_HEADERS = "`date` is added and `server` is not; other headers are the application's, or a middleware's"
+_TLS = "the versions and ciphers of TLS are Envoy's"
+_LOG = "the log is on standard error, the access log on standard output; there is --log-level"
+_SERVICE = "it is for what starts the server, such as systemd or a container"
+_JITTER = "--limit-max-requests and --worker-lifetime vary by a tenth as they are"
+_STATS = "Envoy counts, see docs/envoy.md"
+_FILES = "files are the application's, or a proxy's in front"
+
+ABSENT = {
+    **dict.fromkeys(["-k", "--worker-class", "--interface", "--threads", "--blocking-threads", "--task-impl"], _ASGI),
+    **dict.fromkeys(["--runtime-mode", "--runtime-threads", "--runtime-blocking-threads"], _ASGI),
+    **dict.fromkeys(["--http", "--http2", "--http-protocols", "--http-parser", "--protocol"], _VERSIONS),
+    **dict.fromkeys(["--header", "--server-header", "--no-server-header"], _HEADERS),
+    **dict.fromkeys(["--date-header", "--no-date-header"], _HEADERS),
+    **dict.fromkeys(["--ssl-version", "--ssl-ciphers", "--ciphers", "--ssl-protocol-min", "--ssl-crl"], _TLS),
+    **dict.fromkeys(["--log-config", "--log-config-json", "--log-file", "--error-logfile"], _LOG),
+    **dict.fromkeys(["--log", "--no-log", "--capture-output", "--logger-class", "--log-syslog"], _LOG),
+    **dict.fromkeys(["--use-colors", "--no-use-colors"], "the log has no colours"),
+    **dict.fromkeys(["-D", "--daemon", "-p", "--pid", "--pid-file", "-u", "--user", "-g", "--group"], _SERVICE),
+    **dict.fromkeys(["-m", "--umask", "-n", "--name", "--process-name"], _SERVICE),
+    **dict.fromkeys(["--limit-max-requests-jitter", "--max-requests-jitter"], _JITTER),
+    **dict.fromkeys(["--statsd-host", "--metrics", "--metrics-port", "--metrics-address"], _STATS),
+    **dict.fromkeys(["--static-path-mount", "--static-path-route"], _FILES),
+    **dict.fromkeys(["-c", "--config"], "settings are options, or variables `AIOVOY_*`"),
+    **dict.fromkeys(["-e", "--env"], "--env-file names a file of variables"),
+    "--preload": "each worker imports the application itself",
+    "--backlog": "it is 4096, or as much as the kernel has in `net.core.somaxconn`",
+    "--reuse-port": "all workers are on one port as they are",
+    "--respawn-failed-workers": "workers that die are replaced as they are",
+    **dict.fromkeys(["--reload-delay", "--reload-tick", "--reload-engine"], "how files are watched is not to be set"),
+    **dict.fromkeys(["--check-config", "--print-config"], "--print-envoy-config checks the options, too"),
+}
+"""Their options that are none here, with the reason or what there is instead."""
+
+
+def told(option: str) -> str | None:
+    """What to say to who writes `option`, if it is one of theirs."""
+    if option in RENAMED:
+        name, comma, more = RENAMED[option].partition(",")
+        return f"`{option}` is `{name}` here{comma}{more}"
+    return f"there is no `{option}` here: {ABSENT[option]}" if option in ABSENT else None
+
+
+def mistyped(variables: Iterable[str], settings: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of `variables` whose names are almost that of a setting's, each with the one that is likely meant."""
+    names = [f"AIOVOY_{name}".upper() for name in settings]
+    for variable in variables:
+        if variable not in _SET_FOR_WORKERS:
+            for nearest in difflib.get_close_matches(variable, names, 1, _LIKENESS):
+                yield variable, nearest
+
+
+_SET_FOR_WORKERS = ("AIOVOY_WORKER", "AIOVOY_CONTROL")
+"""They are no mistakes: what an application starts inherits them."""
+
+_LIKENESS = 0.9
+"""Kubernetes has variables of services, such as `AIOVOY_PORT_80_TCP`, which are less like those of settings."""

@@ -1,0 +1,79 @@
+"""What those write who come from uvicorn, gunicorn or granian, and what the command line says to it."""
+
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from aiovoy.launcher import elsewhere
+from aiovoy.launcher.cli import main
+from aiovoy.upstream.cli import main as upstream
+
+COMMANDS = pytest.mark.parametrize("command", [main, upstream], ids=["aiovoy", "upstream"])
+
+
+def told(command: click.Command, *arguments: str, code: int = 2) -> str:
+    """What is written beside the usage."""
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == code, result.output
+    return re.sub(r"Usage: .*\nTry .*\n\n", "", result.output)
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-b :80", "`-b` is `--bind` here"),
+        ("-w4", "`-w` is `--workers` here"),
+        ("-w 4", "`-w` is `--workers` here"),
+        ("--max-requests 9", "`--max-requests` is `--limit-max-requests` here"),
+        ("--timeout=9", "`--timeout` is `--timeout-worker-healthcheck` here"),
+        ("--ssl-certificate x.pem", "`--ssl-certificate` is `--ssl-certfile` here"),
+        ("--no-ws", "`--no-ws` is `--ws none` here"),
+        ("--access-logfile -", "`--access-logfile` is `--access-log` here, on standard output"),
+        ("-k gthread", "there is no `-k` here: applications are ASGI ones, each on an event loop"),
+        ("--http auto", "there is no `--http` here: all versions of HTTP are on one port"),
+        ("--preload", "there is no `--preload` here: each worker imports the application itself"),
+    ],
+)
+def test_option_of_another_server(command: click.Command, words: str, message: str) -> None:
+    assert told(command, "main:app", *words.split()) == f"Error: {message}\n"
+
+
+@COMMANDS
+def test_option_that_is_mistyped(command: click.Command) -> None:
+    assert "'--root-path'" in told(command, "main:app", "--root-pth", "/shop")
+
+
+def test_options_of_other_servers_are_none_of_ours() -> None:
+    ours = {name for option in main.params for name in [*option.opts, *option.secondary_opts]}
+    assert not ours & {*elsewhere.RENAMED, *elsewhere.ABSENT}
+    assert {name.split(",")[0].split()[0] for name in elsewhere.RENAMED.values()} <= ours
+
+
+@COMMANDS
+@pytest.mark.parametrize("words", ["--log-level INFO", "--loop UVLoop", "--lifespan Off", "--ws NONE"])
+def test_choice_in_capitals_is_taken(command: click.Command, words: str) -> None:
+    assert told(command, *words.split()) == "Error: Missing argument 'MODULE:ATTRIBUTE'.\n"
+
+
+@COMMANDS
+def test_variable_that_is_mistyped(command: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+    variables = {
+        "AIOVOY_LOGLEVEL": "debug",
+        "AIOVOY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "AIOVOY_WORKER": "1",
+        "AIOVOY_WS": "none",
+    }
+    assert CliRunner(env=variables).invoke(command, []).exit_code == 2
+    assert capfd.readouterr().err == (
+        "warning: no setting is called `AIOVOY_LOGLEVEL`; did you mean `AIOVOY_LOG_LEVEL`?\n"
+    )
+
+
+@COMMANDS
+def test_help_is_short(command: click.Command) -> None:
+    text = told(command, "-h", code=0)
+    assert text == told(command, "--help", code=0)
+    assert not re.search(r"\d{8}=?[<]|<=?\d{8}|e-\d", re.sub(r"\s", "", text))
