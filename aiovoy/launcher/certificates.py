@@ -27,6 +27,8 @@ class Certificate:
         cert, key = _read("ssl_certfile", self.certfile), _read("ssl_keyfile", self.keyfile)
         if b"-----BEGIN CERTIFICATE-----" not in cert:
             raise ConfigError(f"expected a certificate in PEM in `ssl_certfile`, got `{self.certfile}`")
+        if b"PRIVATE KEY-----" not in key and self.keyfile == self.certfile:
+            raise ConfigError(f"found no private key in `{self.certfile}`: `ssl_keyfile` says in which file it is")
         if b"PRIVATE KEY-----" not in key:
             raise ConfigError(f"expected a private key in PEM in `ssl_keyfile`, got `{self.keyfile}`")
         encrypted = b"ENCRYPTED" in key

@@ -281,6 +281,11 @@ class Config:
             if value not in (None, "auto") and not least <= value <= most:
                 bound = f"{least} or more" if value < least else f"{most} or less"
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
+        if fields := _GUNICORN_FIELD.findall(self.access_log_format):
+            raise ConfigError(
+                f"expected `access_log_format` of common, combined, json, or a format string of Envoy, got one with "
+                f"`{fields[0]}`, which is gunicorn's or granian's"
+            )
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
         if self.app_dir is not None and Path(self.app_dir).is_file() and not _is_zip_file(self.app_dir):
@@ -384,6 +389,8 @@ class Config:
     def certificates(self) -> list[Certificate]:
         """What the server shows, the one for clients without SNI first."""
         certfiles, keyfiles = _several(self.ssl_certfile), _several(self.ssl_keyfile)
+        if keyfiles and not certfiles:
+            raise ConfigError("`ssl_keyfile` needs `ssl_certfile`")
         if keyfiles and len(keyfiles) != len(certfiles):
             raise ConfigError(f"expected an `ssl_keyfile` for each `ssl_certfile`, got {len(keyfiles)}: {keyfiles}")
         pairs = zip(certfiles, keyfiles or certfiles, strict=True)
@@ -416,15 +423,32 @@ class Config:
         return [name.strip() for name in names if name.strip()]
 
 
-_APP = re.compile(r"[^\s:]+:[^\s:]+")
+_APP = re.compile(r"(?!\S+\.py:)[^\s:/]+:[^\s:()]+")
 """Not stricter: what can be imported is for the import to say, inside Envoy."""
+
+_GUNICORN_FIELD = re.compile(r"(?<![\w)])%\([^()]+\)[a-z]")
+"""Of Envoy's `%PROTOCOL%(s)` the second percent sign is an end."""
 
 _PREFIX = re.compile(r"(/[^/]+)+")
 
 
 def _check_app(app: str) -> None:
     if not _APP.fullmatch(app):
-        raise ConfigError(f"expected an application as `module:attribute`, got `{app}`")
+        raise ConfigError(f"expected an application as `module:attribute`, got `{app}`{_meant(app)}")
+
+
+def _meant(app: str) -> str:
+    """A hint, if `app` has a file or a call in it, or no attribute."""
+    file, _, attribute = app.partition(":")
+    *folders, name = Path(file.removesuffix(".py")).parts or [""]
+    attribute, called, _ = attribute.partition("(")
+    if not name or re.search(r"\s|:", name + attribute):
+        return ""
+    options = " --factory" if called else ""
+    if folders[:1] in (["/"], [".."]):
+        options += f" --app-dir {Path(*folders)}"
+        folders = []
+    return f"\nhint: write `{'.'.join([*folders, name])}:{attribute or 'app'}{options}`"
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:

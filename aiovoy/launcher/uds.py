@@ -22,11 +22,12 @@ class HeldUds:
         """Takes `path`, with permissions of `mode`; `StartupError` says why it can't be listened on there."""
         self._path = os.path.abspath(path)
         self.address = Address(path=self._path)
+        folder = os.path.dirname(self._path)
         self._lock = socket.socket(socket.AF_UNIX)
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._lock.bind(_abstract(self._path))
-            os.stat(os.path.dirname(self._path))
+            os.stat(folder)
             if os.path.lexists(self._path):
                 self._remove_stale()
             self._socket.bind(self._path)
@@ -36,7 +37,8 @@ class HeldUds:
         except OSError as error:
             self._socket.close()
             self._lock.close()
-            raise StartupError(f"cannot listen on `{os.fspath(path)}`: {reason(error)}") from None
+            why = f"there is no folder `{folder}`" if isinstance(error, FileNotFoundError) else reason(error)
+            raise StartupError(f"cannot listen on `{os.fspath(path)}`: {why}") from None
         # Of the open file, which Envoys share: one that finds the queue emptied by another must not wait.
         self._socket.setblocking(False)
 

@@ -1,14 +1,18 @@
 """What those write who come from uvicorn, gunicorn or granian, and what the command line says to it."""
 
 import re
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from aiovoy import Config, ConfigError, StartupError
 from aiovoy.launcher import elsewhere
 from aiovoy.launcher.cli import main
+from aiovoy.launcher.uds import HeldUds
 from aiovoy.upstream.cli import main as upstream
+from py_tests.harness.certificates import Pair
 
 COMMANDS = pytest.mark.parametrize("command", [main, upstream], ids=["aiovoy", "upstream"])
 
@@ -77,3 +81,57 @@ def test_help_is_short(command: click.Command) -> None:
     text = told(command, "-h", code=0)
     assert text == told(command, "--help", code=0)
     assert not re.search(r"\d{8}=?[<]|<=?\d{8}|e-\d", re.sub(r"\s", "", text))
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("app", "hint"),
+    [
+        ("main", "main:app"),
+        ("main.py", "main:app"),
+        ("main.py:app", "main:app"),
+        ("./shop/main:app", "shop.main:app"),
+        ("shop/main.py:make.app", "shop.main:make.app"),
+        ("/srv/shop/main.py:app", "main:app --app-dir /srv/shop"),
+        ("../shop/main.py:app", "main:app --app-dir ../shop"),
+        ("main:create_app()", "main:create_app --factory"),
+        ("main:create_app('shop', 2)", "main:create_app --factory"),
+    ],
+)
+def test_application_that_is_a_file_or_a_call(command: click.Command, app: str, hint: str) -> None:
+    message = f"Error: expected an application as `module:attribute`, got `{app}`\nhint: write `{hint}`\n"
+    assert told(command, app) == message
+
+
+@pytest.mark.parametrize("app", ["", ":app", "main:app:app", "my main:app"])
+def test_application_that_cannot_be_guessed(app: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config(app)
+    assert str(error.value) == f"expected an application as `module:attribute`, got `{app}`"
+
+
+@pytest.mark.parametrize("field", ["%(h)s", "%({x-request-id}i)s", "%(addr)s", "%(M)d"])
+def test_access_log_format_of_another_server(field: str) -> None:
+    assert told(main, "main:app", "--access-log-format", f"GET {field} 200") == (
+        "Error: expected `access_log_format` of common, combined, json, or a format string of Envoy, "
+        f"got one with `{field}`, which is gunicorn's or granian's\n"
+    )
+
+
+def test_parentheses_behind_a_field_of_envoy() -> None:
+    Config("main:app", access_log_format="%REQ(A)%(s)s %PROTOCOL%(s)s")
+
+
+def test_certificate_without_its_key(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, "server", name="localhost")
+    assert told(main, "main:app", "--ssl-certfile", str(pair.certfile)) == (
+        f"Error: found no private key in `{pair.certfile}`: `ssl_keyfile` says in which file it is\n"
+    )
+    assert told(main, "main:app", "--ssl-keyfile", str(pair.keyfile)) == ("Error: `ssl_keyfile` needs `ssl_certfile`\n")
+
+
+def test_socket_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "aiovoy.sock"
+    with pytest.raises(StartupError) as error:
+        HeldUds(path, 0o600)
+    assert str(error.value) == f"cannot listen on `{path}`: there is no folder `{path.parent}`"

@@ -211,7 +211,7 @@ def unknown_requirement(folder: Path) -> dict[str, Any]:
 WRONG: dict[Callable[[Path], dict[str, Any]], str] = {
     no_certificate: r"cannot read `ssl_certfile` `.*nothing\.pem`: No such file",
     wrong_certificate: r"expected a certificate in PEM in `ssl_certfile`, got `.*server\.key`",
-    no_key: r"expected a private key in PEM in `ssl_keyfile`, got `.*server\.pem`",
+    no_key: r"found no private key in `.*server\.pem`",
     mismatch: r"`ssl_certfile` `.*server\.pem` with `ssl_keyfile` `.*other\.key`: the key belongs to another",
     garbage: r"cannot use `ssl_certfile` `.*server\.pem`",
     wrong_password: r"`.*encrypted\.key`: `ssl_keyfile_password` is wrong",
