@@ -8,42 +8,74 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from aiovoy.embedded import interpreter
 
 App = Callable[..., Awaitable[None]]
 
 
 class ImportFromStringError(Exception):
-    """The application is not where it was looked for; the message says what and where."""
+    """There is no application to be had; the message, for the log, says what was looked for and where, or is the
+    traceback of what the application's module or factory raised."""
 
 
 def load_app(path: str, app_dir: str, factory: bool) -> App:
-    """The ASGI 3 application at `path`, a `module:attribute`.
+    """The ASGI 3 application at `path`, a `module:attribute`; `ImportFromStringError` if there is none.
 
     `app_dir` is where the module was to be found; it is on `sys.path` already. With `factory`, the
-    attribute is called without arguments and returns the application. An ASGI 2 application, a
-    callable that returns a callable, is wrapped.
-
-    Raises `ImportFromStringError` if there is no such application, and whatever the module or the
-    factory raises.
+    attribute is called without arguments and returns the application; without, too, if it is nothing else. An ASGI 2
+    application, a callable that returns a callable, is wrapped.
     """
-    app = import_from_string(path, app_dir)
-    if factory:
-        if not callable(app):
-            raise ImportFromStringError(f"`{path}` is {_described(app)}, and no factory that could be called")
-        app = app()
+    try:
+        return _asgi3(path, import_from_string(path, app_dir), factory)
+    except ImportFromStringError:
+        raise
+    except BaseException as error:
+        what = "exited" if isinstance(error, SystemExit) else "could not be imported"
+        raise ImportFromStringError(f"application `{path}` {what}\n{_told(error)}") from None
+
+
+def _told(error: BaseException) -> str:
+    """`error` with its traceback, from where the application's own code begins."""
+    rest = error.__traceback__
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_IMPORTERS):
+        rest = rest.tb_next
+    return "".join(traceback.format_exception(type(error), error, rest)).rstrip()
+
+
+_IMPORTERS = (__file__, importlib.__file__, "<frozen ")
+
+
+def _asgi3(path: str, app: Any, factory: bool) -> App:
+    what = f"`{path}`"
+    if factory and not callable(app):
+        raise ImportFromStringError(f"{what} is {_described(app)}, and no factory that could be called")
+    if factory and not _takes(app, 0):
+        hint = f"\nhint: without --factory `{path}` is the application" if _takes(app, 3) else ""
+        raise ImportFromStringError(f"the factory {what} cannot be called without arguments{hint}")
+    if factory or _makes_application(app):
+        if not factory:
+            interpreter.log("warning", f"{what} is called to make the application: say so by --factory")
+        app, what = app(), f"what the factory {what} makes"
         if inspect.iscoroutine(app):
             app.close()
             raise ImportFromStringError(f"the factory `{path}` is asynchronous; it must return the application")
     if not callable(app):
-        raise ImportFromStringError(f"`{path}` is {_described(app)}, and no ASGI application that could be called")
-    if _needs_nothing(app):
-        hint = "" if factory else "\nhint: use --factory if it makes the application"
-        raise ImportFromStringError(f"`{path}` needs no arguments, so it is no ASGI application{hint}")
+        raise ImportFromStringError(f"{what} is {_described(app)}, and no ASGI application that could be called")
+    if _makes_application(app):
+        raise ImportFromStringError(f"{what} needs no arguments, so it is no ASGI application")
+    if _is_wsgi(app):
+        raise ImportFromStringError(
+            f"{what} is a WSGI application, and only ASGI applications are served\n"
+            "hint: a framework that has both says which is which, as Django does by `asgi.py`; "
+            "WSGIMiddleware of `a2wsgi` makes ASGI of WSGI"
+        )
     asgi2 = _is_asgi2(app)
     if not asgi2 and not _takes(app, 3):
-        raise ImportFromStringError(f"`{path}` cannot be called with scope, receive and send, as ASGI applications are")
+        raise ImportFromStringError(f"{what} cannot be called with scope, receive and send, as ASGI applications are")
     return _asgi2_as_asgi3(app) if asgi2 else app
 
 
@@ -73,30 +105,46 @@ def import_from_string(path: str, app_dir: str) -> Any:
     return instance
 
 
-def _needs_nothing(app: Any) -> bool:
+def _makes_application(app: Any) -> bool:
     """Whether `app` can be called without arguments, and is not just ready to pass on whatever it gets."""
-    try:
-        parameters = inspect.signature(app).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return all(one.default is not one.empty or one.kind is one.VAR_KEYWORD for one in parameters)
+    parameters = _parameters(app)
+    needs = [one for one in parameters or [] if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    return parameters is not None and not needs and not (_is_async(app) and _takes(app, 3))
+
+
+def _is_wsgi(app: Any) -> bool:
+    """Whether `app` is called with `environ` and `start_response`, and cannot be with what ASGI has."""
+    second = [one.name for one in _parameters(app) or []][1:2]
+    takes = [count for count in (1, 2, 3) if _takes(app, count)]
+    return (takes == [2] or second == ["start_response"]) and not _is_async(app)
 
 
 def _is_asgi2(app: Any) -> bool:
     if inspect.isclass(app):
         return not hasattr(app, "__await__") and _takes(app, 1)
+    return not _is_async(app) and _takes(app, 1)
+
+
+def _is_async(app: Any) -> bool:
+    """Whether a call makes a coroutine."""
     function: Any = app if inspect.isfunction(app) or inspect.ismethod(app) else type(app).__call__
-    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function):
-        return False
-    return _takes(app, 1)
+    return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function)
+
+
+def _parameters(app: Any) -> list[inspect.Parameter] | None:
+    """Those of `app`, or none if it does not tell."""
+    try:
+        return list(inspect.signature(app).parameters.values())
+    except (TypeError, ValueError):
+        return None
 
 
 def _takes(app: Any, count: int) -> bool:
-    """Whether `app` can be called with as many arguments; what does not tell is for ASGI 3."""
+    """Whether `app` can be called with as many arguments; what does not tell can be a factory, or is for ASGI 3."""
     try:
         inspect.signature(app).bind(*[None] * count)
     except ValueError:
-        return count == 3
+        return count in (0, 3)
     except TypeError:
         return False
     return True

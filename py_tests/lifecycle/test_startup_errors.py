@@ -1,5 +1,6 @@
 """An application that cannot be had: the server says what it looked for and where, and ends."""
 
+import re
 import socket
 import textwrap
 from dataclasses import dataclass
@@ -69,19 +70,16 @@ CASES = {
         {"main.py": "def make():\n    raise LookupError('no such setting')\n"},
         factory=True,
     ),
-    "factory that wants arguments": Case("main:app", ["TypeError", "app()"], {"main.py": APP}, factory=True),
+    "factory that wants arguments": Case(
+        "main:make", ["main:make", "without arguments"], {"main.py": "def make(debug): ...\n"}, factory=True
+    ),
+    "application that is called a factory": Case(
+        "main:app", ["main:app", "without arguments", "hint: without --factory"], {"main.py": APP}, factory=True
+    ),
     "factory that gives no application": Case(
         "main:make", ["main:make"], {"main.py": "def make(): return None\n"}, factory=True
     ),
     "factory that is not callable": Case("main:make", ["main:make", "str"], {"main.py": "make = 'me'\n"}, factory=True),
-    "factory that is not called one": Case(
-        "main:make", ["main:make", "--factory"], {"main.py": APP + "def make(debug=False, **more): return app\n"}
-    ),
-    "class whose objects are applications": Case(
-        "main:App",
-        ["main:App", "--factory"],
-        {"main.py": "class App:\n    async def __call__(self, scope, receive, send): ...\n"},
-    ),
     "factory that is asynchronous": Case(
         "main:make", ["main:make", "asynchronous"], {"main.py": "async def make(debug=False): ...\n"}, factory=True
     ),
@@ -106,10 +104,9 @@ UNLIKE_UVICORN = {
     "not callable",
     "a module",
     "factory that wants arguments",
+    "application that is called a factory",
     "factory that gives no application",
     "factory that is not callable",
-    "factory that is not called one",
-    "class whose objects are applications",
     "factory that is asynchronous",
     "factory that makes a factory",
     "other arguments",
@@ -137,13 +134,106 @@ async def test_bad_application_is_named_and_ends_the_server(case: Case, tmp_path
         assert not server.processes()
 
 
-async def test_error_shows_only_the_applications_side_of_the_traceback(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("def check():\n    raise LookupError('here')\n\ncheck()\n")
+@unlike_uvicorn("it shows its own frames")
+@pytest.mark.parametrize(
+    ("text", "report"),
+    [
+        (
+            "def check():\n    raise LookupError('here')\n\ncheck()\n",
+            """
+            application `main:app` could not be imported
+            Traceback (most recent call last):
+              File "{file}", line 4, in <module>
+                check()
+              File "{file}", line 2, in check
+                raise LookupError('here')
+            LookupError: here
+            """,
+        ),
+        (
+            "async def app(scope, receive, send) ...\n",
+            """
+            application `main:app` could not be imported
+              File "{file}", line 1
+                async def app(scope, receive, send) ...
+            SyntaxError: expected ':'
+            """,
+        ),
+        (
+            "import sys\nsys.exit(3)\n",
+            """
+            application `main:app` exited
+            Traceback (most recent call last):
+              File "{file}", line 2, in <module>
+                sys.exit(3)
+            SystemExit: 3
+            """,
+        ),
+    ],
+    ids=["exception", "syntax", "exit"],
+)
+async def test_error_shows_only_the_applications_side_of_the_traceback(tmp_path: Path, text: str, report: str) -> None:
+    (tmp_path / "main.py").write_text(text)
     with launch("main:app", app_dir=tmp_path) as server:
-        assert await server.exit_code() > 0
-        assert "LookupError: here" in server.log
-        assert f'File "{tmp_path}/main.py", line 4, in <module>' in server.log
-        assert f'File "{tmp_path}/main.py", line 2, in check' in server.log
+        assert await server.exit_code() == 1
+        # Which of the marks below a line there are depends on the version of Python.
+        lines = [line for line in server.log.splitlines() if not re.fullmatch(r"[ ^~]+", line)]
+        shown = textwrap.dedent(report).strip().format(file=tmp_path / "main.py")
+        assert re.fullmatch(r"\[[-\d]+ [\d:.]+\] \[error\] " + re.escape(shown), "\n".join(lines))
+
+
+WSGI = {
+    "function": "def app(environ, start_response): ...\n",
+    "function with a default": "def app(environ, start_response, exc_info=None): ...\n",
+    "class": "class app:\n    def __init__(self, environ, start_response): ...\n",
+    "object": "class App:\n    def __call__(self, env, start): ...\n\napp = App()\n",
+    "wrapped": textwrap.dedent("""
+        import functools
+
+        def application(environ, start_response): ...
+
+        @functools.wraps(application)
+        def app(*args, **kwargs): ...
+        """),
+}
+
+
+@unlike_uvicorn("it has an option for WSGI")
+@pytest.mark.parametrize("text", WSGI.values(), ids=WSGI)
+async def test_wsgi_application_is_told_from_others(tmp_path: Path, text: str) -> None:
+    (tmp_path / "main.py").write_text(text)
+    with launch("main:app", app_dir=tmp_path) as server:
+        assert await server.exit_code() == 1
+        assert "[error] `main:app` is a WSGI application, and only ASGI applications are served\nhint: " in server.log
+
+
+ASGI = {
+    "ASGI 3, with defaults": "async def app(scope=None, receive=None, send=None): ...\n",
+    "ASGI 3, with one more": "async def app(scope, receive, send, debug=False): ...\n",
+    "ASGI 3, not async": "def app(scope, receive, send): ...\n",
+    "ASGI 3, whatever the arguments": "def app(*args, **kwargs): ...\n",
+    "ASGI 3, an object": "class App:\n    async def __call__(self, scope, receive, send): ...\n\napp = App()\n",
+    "ASGI 2": "def app(scope): ...\n",
+    "ASGI 2, with a default": "def app(scope, settings=None): ...\n",
+    "ASGI 2, a class": "class app:\n    def __init__(self, scope): ...\n",
+}
+
+FACTORIES = {
+    "with defaults": "def app(debug=False, name='shop', more=()): return serve\n",
+    "without arguments": "def app(): return serve\n",
+    "a class": "class app:\n    async def __call__(self, scope, receive, send): ...\n",
+}
+
+WARNING = "[warning] `main:app` is called to make the application: say so by --factory"
+
+
+@unlike_uvicorn("it makes less of them")
+@pytest.mark.parametrize("text", [*ASGI.values(), *FACTORIES.values()], ids=[*ASGI, *FACTORIES])
+async def test_what_can_be_served_is(tmp_path: Path, text: str) -> None:
+    (tmp_path / "main.py").write_text("async def serve(scope, receive, send): ...\n\n" + text)
+    with launch("main:app", app_dir=tmp_path, lifespan="off") as server:
+        server.wait_until_started()
+        assert (WARNING in server.log) == (text in FACTORIES.values())
 
 
 @unlike_uvicorn("it shows its own frames")

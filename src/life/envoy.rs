@@ -28,7 +28,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::front::{Front, GAUGE_INTERVAL, Gauges};
 use super::server::{self, Supervision};
-use super::stop::{END_GRACE, Stop, abort, give_up, until};
+use super::stop::{END_GRACE, NOT_STARTED, Stop, abort, give_up, until};
 use super::{admin, leftovers, runtime};
 use crate::app::event_loop::{self, LoopThread};
 use crate::app::python::app;
@@ -79,8 +79,13 @@ impl Server {
         let workers = envoy::concurrency().max(1);
         let supervision = Supervision::new(front.clone(), stop, Arc::new(config), workers)?;
         let process = supervision.process.clone();
-        let (python, loops) = start_python(&supervision.stop, &process)
-            .inspect_err(|message| supervision.has_failed(message))?;
+        let (python, loops) = start_python(&supervision.stop, &process).inspect_err(|message| {
+            if supervision.has_failed(message) {
+                // Envoy would add lines of its own, which say nothing to who wrote the application.
+                log::error!("{message}");
+                leftovers::exit_now(NOT_STARTED);
+            }
+        })?;
         supervision.begin(loops);
         let server = Self {
             supervision,

@@ -58,6 +58,10 @@ impl Launcher {
         let _ = self.server.set((process, front));
     }
 
+    pub(super) fn is_there(&self) -> bool {
+        self.control.is_connected()
+    }
+
     pub(super) fn tell(&self, event: &Event<'_>) {
         self.control.tell(event);
     }

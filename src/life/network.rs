@@ -16,15 +16,12 @@ use pyo3::prelude::*;
 use super::front::{Front, Gauges};
 use super::leftovers;
 use super::server::{self, Supervision};
-use super::stop::{END_GRACE, Stop, give_up};
+use super::stop::{END_GRACE, NOT_STARTED, Stop, give_up};
 use crate::app::event_loop::{self, LoopThread};
 use crate::app::python::app;
 use crate::config::{Config, NetworkConfig};
 use crate::exchange::Process;
 use crate::network::NetworkThread;
-
-/// Exit code when the application can't be imported, as Envoy's.
-const NOT_STARTED: i32 = 1;
 
 /// A network of our own.
 struct Own {

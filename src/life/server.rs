@@ -75,9 +75,10 @@ impl Supervision {
         runtime::get().spawn(self.clone().supervise(loops));
     }
 
-    /// The loops have not started.
-    pub(super) fn has_failed(&self, message: &str) {
+    /// The loops have not started. Says whether there is a launcher, which knows now.
+    pub(super) fn has_failed(&self, message: &str) -> bool {
         self.launcher.tell(&Event::Failed { message });
+        self.launcher.is_there()
     }
 
     /// Python is about to end: nobody wants anything of it any more.

@@ -15,6 +15,9 @@ use crate::exchange::Handshakes;
 /// Exit code when a second signal ends the server at once, or something does not end.
 const ABORTED: i32 = 1;
 
+/// Exit code when the application can't be imported, as Envoy's.
+pub(super) const NOT_STARTED: i32 = 1;
+
 /// How long the loops get to end, and then Python, before the process ends without them.
 pub(super) const END_GRACE: Duration = Duration::from_secs(10);
 
