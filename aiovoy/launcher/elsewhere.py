@@ -26,6 +26,7 @@ RENAMED = {
     "--http1-buffer-size": "--limit-request-header-bytes",
     "--http1-header-read-timeout": "--timeout-request-headers, in seconds",
     "--http2-max-headers-size": "--limit-request-header-bytes",
+    "--http2-max-header-list-size": "--limit-request-header-bytes",
     "--websocket-max-message-size": "--ws-max-size",
     "--no-ws": "--ws none",
     "--backpressure": "--limit-concurrency",
@@ -54,6 +55,8 @@ RENAMED = {
 _ASGI = "applications are ASGI ones, each on an event loop"
 _VERSIONS = "all versions of HTTP are on one port"
 _HEADERS = "`date` is added and `server` is not; other headers are the application's, or a middleware's"
+_WINDOWS = "windows and frames of HTTP/2 are not to be set, see docs/settings.md"
+_OFF = "it is off as it is"
 _TLS = "the versions and ciphers of TLS are Envoy's"
 _LOG = "the log is on standard error, the access log on standard output; there is --log-level"
 _SERVICE = "it is for what starts the server, such as systemd or a container"
@@ -65,6 +68,9 @@ ABSENT = {
     **dict.fromkeys(["-k", "--worker-class", "--interface", "--threads", "--blocking-threads", "--task-impl"], _ASGI),
     **dict.fromkeys(["--runtime-mode", "--runtime-threads", "--runtime-blocking-threads"], _ASGI),
     **dict.fromkeys(["--http", "--http2", "--http-protocols", "--http-parser", "--protocol"], _VERSIONS),
+    **dict.fromkeys(["--http2-initial-window-size", "--http2-initial-stream-window-size"], _WINDOWS),
+    **dict.fromkeys(["--http2-initial-connection-window-size", "--http2-max-frame-size"], _WINDOWS),
+    **dict.fromkeys(["--no-factory", "--no-reload", "--no-metrics", "--no-ssl-client-verify"], _OFF),
     **dict.fromkeys(["--header", "--server-header", "--no-server-header"], _HEADERS),
     **dict.fromkeys(["--date-header", "--no-date-header"], _HEADERS),
     **dict.fromkeys(["--ssl-version", "--ssl-ciphers", "--ciphers", "--ssl-protocol-min", "--ssl-crl"], _TLS),
@@ -78,6 +84,7 @@ ABSENT = {
     **dict.fromkeys(["--static-path-mount", "--static-path-route"], _FILES),
     **dict.fromkeys(["-c", "--config"], "settings are options, or variables `AIOVOY_*`"),
     **dict.fromkeys(["-e", "--env"], "--env-file names a file of variables"),
+    "--worker-tmp-dir": "files of the server are in $TMPDIR",
     "--preload": "each worker imports the application itself",
     "--backlog": "it is 4096, or as much as the kernel has in `net.core.somaxconn`",
     "--reuse-port": "all workers are on one port as they are",

@@ -38,6 +38,7 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("--access-logfile -", "`--access-logfile` is `--access-log` here, on standard output"),
         ("-k gthread", "there is no `-k` here: applications are ASGI ones, each on an event loop"),
         ("--http auto", "there is no `--http` here: all versions of HTTP are on one port"),
+        ("--no-reload", "there is no `--no-reload` here: it is off as it is"),
         ("--preload", "there is no `--preload` here: each worker imports the application itself"),
     ],
 )
