@@ -15,6 +15,7 @@ from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
 from aiovoy.launcher.cli import main
 from aiovoy.launcher.config import Config
+from aiovoy.launcher.elsewhere import ABSENT, RENAMED
 from aiovoy.launcher.lanes import Lane
 from aiovoy.launcher.workers.envoy import envoy_environ
 from py_tests.harness.certificates import Pair
@@ -105,6 +106,15 @@ def test_options_of_aiovoy_are_there() -> None:
         if Path(words[0]).name == "aiovoy":
             used = {word.split("=")[0] for word in words if word.startswith("--")}
             assert used <= options | {"--help"}, (name, words)
+
+
+def test_options_of_other_servers_are_told_of() -> None:
+    page = DOCUMENTS["docs/coming-from.md"]
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {option: cells[-1] for cells in rows for option in re.findall(r"`(-[^`]+)`", cells[0])}
+    assert told.keys() == {*RENAMED, *ABSENT}
+    for option, name in RENAMED.items():
+        assert told[option].startswith(f"`{name.partition(',')[0]}`"), option
 
 
 # --- Code ---
