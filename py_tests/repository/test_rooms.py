@@ -45,7 +45,7 @@ MAY_NOT_USE = {
 }
 
 # To the application's side Envoy is the process that it lives in, and has no streams.
-OF_THE_PROCESS = {"exit_now", "is_forked", "waiting"}
+OF_THE_PROCESS = {"duplicate", "exit_now", "is_forked", "waiting"}
 
 NO_CODE = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | r(\#*)".*?"\1 | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])'""", re.DOTALL | re.VERBOSE

@@ -4,11 +4,9 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use envoy::duplicate;
 use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
 use rustix::io::{pread, read, retry_on_intr};
@@ -74,17 +72,13 @@ impl FileReader {
     }
 
     /// `count` bytes, or all there are, of an open file, from `offset` on or else from where it
-    /// stands. The descriptor stays its owner's, who may close it at any time.
-    pub(crate) fn descriptor(
-        descriptor: RawFd,
-        offset: Option<u64>,
-        count: Option<u64>,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            source: Source::Open(duplicate(descriptor)?.into()),
+    /// stands.
+    pub(crate) fn open(file: File, offset: Option<u64>, count: Option<u64>) -> Self {
+        Self {
+            source: Source::Open(file),
             offset,
             left: count,
-        })
+        }
     }
 
     /// The same, but no more than `bytes`, unless how many there are to be was said.
@@ -181,7 +175,6 @@ fn there_is(file: &mut File, offset: Option<u64>) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -262,7 +255,7 @@ mod tests {
             (None, Some(PIECE as u64 + 1), &content[..=PIECE]),
         ] {
             file.seek(SeekFrom::Start(0)).expect("seekable");
-            let reader = FileReader::descriptor(file.as_raw_fd(), offset, count).expect("open");
+            let reader = FileReader::open(file.try_clone().expect("open"), offset, count);
             assert!(
                 read_all(reader).expect("readable") == expected,
                 "{offset:?} {count:?}"
@@ -270,14 +263,8 @@ mod tests {
         }
         // From where it stands, which reading moves.
         file.seek(SeekFrom::Start(7)).expect("seekable");
-        let reader = FileReader::descriptor(file.as_raw_fd(), None, Some(2)).expect("open");
+        let reader = FileReader::open(file.try_clone().expect("open"), None, Some(2));
         assert_eq!(read_all(reader).expect("readable"), &content[7..9]);
         assert_eq!(file.stream_position().expect("seekable"), 9);
-    }
-
-    #[test]
-    fn what_is_no_descriptor_is_an_error() {
-        let error = FileReader::descriptor(-1, None, None).expect_err("closed");
-        assert_eq!(error.raw_os_error(), Some(9)); // EBADF
     }
 }

@@ -251,9 +251,11 @@ fn parse_descriptor(message: &Bound<'_, PyDict>) -> PyResult<Message> {
     };
     let offset = size(message, intern!(py, "offset"))?;
     let count = size(message, intern!(py, "count"))?;
+    // The descriptor stays its owner's, who may close it at any time.
+    let file = envoy::duplicate(descriptor)?.into();
     Ok(Message::File(FileMessage {
         name,
-        reader: FileReader::descriptor(descriptor, offset, count)?,
+        reader: FileReader::open(file, offset, count),
         alone: false,
         more: flag(message, intern!(py, "more_body"))?,
     }))
