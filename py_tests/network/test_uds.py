@@ -92,10 +92,11 @@ async def test_file_of_another_kind_is_left_alone(path: Path) -> None:
 
 
 async def test_folder_that_is_missing_is_named(path: Path) -> None:
-    path = path.parent / "nowhere" / "shop.sock"
+    folder = path.parent / "nowhere"
+    path = folder / "shop.sock"
     with launch(app, uds=path, lifespan="off") as server:
         assert await server.exit_code() == 1
-        assert f"error: cannot listen on `{path}`: no such file or directory" in server.log
+        assert f"error: cannot listen on `{path}`: there is no folder `{folder}`" in server.log
 
 
 async def test_path_that_is_too_long_is_named() -> None:
