@@ -21,12 +21,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use tokio::task::{spawn_blocking, spawn_local};
-
 use super::io::Io;
 use super::{Ends, Exchange, Flow, HELD, Network, PAUSE, Refusal, Version};
 use chunks::{BadChunks, Chunks};
-use file::is_of_client;
 use head::{Framing, Parsed, Progress, Said};
 use input::{Decoder, Next};
 use lines::Lines;
@@ -582,60 +579,6 @@ impl Connection {
             let exchange = self.state.borrow().exchange.clone();
             if let Some(exchange) = exchange {
                 exchange.on_writable();
-            }
-        }
-    }
-
-    /// Has a file that is to be written now be written.
-    fn lend(self: &Rc<Self>) {
-        let Some(part) = self.state.borrow_mut().out.lend() else {
-            return;
-        };
-        let socket = match &*self.io.borrow() {
-            Some(io) => io.duplicate(),
-            None => return,
-        };
-        let sending = spawn_blocking(move || part.send(&socket?));
-        let this = self.clone();
-        spawn_local(async move {
-            // It does not panic, nor is it cancelled.
-            if let Ok(sent) = sending.await {
-                this.take_back(sent);
-            }
-        });
-    }
-
-    /// A file was written as far as `sent` says: so many bytes, and whether the socket was full then.
-    fn take_back(self: &Rc<Self>, sent: io::Result<(usize, bool)>) {
-        let exchange = match &*self.io.borrow() {
-            Some(io) => {
-                if let Ok((_, true)) = sent {
-                    io.was_full();
-                }
-                self.state.borrow().exchange.clone()
-            }
-            // The client has gone meanwhile.
-            None => return,
-        };
-        match sent {
-            Ok((bytes, _)) => {
-                let is_all = {
-                    let mut state = self.state.borrow_mut();
-                    state.active = self.network.now();
-                    state.out.sent(&self.network, bytes)
-                };
-                if let Some(exchange) = exchange {
-                    exchange.on_file(Ok(bytes), is_all);
-                }
-                self.wake();
-            }
-            Err(error) => {
-                if !is_of_client(&error)
-                    && let Some(exchange) = exchange
-                {
-                    exchange.on_file(Err(error), false);
-                }
-                self.cut(true);
             }
         }
     }
