@@ -98,7 +98,9 @@ impl Connection {
                 {
                     exchange.on_file(Err(error), false);
                 }
-                self.cut(true);
+                // What was sent of it before stays the client's.
+                let ends_by_closing = self.state.borrow().ends_by_closing();
+                self.cut(ends_by_closing);
             }
         }
     }

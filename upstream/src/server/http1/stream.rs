@@ -162,8 +162,7 @@ impl Stream {
     pub(in crate::server) fn reset(&self) {
         let ends_by_closing = self.with(|state| {
             drop(state.exchange.take());
-            state.response == Response::Started(Body::Plain)
-                && state.said.version == Version::Http10
+            state.ends_by_closing()
         });
         if let Some(ends_by_closing) = ends_by_closing {
             self.connection.cut(ends_by_closing);
@@ -192,6 +191,11 @@ fn write_chunk(out: &mut Vec<u8>, length: usize) {
 }
 
 impl State {
+    /// Whether the end of the connection would be taken for that of the response.
+    pub(super) fn ends_by_closing(&self) -> bool {
+        self.response == Response::Started(Body::Plain) && self.said.version == Version::Http10
+    }
+
     /// Appends a piece of the response's body, and its end.
     fn push(&mut self, network: &Network, body: Piece<'_>, end: bool) {
         match self.response {
