@@ -82,6 +82,19 @@ pub(crate) struct Config {
     /// which it says what is refused. Before that Envoy would add news of its own.
     #[serde(default)]
     pub log_refusals: bool,
+    /// The least severe level that Python's loggers of the server have at first.
+    #[serde(default = "default_log_level")]
+    pub log_level: String,
+    /// What Python's `logging` is configured by before the application is imported: a file, or what
+    /// `dictConfig` takes, in JSON.
+    #[serde(default)]
+    pub log_config: Option<String>,
+    /// What lines of the log look like that no handler of Python's takes.
+    #[serde(default)]
+    pub log_form: LogForm,
+    /// Whether requests are logged by Python's `logging` where handlers take them.
+    #[serde(default)]
+    pub log_requests: bool,
     /// What the access log wants to know: filter states `aiovoy.KEY`.
     #[serde(default)]
     pub access_log: Vec<LogField>,
@@ -140,6 +153,21 @@ impl EventLoop {
             Self::Asyncio => "asyncio",
         }
     }
+}
+
+/// What lines of the log look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogForm {
+    /// As Envoy's own
+    #[default]
+    Envoys,
+    /// Time, level and text
+    Text,
+    /// Likewise, with the level in colour
+    Colored,
+    /// An object each
+    Json,
 }
 
 /// Whether an application's lifespan is run.
@@ -304,6 +332,10 @@ impl NetworkConfig {
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         serde_json::from_str(json).map_err(|error| format!("settings of the network: {error}"))
     }
+}
+
+fn default_log_level() -> String {
+    "info".into()
 }
 
 fn default_graceful_shutdown() -> Duration {

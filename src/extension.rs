@@ -8,9 +8,8 @@ use std::sync::Arc;
 use log::LevelFilter;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyCFunction;
 
-use crate::app::python::traceback;
+use crate::app::python::{log as python_log, traceback};
 use crate::config::{Config, NetworkConfig};
 use crate::life::{NetworkServer, Told};
 
@@ -25,6 +24,7 @@ impl Server {
     /// owner has, once who has come is let in. All are called without arguments, on any thread.
     #[new]
     fn new(
+        py: Python<'_>,
         config: &str,
         network: &str,
         listeners: Vec<RawFd>,
@@ -33,6 +33,8 @@ impl Server {
         closing: Py<PyAny>,
     ) -> PyResult<Self> {
         let config = Config::parse(config.as_bytes()).map_err(PyValueError::new_err)?;
+        python_log::set_up(py, &config)?;
+        python_log::configure(py, &config)?;
         let network = NetworkConfig::parse(network).map_err(PyValueError::new_err)?;
         let own = listeners.into_iter().map(envoy::duplicate);
         let own = own.collect::<std::io::Result<Vec<OwnedFd>>>();
@@ -74,16 +76,9 @@ fn log_to_stderr(level: &str) -> PyResult<()> {
     envoy::log_to_stderr(level).map_err(|error| PyOSError::new_err(error.to_string()))
 }
 
-/// The log of the server: a function of level and text.
-#[pyfunction]
-fn log_function(py: Python<'_>) -> PyResult<Bound<'_, PyCFunction>> {
-    crate::app::python::log::function(py)
-}
-
 /// The module `aiovoy.network`.
 #[pymodule]
 fn network(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Server>()?;
-    module.add_function(wrap_pyfunction!(log_to_stderr, module)?)?;
-    module.add_function(wrap_pyfunction!(log_function, module)?)
+    module.add_function(wrap_pyfunction!(log_to_stderr, module)?)
 }

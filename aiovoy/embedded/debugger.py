@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-from aiovoy.embedded import signals
+from aiovoy.embedded.logs import log
 
 _NO_VALIDATION = "PYDEVD_DISABLE_FILE_VALIDATION"
 """A variable of pydevd's, which otherwise warns that the modules of the standard library are frozen."""
 
 
-def join(log: signals.Log) -> None:
+def join() -> None:
     """Returns once the debugger has its breakpoints, if there is one. Never raises: the server starts without it."""
     code = os.environ.pop("AIOVOY_DEBUGGER", None)
     if code is None:

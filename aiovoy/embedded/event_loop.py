@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from aiovoy.embedded import child, interpreter, signals
+from aiovoy.embedded import child, signals
+from aiovoy.embedded.logs import log
 
 
 def start_thread(name: str, main: Callable[[], None]) -> None:
@@ -67,7 +68,7 @@ def run(event_loop: Any, failed: Callable[[str], None]) -> None:
         except (SystemExit, KeyboardInterrupt) as error:
             if child.forked:
                 child.leave(error)
-            interpreter.log("error", traceback.format_exc().rstrip())
+            log("error", traceback.format_exc().rstrip())
         except BaseException as error:
             if child.forked:
                 child.leave(error)
@@ -79,7 +80,7 @@ def run(event_loop: Any, failed: Callable[[str], None]) -> None:
             if child.forked:
                 child.leave(None)
             if not event_loop.ending:
-                interpreter.log("warning", _STOPPED)
+                log("warning", _STOPPED)
     close(event_loop)
 
 

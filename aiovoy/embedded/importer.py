@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiovoy.embedded import interpreter
+from aiovoy.embedded.logs import log
 
 App = Callable[..., Awaitable[None]]
 
@@ -58,7 +58,7 @@ def _asgi3(path: str, app: Any, factory: bool) -> App:
         raise ImportFromStringError(f"the factory {what} cannot be called without arguments{hint}")
     if factory or _makes_application(app):
         if not factory:
-            interpreter.log("warning", f"{what} is called to make the application: say so by --factory")
+            log("warning", f"{what} is called to make the application: say so by --factory")
         app, what = app(), f"what the factory {what} makes"
         if inspect.iscoroutine(app):
             app.close()

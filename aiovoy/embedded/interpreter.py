@@ -13,21 +13,17 @@ from pathlib import Path
 
 import aiovoy
 from aiovoy.embedded import child, debugger, signals, stacks
+from aiovoy.embedded.logs import log
 
 _PRELOAD_FILE = Path("/etc/ld.so.preload")
 
-log: signals.Log
-"""Writes to the log of the server: level (`error`, `warning` or `info`) and text. Never raises, whatever has become of
-`sys.stderr`, and never waits."""
 
-
-def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) -> None:
+def prepare(app: str, app_dir: str, libpython: str | None) -> None:
     """Makes `sys` and `os.environ` what the application expects.
 
     `libpython` is the file of the library that is loaded, if it is one of its own.
     Raises `RuntimeError` if it is not that of the environment.
     """
-    use_log(log_)
     aiovoy.inside_server = True
     if libpython is not None:
         check_libpython(libpython)
@@ -38,14 +34,7 @@ def prepare(app: str, app_dir: str, libpython: str | None, log_: signals.Log) ->
         stacks.dump_at_signal()
     signals.share()
     child.watch()
-    debugger.join(log_)
-
-
-def use_log(log_: signals.Log) -> None:
-    """What the server has to say goes to `log_` from now on."""
-    global log
-    log = log_
-    signals.use_log(log_)
+    debugger.join()
 
 
 def check_libpython(loaded: str) -> None:

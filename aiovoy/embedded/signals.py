@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from aiovoy.embedded import child
+from aiovoy.embedded.logs import log
 
 SERVERS = frozenset({signal.SIGINT, signal.SIGTERM})
 """They stop the server, whatever the application says."""
@@ -18,22 +18,12 @@ SERVERS = frozenset({signal.SIGINT, signal.SIGTERM})
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Other servers have a use for these; one that is sent them by habit does not end."""
 
-Log = Callable[[str, str], None]
-
 handled: set[int] = set()
 """Those that the application has a handler for."""
-
-_log: Log
 
 
 class LoopThread(threading.Thread):
     """The thread of an event loop that is not the first, which is on Python's main thread."""
-
-
-def use_log(log: Log) -> None:
-    """Who wants the signals of the server is told of to `log` from now on."""
-    global _log
-    _log = log
 
 
 def share() -> None:
@@ -72,7 +62,7 @@ def handle_again() -> None:
 
 def warn(signalnum: int) -> None:
     """Says that no handler for this signal is installed, and what to do instead."""
-    _log(
+    log(
         "warning",
         f"no handler installed for {signal.Signals(signalnum).name}: it stops the server\n"
         "hint: `lifespan.shutdown` tells of it",

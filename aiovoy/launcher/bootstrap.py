@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..logs import to_json
 from .addresses import Address
 from .certificates import Authorities, Certificate
-from .config import LOG_LEVELS, Config
+from .config import LOG_LEVELS, Config, LogForm
 from .environ import bridge_path
 from .errors import ConfigError
 from .lanes import Lane
@@ -31,6 +32,7 @@ def bootstrap(
     python_options: Sequence[str] = (),
     python_path: Sequence[str] = (),
     secrets: Path | None = None,
+    log_form: LogForm | None = None,
     access_log: Path | None = None,
     pause: Path | None = None,
     lane: Lane | None = None,
@@ -39,10 +41,12 @@ def bootstrap(
 
     `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
     application runs in, `python_options` are options for it, and in `python_path` modules are looked for, too. With
-    `secrets`, a folder where `write_secrets` has been, certificates can be renewed. `access_log` is the file for that,
-    if it is not to be standard output. As long as there is a 1 in the file `pause`, and no 0, no connections are
-    accepted. With a `lane` the ids of QUIC connections are those that lead there; without, one process has the port.
+    `secrets`, a folder where `write_secrets` has been, certificates can be renewed. The log looks like `log_form`,
+    else like Envoy's own. `access_log` is the file for that, if it is not to be standard output. As long as there is
+    a 1 in the file `pause`, and no 0, no connections are accepted. With a `lane` the ids of QUIC connections are
+    those that lead there; without, one process has the port.
     """
+    process = _process(python, python_options, python_path, log_form)
     return _fill(
         "bootstrap.yaml",
         admin=_quote(str(admin)),
@@ -50,11 +54,9 @@ def bootstrap(
         pause=_fill("pause.yaml", file=_quote(str(pause))) if pause is not None else "",
         pause_action=_template("pause_action.yaml") if pause is not None else "",
         bridge=_quote(str(bridge_path())),
-        settings=_lines(
-            _settings(config, _quic(config, addresses), admin, _python(python, python_options, python_path))
-        ),
+        settings=_lines(_settings(config, _quic(config, addresses), admin, process)),
         key=_key(lane) if lane is not None else "",
-        listeners="".join(_listeners(config, addresses, secrets, access_log, lane)),
+        listeners="".join(_listeners(config, addresses, secrets, _access_log(config, access_log, log_form), lane)),
         clusters=_cluster(config) if _routed(config) else "",
         extensions=_template("router_extension.yaml") if _routed(config) else "",
     )
@@ -98,13 +100,13 @@ def _secrets(config: Config) -> dict[str, Certificate | Authorities]:
     return secrets
 
 
-def _python(executable: str, options: Sequence[str], path: Sequence[str]) -> dict[str, Any]:
-    """What the bridge is told of the interpreter."""
-    settings = {"python": executable, "python_options": list(options), "python_path": list(path)}
+def _process(executable: str, options: Sequence[str], path: Sequence[str], log_form: LogForm | None) -> dict[str, Any]:
+    """What the bridge is told of the interpreter, and of the log."""
+    settings = {"python": executable, "python_options": options, "python_path": path, "log_form": log_form}
     return {name: value for name, value in settings.items() if value}
 
 
-def _settings(config: Config, quic: Address | None, admin: str | Path, interpreter: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: Config, quic: Address | None, admin: str | Path, process: dict[str, Any]) -> dict[str, Any]:
     """What the bridge is told where it is in Envoy."""
     settings = {
         "limit_router_requests": _queue(config),
@@ -115,7 +117,7 @@ def _settings(config: Config, quic: Address | None, admin: str | Path, interpret
         "admin": str(admin),
     }
     told = {name: value for name, value in settings.items() if value is not None}
-    return {**bridge_settings(config), **interpreter, **told}
+    return {**bridge_settings(config), **process, **told}
 
 
 def bridge_settings(config: Config) -> dict[str, Any]:
@@ -141,6 +143,9 @@ def bridge_settings(config: Config) -> dict[str, Any]:
         "ws_per_message_deflate": config.ws_per_message_deflate,
         "timeout_idle": _number(config.timeout_idle),
         "timeout_graceful_shutdown": _number(config.timeout_graceful_shutdown),
+        "log_level": None if config.log_level == "info" else config.log_level,
+        "log_config": config.logging_config,
+        "log_requests": (bool(config.access_log) and config.access_log_format is None) or None,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -151,9 +156,8 @@ def _number(value: float | None) -> float | None:
 
 
 def _listeners(
-    config: Config, addresses: Sequence[Address], secrets: Path | None, access_log: Path | None, lane: Lane | None
+    config: Config, addresses: Sequence[Address], secrets: Path | None, log: str, lane: Lane | None
 ) -> list[str]:
-    log = _access_log(config, access_log)
     tls = _fill("tls.yaml", context=_tls_context(config, "[h2, http/1.1]", secrets)) if config.certificates else ""
     listeners = []
     for number, address in enumerate(addresses, 1):
@@ -298,10 +302,11 @@ def _source(name: str, secrets: Path) -> dict[str, Any]:
     return {"name": name, "sds_config": source}
 
 
-def _access_log(config: Config, path: Path | None) -> str:
+def _access_log(config: Config, path: Path | None, log_form: LogForm | None) -> str:
     loggers = ""
     if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info"):
-        loggers += _item(_template("refusal_log.yaml"))
+        line = _REFUSAL_JSON if log_form == "json" else _REFUSAL
+        loggers += _item(_fill("refusal_log.yaml", line=_quote(line + chr(10))))
     if config.access_log:
         template = "access_log.yaml" if path is None else "access_log_file.yaml"
         loggers += _item(_fill(template, format=_log_format(config), path=_quote(str(path))))
@@ -313,11 +318,11 @@ def _log_fields(config: Config) -> list[str]:
     if not config.access_log:
         return []
     fields = {"common": _COMMON_FIELDS, "combined": _COMBINED_FIELDS, "json": ["named_client"]}
-    return fields.get(config.access_log_format, ["client"])
+    return fields.get(config.access_format, ["client"])
 
 
 def _log_format(config: Config) -> str:
-    match config.access_log_format:
+    match config.access_format:
         case "json":
             return f"json_format: {_quote(JSON_LOG)}"
         case "common" | "combined" as name:
@@ -352,6 +357,10 @@ _COMMON = (
 )
 
 _COMBINED = _COMMON + ' "%FILTER_STATE(aiovoy.referer:PLAIN)%" "%FILTER_STATE(aiovoy.user_agent:PLAIN)%"'
+
+_REFUSED = "refused with a reset (%RESPONSE_CODE_DETAILS%): no head, from %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+_REFUSAL = f"[%START_TIME_LOCAL(%Y-%m-%d %H:%M:%S.%3f)%] [info] {_REFUSED}"
+_REFUSAL_JSON = to_json("info", "aiovoy.error", _REFUSED, time="%START_TIME%")
 
 TEXT_LOGS = {"common": _COMMON, "combined": _COMBINED}
 

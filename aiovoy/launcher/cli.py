@@ -304,17 +304,27 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     help="The least severe messages to log, on standard error.",
 )
 @_option(
+    "--log-config",
+    type=_FILE,
+    help="Configure Python's logging by this file: JSON, YAML (*.json, *.yaml), or as fileConfig has it.",
+)
+@_option(
+    "--use-colors/--no-use-colors",
+    default=None,
+    show_default="on a terminal",
+    help="Have colours in the logs.",
+)
+@_option(
     "--access-log/--no-access-log",
-    default=Config.access_log,
-    show_default=True,
-    help="Log each request on standard output.",
+    default=None,
+    show_default="on a terminal, and with --reload",
+    help="Log each request on standard output, or where the application's logging has it.",
 )
 @_option(
     "--access-log-format",
     metavar="FORMAT",
-    default=Config.access_log_format,
-    show_default=True,
-    help="How: common, combined, json, or a format string of Envoy.",
+    show_default="common",
+    help="How: common, combined, json, or a format string of Envoy; on standard output then, always.",
 )
 @_option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
 @_option(

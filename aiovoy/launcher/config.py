@@ -4,6 +4,7 @@ A setting that Envoy's side interprets and that is not set here is left out of t
 written once, in `src/config.rs`.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ Loop = Literal["uvloop", "asyncio"]
 Lifespan = Literal["auto", "on", "off"]
 Ws = Literal["auto", "none"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug", "trace"]
+LogForm = Literal["text", "colored", "json"]
 CertReqs = Literal["none", "optional", "required"]
 ResponsePath = Literal["direct", "router"]
 ReplaceFirst = Literal["new", "old"]
@@ -243,11 +245,18 @@ class Config:
     log_level: LogLevel = "info"
     """The least severe messages that are logged."""
 
-    access_log: bool = False
-    """Whether each request is logged on standard output."""
+    log_config: StrPath | Mapping[str, Any] | None = None
+    """File that Python's `logging` is configured by, or what `dictConfig` takes, in what JSON has."""
 
-    access_log_format: str = "common"
-    """`common`, `combined`, `json`, or a format string of Envoy."""
+    use_colors: bool | None = None
+    """Whether logs have colours; by default those of the command, on a terminal."""
+
+    access_log: bool | None = None
+    """Whether each request is logged; by default those of the command, on a terminal and with `reload`."""
+
+    access_log_format: str | None = None
+    """`common`, `combined`, `json`, or a format string of Envoy, on standard output. By default `common`, unless
+    Python's `logging` has handlers for requests."""
 
     request_id: bool = False
     """Whether requests without an `x-request-id` get one."""
@@ -281,11 +290,12 @@ class Config:
             if value not in (None, "auto") and not least <= value <= most:
                 bound = f"{least} or more" if value < least else f"{most} or less"
                 raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
-        if fields := _GUNICORN_FIELD.findall(self.access_log_format):
+        if fields := _GUNICORN_FIELD.findall(self.access_format):
             raise ConfigError(
                 f"expected `access_log_format` of common, combined, json, or a format string of Envoy, got one with "
                 f"`{fields[0]}`, which is gunicorn's or granian's"
             )
+        self._check_log_config()
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
         if self.app_dir is not None and Path(self.app_dir).is_file() and not _is_zip_file(self.app_dir):
@@ -298,6 +308,15 @@ class Config:
         self._check_tls()
         if self.http3 and self.worker_count > MOST_WORKERS:
             raise ConfigError(f"`http3` allows {MOST_WORKERS} workers, got `workers` of {self.worker_count}")
+
+    def _check_log_config(self) -> None:
+        source = self.log_config
+        if source is not None and not isinstance(source, Mapping) and not Path(source).is_file():
+            raise ConfigError(f"found no `log_config` at `{source}`")
+        try:
+            self.logging_config  # noqa: B018
+        except TypeError as error:
+            raise ConfigError(f"expected `log_config` of what JSON has: {error}") from None
 
     def _check_places(self) -> None:
         given = [name for name in ("uds", "fd", "bind") if getattr(self, name) not in (None, (), [])]
@@ -337,6 +356,20 @@ class Config:
             authorities.check()
         elif self.cert_reqs != "none":
             raise ConfigError(f"`ssl_cert_reqs` of `{self.cert_reqs}` needs `ssl_ca_certs`")
+
+    @property
+    def access_format(self) -> str:
+        """`access_log_format`, or its default."""
+        return self.access_log_format or "common"
+
+    @property
+    def logging_config(self) -> str | None:
+        """`log_config` as a path, or in JSON."""
+        if self.log_config is None:
+            return None
+        if isinstance(self.log_config, Mapping):
+            return json.dumps(dict(self.log_config))
+        return os.path.abspath(self.log_config)
 
     @property
     def first_app(self) -> str:

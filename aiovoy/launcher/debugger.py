@@ -7,7 +7,7 @@ has to join by itself.
 import logging
 import sys
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 def follows() -> bool:

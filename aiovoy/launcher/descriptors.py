@@ -34,6 +34,12 @@ def waits(output: IO[Any] | int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
+def is_terminal(output: IO[Any] | int) -> bool:
+    """Whether `output` is a terminal."""
+    number = output if isinstance(output, int) else output.fileno()
+    return number >= 0 and os.isatty(number)
+
+
 def duplicate(output: IO[Any] | int) -> int:
     """A descriptor of one's own to write to `output`."""
     if not isinstance(output, int):

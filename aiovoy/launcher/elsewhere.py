@@ -33,6 +33,7 @@ RENAMED = {
     "--worker-connections": "--limit-connections",
     "--access-logfile": "--access-log, on standard output",
     "--access-logformat": "--access-log-format",
+    "--log-config-json": "--log-config",
     "--access-log-fmt": "--access-log-format",
     "--asgi-lifespan": "--lifespan",
     "--asgi-loop": "--loop",
@@ -58,7 +59,7 @@ _HEADERS = "`date` is added and `server` is not; other headers are the applicati
 _WINDOWS = "windows and frames of HTTP/2 are not to be set, see docs/settings.md"
 _OFF = "it is off as it is"
 _TLS = "the versions and ciphers of TLS are Envoy's"
-_LOG = "the log is on standard error, the access log on standard output; there is --log-level"
+_LOG = "the log is on standard error, the access log on standard output; there are --log-level and --log-config"
 _SERVICE = "it is for what starts the server, such as systemd or a container"
 _JITTER = "--limit-max-requests and --worker-lifetime vary by a tenth as they are"
 _STATS = "Envoy counts, see docs/envoy.md"
@@ -74,9 +75,8 @@ ABSENT = {
     **dict.fromkeys(["--header", "--server-header", "--no-server-header"], _HEADERS),
     **dict.fromkeys(["--date-header", "--no-date-header"], _HEADERS),
     **dict.fromkeys(["--ssl-version", "--ssl-ciphers", "--ciphers", "--ssl-protocol-min", "--ssl-crl"], _TLS),
-    **dict.fromkeys(["--log-config", "--log-config-json", "--log-file", "--error-logfile"], _LOG),
+    **dict.fromkeys(["--log-file", "--error-logfile"], _LOG),
     **dict.fromkeys(["--log", "--no-log", "--capture-output", "--logger-class", "--log-syslog"], _LOG),
-    **dict.fromkeys(["--use-colors", "--no-use-colors"], "the log has no colours"),
     **dict.fromkeys(["-D", "--daemon", "-p", "--pid", "--pid-file", "-u", "--user", "-g", "--group"], _SERVICE),
     **dict.fromkeys(["-m", "--umask", "-n", "--name", "--process-name"], _SERVICE),
     **dict.fromkeys(["--limit-max-requests-jitter", "--max-requests-jitter"], _JITTER),

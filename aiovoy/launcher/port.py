@@ -18,7 +18,7 @@ from .steering import accept_no_more, steer
 BACKLOG = 4096
 """Connections that wait in each socket, at most; the kernel has a limit of its own, `net.core.somaxconn`."""
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 class HeldPort:

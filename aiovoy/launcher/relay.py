@@ -8,12 +8,15 @@ write to one would mix in the middle of a line.
 
 import logging
 import os
+import re
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from ..logs import to_json
 from .descriptors import duplicate, write_all
 from .port import reason
 
@@ -27,11 +30,14 @@ _PIECE = 64 * 1024
 
 _LINE_MILLISECONDS = 20
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 class Relay:
     """Relays lines to an output in a thread of its own, from any number of sources."""
+
+    rewrite: Callable[[bytes], bytes] | None = None
+    """What is made of lines before they are relayed."""
 
     def __init__(self, output: IO[Any] | int, what: str, stream: str) -> None:
         """`output` is where to write, as `subprocess` takes it; the relay has a descriptor of its own for that.
@@ -66,6 +72,8 @@ class Relay:
 
     def put(self, piece: bytes) -> None:
         """Adds `piece`, whole lines, or drops them."""
+        if self.rewrite is not None:
+            piece = self.rewrite(piece)
         with self._changed:
             if self._dropped or (self._bytes and self._bytes + len(piece) > LIMIT):
                 self._dropped += piece.count(b"\n")
@@ -120,6 +128,8 @@ class Fifo:
     """A source of a relay: makes a FIFO for a worker to write to, which a thread of its own reads."""
 
     def __init__(self, path: Path, relay: Relay) -> None:
+        self.is_heard = True
+        """Whether what is read goes to the relay."""
         self._relay = relay
         os.mkfifo(path, 0o600)
         # For writing, too: so it has no end while the worker has it not open, or opens it anew.
@@ -145,9 +155,36 @@ class Fifo:
             events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))
             if self._fifo in events and len(rest) < _PIECE:
                 lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
-                self._relay.put(lines + end)
+                self._put(lines + end)
                 continue
-            self._relay.put(rest)
+            self._put(rest)
             rest = b""
             if self._closing in events and self._fifo not in events:
                 return
+
+    def _put(self, lines: bytes) -> None:
+        if self.is_heard:
+            self._relay.put(lines)
+
+
+_ENVOYS_LINE = re.compile(r"\[[-\d]+ [.:\d]+\] \[(\w+)\] (.*)")
+
+
+def to_objects(lines: bytes) -> bytes:
+    """Makes an object of JSON of each line that is none: what Envoy, a library or a `print` has written."""
+    texts = (line.decode("utf-8", "backslashreplace") for line in lines.split(b"\n") if line)
+    return b"".join(f"{text if text.startswith('{') else _object(text)}\n".encode() for text in texts)
+
+
+def _object(text: str) -> str:
+    found = _ENVOYS_LINE.fullmatch(text)
+    return to_json(found[1], "envoy", found[2]) if found else to_json("info", "stderr", text)
+
+
+_STATUS = re.compile(rb'(?<=" )[1-5]\d\d(?= \d+(?: "|$))', re.MULTILINE)
+_COLORS = {b"1": 36, b"2": 32, b"3": 36, b"4": 33, b"5": 31}
+
+
+def paint(lines: bytes) -> bytes:
+    """Gives the status in lines of the common or combined log format a colour."""
+    return _STATUS.sub(lambda status: b"\x1b[%dm%b\x1b[0m" % (_COLORS[status[0][:1]], status[0]), lines)

@@ -16,7 +16,7 @@ from .errors import ConfigError
 
 POLL_SECONDS = 1.0
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 class Renewal:

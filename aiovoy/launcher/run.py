@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .. import __version__
-from .config import LOG_LEVELS, Config, LogLevel
+from .. import __version__, logs
+from .config import LOG_LEVELS, Config
 from .descriptors import fill_standard
 from .errors import StartupError
+from .logs import configure, for_people
 from .server import Server
 from .stderr import Talk
 from .terminal import has_terminal
@@ -41,18 +42,24 @@ def serve(config: Config, make: type[Server] = Server) -> int:
     SIGTTIN adds one and SIGTTOU takes one away.
     """
     fill_standard()
-    talk = Talk()
-    logger = logging.getLogger("aiovoy")
-    logger.addHandler(talk)
-    logger.setLevel(_LEVELS[config.log_level])
+    config = for_people(config)
+    configure(config)
+    logger = logging.getLogger("aiovoy.error")
+    before = logger.handlers, logger.propagate, logger.level
+    level = logs.LEVELS[config.log_level]
+    most = logs.LEVELS["critical"]
+    handlers = logs.takers(logs.logger_of("aiovoy.error", most), most)
+    talk = Talk(handlers, colors=bool(config.use_colors))
+    talk.is_json = logs.writes_json()
+    # Nobody here waits for a handler.
+    logger.handlers, logger.propagate = [talk], False
+    logger.setLevel(level)
     try:
         return asyncio.run(_watch_over(make(config), talk))
     finally:
-        logger.removeHandler(talk)
         talk.finish()
-
-
-_LEVELS: dict[LogLevel, int] = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10, "trace": 10}
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
 
 
 async def _watch_over(server: Server, talk: Talk) -> int:
@@ -65,7 +72,7 @@ async def _watch_over(server: Server, talk: Talk) -> int:
             ready = await server.start()
         except StartupError as error:
             if not stop.signals and not error.reported:
-                talk.say(f"error: {error}")
+                talk.say(f"error: {error}", logging.ERROR)
             return stop.exit_code(error.exit_code)
         if news:
             if os.isatty(2):
@@ -74,7 +81,7 @@ async def _watch_over(server: Server, talk: Talk) -> int:
         code = await server.wait()
     exit_code = stop.exit_code(code)
     if exit_code != 0 and len(stop.signals) < 2:
-        talk.say(f"error: {server.kind.name} {exit_text(code)}")
+        talk.say(f"error: {server.kind.name} {exit_text(code)}", logging.ERROR)
     return exit_code
 
 

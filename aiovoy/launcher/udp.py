@@ -10,7 +10,7 @@ from .lanes import LANES, Lane
 from .port import bind_to_group, reason
 from .steering import steer_packets
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 class HeldUdp:

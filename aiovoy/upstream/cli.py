@@ -90,7 +90,7 @@ def _main(**settings: Any) -> None:
     CTRL+C quits at once. With --workers, also of 1, with --reload, or with anything after which a worker is replaced,
     each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one away.
     """
-    form = settings["access_log_format"]
+    form = settings["access_log_format"] or FORMS[0]
     if form not in FORMS:
         raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here, got `{form}`")
     try:

@@ -1,17 +1,20 @@
 """Serves in the process of the command line, of which there is no other then."""
 
 import contextlib
+import logging
 import os
 import signal
 import time
 from collections.abc import Callable
 
-from ..embedded import interpreter
+from .. import logs
+from ..embedded.logs import log
 from ..launcher.config import LOG_LEVELS, Config
 from ..launcher.descriptors import fill_standard
 from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
 from ..launcher.errors import StartupError
 from ..launcher.listening import QUEUE_SECONDS, Listening
+from ..launcher.logs import configure, for_people
 from ..launcher.stderr import Talk
 from ..launcher.terminal import has_terminal
 from .server import new_server, run
@@ -21,7 +24,10 @@ from .settings import Settings
 def serve(config: Config) -> int:
     """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code."""
     fill_standard()
-    talk = Talk()
+    config = for_people(config)
+    configure(config)
+    talk = Talk(colors=bool(config.use_colors))
+    talk.is_json = logs.writes_json()
     says = talk.say if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info") else _say_nothing
     try:
         check_library(extension_path())
@@ -31,7 +37,7 @@ def serve(config: Config) -> int:
             for name in SYSTEMD:  # it has them
                 os.environ.pop(name, None)
             server = new_server(
-                Settings.of(config),
+                Settings.of(config, "colored" if config.use_colors else "text"),
                 listening.filenos(0),
                 opening=listening.listen,
                 ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
@@ -43,7 +49,7 @@ def serve(config: Config) -> int:
                 hung_up=_end_with_the_terminal(),
             )
     except StartupError as error:
-        talk.say(f"error: {error}")
+        talk.say(f"error: {error}", logging.ERROR)
         return error.exit_code
     finally:
         talk.finish()
@@ -57,7 +63,7 @@ def _end_with_the_terminal() -> Callable[[], None]:
         if had_terminal and not has_terminal():
             signal.raise_signal(signal.SIGTERM)
         else:
-            interpreter.log("warning", "SIGHUP replaces workers, and there are none\nhint: `--workers 1`")
+            log("warning", "SIGHUP replaces workers, and there are none\nhint: `--workers 1`")
 
     return hung_up
 

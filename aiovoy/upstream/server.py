@@ -9,7 +9,7 @@ from typing import Any
 
 import aiovoy
 
-from ..embedded import interpreter, signals
+from ..embedded import signals
 from .settings import Settings
 
 
@@ -30,7 +30,6 @@ def new_server(
 
     aiovoy.inside_server = True
     network.log_to_stderr(_LEVELS[settings.log_level])
-    interpreter.use_log(network.log_function())
     sys.path.insert(0, settings.app_dir)
     told = json.dumps(settings.bridge), json.dumps(settings.network)
     return network.Server(*told, filenos, opening, ready, closing)

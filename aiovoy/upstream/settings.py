@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..launcher.config import Config, LogLevel
+    from ..launcher.config import Config, LogForm, LogLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Settings:
     """Where its modules are."""
 
     @classmethod
-    def of(cls, config: "Config", access_log: Path | None = None) -> "Settings":
+    def of(cls, config: "Config", log_form: "LogForm", access_log: Path | None = None) -> "Settings":
         """`access_log` is the file for that, if it is not to be standard output."""
         from ..launcher.bootstrap import bridge_settings, most_connections  # workers do without it
 
-        log = {"form": config.access_log_format, "file": None if access_log is None else str(access_log)}
+        log = {"form": config.access_format, "file": None if access_log is None else str(access_log)}
         network = {
             "timeout_request_headers": config.timeout_request_headers,
             "timeout_keep_alive": config.timeout_keep_alive,
@@ -37,7 +37,7 @@ class Settings:
             "request_id": config.request_id,
             "access_log": log if config.access_log else None,
         }
-        bridge = bridge_settings(config)
+        bridge = {**bridge_settings(config), "log_form": log_form}
         return cls(bridge, network, config.log_level, bridge.get("app_dir") or os.getcwd())
 
     def to_json(self) -> str:

@@ -43,7 +43,7 @@ class UpstreamProcess(Process):
         with writing(), contextlib.ExitStack() as written:
             stderr = self._stderr(made, written)
             settings = self._folder / "settings.json"
-            settings.write_text(Settings.of(common.config, self._access_log(made)).to_json(), "utf-8")
+            settings.write_text(Settings.of(common.config, common.log_form, self._access_log(made)).to_json(), "utf-8")
             filenos = common.listening.filenos(self.slot - 1)
             words = [common.config.first_app, str(settings), *map(str, filenos)]
             try:

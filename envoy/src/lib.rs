@@ -82,7 +82,10 @@ pub use http::{
     HeadersStatus, HttpFilter, HttpFilterConfig, LocalReply, LocalReplyStatus, ResetReason,
     Scheduler, TrailersStatus,
 };
-pub use log::{log_to_stderr, log_without_waiting};
+pub use log::{
+    Diversion, LogForm, divert_log, end_diversion, log_directly, log_to_stderr,
+    log_without_waiting, set_log_form,
+};
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
 pub use signals::{last_signal, raise_if_handled};
 pub use stats::{CounterId, GaugeId, HistogramId};

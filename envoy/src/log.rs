@@ -8,16 +8,18 @@
 //! Elsewhere than in Envoy, [`log_to_stderr`] is the backend.
 //!
 //! Envoy's logger waits for whoever reads its log. After [`log_without_waiting`] a thread of its own
-//! does that, and who has something to say goes on.
+//! does that, and who has something to say goes on. After [`divert_log`] that thread asks somebody else
+//! first whether he takes a line.
 
 use std::borrow::Cow;
+use std::fmt::{Display, Formatter, Write as _};
 use std::fs::File;
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +33,7 @@ pub(crate) fn install() {
     if log::set_logger(&EnvoyLog).is_ok() {
         log::set_max_level(LevelFilter::Trace);
     }
+    let _ = ENVOYS.set(write_by_envoy);
 }
 
 /// From now on nobody waits for a log that is not read: up to 1,024 records wait themselves, more
@@ -48,7 +51,7 @@ pub fn log_without_waiting() -> std::io::Result<()> {
     if stderr.is_ok_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file())) {
         return Ok(());
     }
-    begin_to_wait(write)
+    begin_to_wait()
 }
 
 /// Makes standard error the log of a process that is no Envoy, from `level` on. Nobody waits for it either.
@@ -61,28 +64,103 @@ pub fn log_to_stderr(level: LevelFilter) -> std::io::Result<()> {
         return Ok(());
     }
     log::set_max_level(level);
-    begin_to_wait(write_to_stderr)
+    begin_to_wait()
 }
 
-fn begin_to_wait(write: fn(&Line)) -> std::io::Result<()> {
-    let queue = Queue::start(write)?;
+/// What lines look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogForm {
+    /// As Envoy writes its own, by its logger. Elsewhere than in Envoy it is `Text`.
+    Envoys,
+    /// Time, level and text.
+    Text,
+    /// Likewise, with the level in colour.
+    Colored,
+    /// An object each: `timestamp` (RFC 3339), `level`, `logger` and `message`.
+    Json,
+}
+
+/// Has lines look like `form` from now on.
+pub fn set_log_form(form: LogForm) {
+    FORM.store(form as u8, Ordering::Relaxed);
+}
+
+/// Somebody who may take a line, of this level and text. Says whether he has. Called on the thread of the log alone.
+pub type Diversion = dyn Fn(Level, &str) -> bool + Send + Sync;
+
+/// Offers what is logged to somebody else first from now on.
+///
+/// # Errors
+///
+/// If there is no thread that could wait for him. Then he is offered nothing.
+pub fn divert_log(to: Arc<Diversion>) -> std::io::Result<()> {
+    if QUEUE.get().is_none() {
+        begin_to_wait()?;
+    }
+    *diversion() = Some(to);
+    Ok(())
+}
+
+/// Offers nothing to [`divert_log`]'s any more, once he has had what was logged until now; but that is waited for no longer
+/// than `limit`.
+pub fn end_diversion(limit: Duration) {
+    if diversion().is_some()
+        && let Some(queue) = QUEUE.get()
+    {
+        queue.flush(limit);
+    }
+    *diversion() = None;
+}
+
+/// Logs without asking [`divert_log`]'s, under the name of a `logger`.
+pub fn log_directly(level: Level, logger: &str, message: &str) {
+    if !is_forked() {
+        post(Line {
+            level,
+            logger: logger.to_owned().into(),
+            message: message.to_owned().into(),
+            file: file!(),
+            number: line!(),
+            is_direct: true,
+        });
+    }
+}
+
+fn begin_to_wait() -> std::io::Result<()> {
+    let queue = Queue::start(offer)?;
     // A second call has been of no use, and its queue ends.
     let _ = QUEUE.set(queue);
     Ok(())
 }
 
-/// Waits until what was logged is written, but not for long.
+/// Waits until what was logged is written, but not for long. From now on nobody is asked to take a line.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
+        *diversion() = None;
         queue.flush(FLUSH_TIME);
     }
 }
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
+static FORM: AtomicU8 = AtomicU8::new(LogForm::Envoys as u8);
+
+static DIVERSION: Mutex<Option<Arc<Diversion>>> = Mutex::new(None);
+
+/// Writes a line by Envoy's logger, where there is an Envoy.
+static ENVOYS: OnceLock<fn(&Line)> = OnceLock::new();
+
+fn diversion() -> std::sync::MutexGuard<'static, Option<Arc<Diversion>>> {
+    DIVERSION.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Records that may wait.
 const MOST: usize = 1024;
 const FLUSH_TIME: Duration = Duration::from_millis(200);
+
+/// The logger that the lines of the `log` macros are of, as Python knows it.
+const LOGGER: &str = "aiovoy.error";
 
 struct EnvoyLog;
 
@@ -97,7 +175,7 @@ impl Log for EnvoyLog {
         if is_forked() || !self.enabled(record.metadata()) {
             return;
         }
-        post(record, write);
+        post(Line::of(record));
     }
 
     fn flush(&self) {
@@ -113,7 +191,7 @@ impl Log for StderrLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        post(record, write_to_stderr);
+        post(Line::of(record));
     }
 
     fn flush(&self) {
@@ -121,24 +199,29 @@ impl Log for StderrLog {
     }
 }
 
-/// Has a thread write a line; without one, `write` does it now.
-fn post(record: &Record<'_>, write: fn(&Line)) {
-    let line = Line {
-        level: record.level(),
-        message: match record.args().as_str() {
-            Some(message) => Cow::Borrowed(message),
-            None => Cow::Owned(record.args().to_string()),
-        },
-        file: record.file_static().unwrap_or_default(),
-        number: record.line().unwrap_or_default(),
-    };
+/// Has a thread write a line; without one, that is done now.
+fn post(line: Line) {
     match QUEUE.get() {
         Some(queue) => queue.post(line),
         None => write(&line),
     }
 }
 
-fn write_to_stderr(line: &Line) {
+/// Writes a line that nobody else takes.
+fn offer(line: &Line) {
+    let taker = diversion().clone().filter(|_| !line.is_direct);
+    if !taker.is_some_and(|take| take(line.level, &line.message)) {
+        write(line);
+    }
+}
+
+fn write(line: &Line) {
+    let form = FORM.load(Ordering::Relaxed);
+    if form == LogForm::Envoys as u8
+        && let Some(write) = ENVOYS.get()
+    {
+        return write(line);
+    }
     let level = match line.level {
         Level::Error => "error",
         Level::Warn => "warning",
@@ -146,47 +229,125 @@ fn write_to_stderr(line: &Line) {
         Level::Debug => "debug",
         Level::Trace => "trace",
     };
-    let time = local_time();
-    // At once, since others write there, too.
-    let text = format!("[{time}] [{level}] {}\n", line.message);
-    // Where nobody reads, there is nobody to tell.
+    let message = &line.message;
+    let text = if form == LogForm::Json as u8 {
+        let (time, message) = (universal_time(), Escaped(message));
+        let logger = &line.logger;
+        format!(
+            "{{\"timestamp\": \"{time}\", \"level\": \"{level}\", \"logger\": \"{logger}\", \"message\": \"{message}\"}}\n"
+        )
+    } else if form == LogForm::Colored as u8 {
+        let color = match line.level {
+            Level::Error => 31,
+            Level::Warn => 33,
+            Level::Info => 32,
+            Level::Debug | Level::Trace => 36,
+        };
+        format!(
+            "[{}] [\x1b[{color}m{level}\x1b[0m] {message}\n",
+            local_time()
+        )
+    } else {
+        format!("[{}] [{level}] {message}\n", local_time())
+    };
+    // At once, since others write there, too. Where nobody reads, there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Text as it stands in a string of JSON (RFC 8259, section 7).
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '"' => formatter.write_str("\\\"")?,
+                '\\' => formatter.write_str("\\\\")?,
+                '\n' => formatter.write_str("\\n")?,
+                control if control < ' ' => write!(formatter, "\\u{:04x}", u32::from(control))?,
+                other => formatter.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// As Envoy's lines have it.
 fn local_time() -> String {
+    let (seconds, milliseconds) = now();
+    // SAFETY: both pointers are valid during the call.
+    let Some(time) = broken_down(|parts| unsafe { libc::localtime_r(&raw const seconds, parts) })
+    else {
+        return String::new();
+    };
+    format!("{} {}.{milliseconds:03}", date(&time), clock(&time))
+}
+
+/// As in RFC 3339.
+fn universal_time() -> String {
+    let (seconds, milliseconds) = now();
+    // SAFETY: both pointers are valid during the call.
+    let Some(time) = broken_down(|parts| unsafe { libc::gmtime_r(&raw const seconds, parts) })
+    else {
+        return String::new();
+    };
+    format!("{}T{}.{milliseconds:03}Z", date(&time), clock(&time))
+}
+
+/// Seconds and milliseconds.
+fn now() -> (libc::time_t, u32) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or_default();
-    let mut parts = MaybeUninit::<libc::tm>::uninit();
-    // SAFETY: both pointers are valid during the call.
-    if unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) }.is_null() {
-        return String::new();
-    }
-    // SAFETY: filled above.
-    let parts = unsafe { parts.assume_init() };
-    format!(
-        "{}-{:02}-{:02} {:02}:{:02}:{:02}.{:03}",
-        parts.tm_year + 1900,
-        parts.tm_mon + 1,
-        parts.tm_mday,
-        parts.tm_hour,
-        parts.tm_min,
-        parts.tm_sec,
-        now.subsec_millis(),
-    )
+    (seconds, now.subsec_millis())
 }
 
-/// What Envoy's logger is told.
+/// What `fill` gives unless it fails, for which it returns null.
+fn broken_down(fill: impl FnOnce(*mut libc::tm) -> *mut libc::tm) -> Option<libc::tm> {
+    let mut parts = MaybeUninit::<libc::tm>::uninit();
+    let is_filled = !fill(parts.as_mut_ptr()).is_null();
+    // SAFETY: then it has filled all of it.
+    is_filled.then(|| unsafe { parts.assume_init() })
+}
+
+fn date(time: &libc::tm) -> String {
+    let (year, month) = (time.tm_year + 1900, time.tm_mon + 1);
+    format!("{year}-{month:02}-{:02}", time.tm_mday)
+}
+
+fn clock(time: &libc::tm) -> String {
+    format!("{:02}:{:02}:{:02}", time.tm_hour, time.tm_min, time.tm_sec)
+}
+
+/// What is logged.
 struct Line {
     level: Level,
+    logger: Cow<'static, str>,
     message: Cow<'static, str>,
     file: &'static str,
     number: u32,
+    /// Nobody else is asked to take it.
+    is_direct: bool,
 }
 
-fn write(line: &Line) {
+impl Line {
+    fn of(record: &Record<'_>) -> Self {
+        Self {
+            level: record.level(),
+            logger: LOGGER.into(),
+            message: match record.args().as_str() {
+                Some(message) => Cow::Borrowed(message),
+                None => Cow::Owned(record.args().to_string()),
+            },
+            file: record.file_static().unwrap_or_default(),
+            number: record.line().unwrap_or_default(),
+            is_direct: false,
+        }
+    }
+}
+
+fn write_by_envoy(line: &Line) {
     let (level, message) = (line.level.into(), &*line.message);
     // SAFETY: `log_v2` may be called from any thread; it copies `message` and `file`, which
     // outlive the call.
@@ -243,10 +404,12 @@ fn write_all(posted: &Receiver<Line>, counts: &Counts, write: impl Fn(&Line)) {
         if dropped > 0 {
             write(&Line {
                 level: Level::Warn,
+                logger: LOGGER.into(),
                 message: format!("{dropped} lines of the log are missing: nobody has read it")
                     .into(),
                 file: file!(),
                 number: line!(),
+                is_direct: true,
             });
         }
         counts.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -274,9 +437,11 @@ mod tests {
     fn line(number: usize) -> Line {
         Line {
             level: Level::Info,
+            logger: LOGGER.into(),
             message: number.to_string().into(),
             file: "",
             number: 0,
+            is_direct: false,
         }
     }
 
@@ -290,6 +455,12 @@ mod tests {
         }
         queue.flush(Duration::from_secs(10));
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn text_in_json_is_escaped() {
+        let text = "a \"b\"\\ é\n\x1b[0m";
+        assert_eq!(Escaped(text).to_string(), "a \\\"b\\\"\\\\ é\\n\\u001b[0m");
     }
 
     #[test]

@@ -52,7 +52,7 @@ def test_envoy_accepts_it(settings: dict[str, Any], tmp_path: Path) -> None:
     config = Config("main:app")
     file = tmp_path / "bootstrap.yaml"
     file.write_text(make(**settings))
-    command = [str(envoy_binary()), *envoy_arguments(config, file), "--mode", "validate"]
+    command = [str(envoy_binary()), *envoy_arguments(config, file, "text"), "--mode", "validate"]
     environ = envoy_environ(config, tmp_path / "control.sock", 1)
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -116,7 +116,7 @@ def test_whole_numbers_stay_numbers(seconds: float, text: str) -> None:
     ],
 )
 def test_log_levels(log_level: Any, levels: list[str]) -> None:
-    arguments = envoy_arguments(Config("main:app", log_level=log_level), Path("bootstrap.yaml"))
+    arguments = envoy_arguments(Config("main:app", log_level=log_level), Path("bootstrap.yaml"), "text")
     assert arguments[arguments.index("--log-level") + 1] == levels[0]
     assert arguments[arguments.index("--component-log-level") + 1] == levels[1]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import aiovoy
+from aiovoy.logs import UVICORNS
 from py_tests.harness.folders import ROOT
 from py_tests.harness.serving import unlike_uvicorn
 
@@ -21,13 +22,15 @@ TOP = Path(aiovoy.__file__).parent
 
 # What each may import of aiovoy besides itself. All else at the top has the launcher behind it.
 MAY_IMPORT = {
-    "launcher": {"aiovoy", "aiovoy.__version__", "aiovoy.allocators"},
-    "embedded": {"aiovoy", "aiovoy.allocators"},
+    "launcher": {"aiovoy", "aiovoy.__version__", "aiovoy.allocators", "aiovoy.logs"},
+    "embedded": {"aiovoy", "aiovoy.allocators", "aiovoy.logs"},
     "upstream": {
         "aiovoy",
+        "aiovoy.logs",
         "aiovoy.network",
         "aiovoy.embedded",
         "aiovoy.embedded.interpreter",
+        "aiovoy.embedded.logs",
         "aiovoy.embedded.signals",
         "aiovoy.launcher",
         "aiovoy.launcher.bootstrap",
@@ -37,6 +40,7 @@ MAY_IMPORT = {
         "aiovoy.launcher.environ",
         "aiovoy.launcher.errors",
         "aiovoy.launcher.listening",
+        "aiovoy.launcher.logs",
         "aiovoy.launcher.port",
         "aiovoy.launcher.run",
         "aiovoy.launcher.server",
@@ -62,7 +66,7 @@ def imports(text: str, package: str) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "aiovoy":
             names = [] if node.attr in MAY_READ else [f"aiovoy.{node.attr}"]
         elif isinstance(node, ast.Constant) and re.fullmatch(r"aiovoy(\.\w+)+", str(node.value)):
-            names = [str(node.value)]  # of `import_module` and the like
+            names = [str(node.value)] if node.value not in UVICORNS else []  # of `import_module` and the like
         else:
             names = []
         yield from (name for name in names if f"{name}.".startswith("aiovoy."))

@@ -45,7 +45,17 @@ MAY_NOT_USE = {
 }
 
 # To the application's side Envoy is the process that it lives in, and has no streams.
-OF_THE_PROCESS = {"duplicate", "exit_now", "is_forked", "waiting"}
+OF_THE_PROCESS = {
+    "LogForm",
+    "divert_log",
+    "duplicate",
+    "end_diversion",
+    "exit_now",
+    "is_forked",
+    "log_directly",
+    "set_log_form",
+    "waiting",
+}
 
 NO_CODE = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | r(\#*)".*?"\1 | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])'""", re.DOTALL | re.VERBOSE

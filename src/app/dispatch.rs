@@ -123,6 +123,11 @@ impl Dispatcher {
         }
     }
 
+    /// Whether requests are logged here, once they are answered.
+    pub(crate) fn logs_requests(&self) -> bool {
+        self.process.app_logs_requests.load(Ordering::Relaxed)
+    }
+
     /// A new future of the loop.
     pub(crate) fn create_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.tasks.create_future(py)

@@ -17,10 +17,12 @@
 //! - [`asgi`], what an application is called with, what it sends, its lifespan
 //! - [`response_order`], the order of a response: what may be sent next, and what it comes to
 //! - [`checked_fields`], the checks of its header fields
+//! - [`access_log`], requests as `logging` has them
 //! - [`outcome`], what the end of a call means
 //! - [`disconnect`], a client that has gone, as applications hear of it
 //! - [`python`], the interpreter's start and end, awaitables, tracebacks
 
+mod access_log;
 pub(crate) mod asgi;
 mod calls;
 mod checked_fields;

@@ -6,7 +6,7 @@ use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
 
 use super::disconnect::{is_disconnect, let_go};
-use super::python::traceback;
+use super::python::log;
 use crate::exchange::RequestHead;
 
 /// How an application call ended.
@@ -40,14 +40,16 @@ impl Outcome {
         } = progress;
         match self {
             Self::Returned if complete || disconnected => {}
-            Self::Returned if begun => log::error!(
-                "ASGI application returned without completing its response: {}",
-                request.name()
-            ),
-            Self::Returned => log::error!(
-                "ASGI application returned without starting a response: {}",
-                request.name()
-            ),
+            Self::Returned => {
+                let what = if begun {
+                    "completing its"
+                } else {
+                    "starting a"
+                };
+                let name = request.name();
+                let text = format!("ASGI application returned without {what} response: {name}");
+                log::error(py, &text, None);
+            }
             Self::Raised(error) if given_up && error.is_instance_of::<CancelledError>(py) => {}
             Self::Raised(error) if disconnected && is_disconnect(py, error) => let_go(py, error),
             Self::Raised(error) => log_exception(py, error, &request.name()),
@@ -57,8 +59,6 @@ impl Outcome {
 
 /// Logs what the application has raised in the request of that `name`.
 pub(crate) fn log_exception(py: Python<'_>, error: &PyErr, name: &str) {
-    log::error!(
-        "exception in ASGI application: {name}\n{}",
-        traceback::format(py, error)
-    );
+    let text = format!("exception in ASGI application: {name}");
+    log::error(py, &text, Some(error));
 }

@@ -3,6 +3,7 @@
 //! What all workers of the process share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
 
@@ -18,6 +19,8 @@ pub(crate) struct Process {
     pub(crate) tokio: Handle,
     workers: Vec<Arc<Worker>>,
     pub(crate) in_flight: InFlight,
+    /// The application's side logs the requests that it answers. Set before the first of them.
+    pub(crate) app_logs_requests: AtomicBool,
 }
 
 impl Process {
@@ -27,6 +30,7 @@ impl Process {
             tokio,
             workers,
             in_flight: InFlight::default(),
+            app_logs_requests: AtomicBool::default(),
         }
     }
 

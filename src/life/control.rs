@@ -17,6 +17,13 @@ use serde::Serialize;
 pub(crate) enum Event<'a> {
     /// The applications have started. Envoy opens its listeners once the launcher says `listen`.
     Started,
+    /// What Python's `logging` is like.
+    Logs {
+        /// Lines of the log are objects of JSON.
+        json: bool,
+        /// Requests are logged there, and not by the front.
+        requests: bool,
+    },
     /// Envoy accepts connections.
     Ready {
         /// Python's version.

@@ -79,10 +79,9 @@ impl Server {
         let workers = envoy::concurrency().max(1);
         let supervision = Supervision::new(front.clone(), stop, Arc::new(config), workers)?;
         let process = supervision.process.clone();
-        let (python, loops) = start_python(&supervision.stop, &process).inspect_err(|message| {
-            if supervision.has_failed(message) {
+        let (python, loops) = start_python(&supervision).inspect_err(|_| {
+            if supervision.has_launcher() {
                 // Envoy would add lines of its own, which say nothing to who wrote the application.
-                log::error!("{message}");
                 leftovers::exit_now(NOT_STARTED);
             }
         })?;
@@ -96,21 +95,30 @@ impl Server {
     }
 }
 
-/// Starts Python on a thread of its own, and a loop for each worker.
-fn start_python(
-    stop: &Arc<Stop>,
-    process: &Arc<Process>,
-) -> Result<(MainThread, Vec<LoopThread>), String> {
+/// Starts Python on a thread of its own, and a loop for each worker. The launcher has heard of an error.
+fn start_python(supervision: &Arc<Supervision>) -> Result<(MainThread, Vec<LoopThread>), String> {
+    let (stop, process) = (&supervision.stop, &supervision.process);
+    let failed = |message: &String| {
+        if supervision.has_failed(message) {
+            log::error!("{message}");
+        }
+    };
     let config = &process.config;
-    let app_dir = server::app_dir(config)?;
+    let app_dir = server::app_dir(config).inspect_err(failed)?;
     let (started, outcome) = mpsc::channel();
     let first = server::loop_start(stop, process, 0, {
-        let (config, app_dir) = (config.clone(), app_dir.clone());
-        move |py: Python<'_>| app::load_all(py, &config, &app_dir.to_string_lossy())
+        let (supervision, app_dir) = (supervision.clone(), app_dir.clone());
+        move |py: Python<'_>| {
+            let config = &supervision.process.config;
+            let apps = app::load_all(py, config, &app_dir.to_string_lossy());
+            supervision.look_at_logging(py);
+            apps
+        }
     });
     let python = MainThread::start(config.clone(), app_dir, move |py| {
         event_loop::run(py, first, &started);
-    })?;
+    })
+    .inspect_err(failed)?;
     let mut loops: Vec<LoopThread> = Vec::new();
     for index in 0..process.workers().len() {
         let started = match loops.first() {
@@ -126,6 +134,9 @@ fn start_python(
             Ok(started) => loops.push(started),
             Err(error) => {
                 runtime::get().block_on(server::stop_loops(loops));
+                // By `logging`, if it takes that.
+                failed(&error);
+                supervision.python_ends();
                 python.end(END_GRACE);
                 return Err(error);
             }

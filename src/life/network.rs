@@ -84,9 +84,11 @@ impl Server {
         let app_dir = server::app_dir(&process.config)?;
         let (started, outcome) = mpsc::channel();
         let first = server::loop_start(&supervision.stop, process, 0, {
-            let config = process.config.clone();
+            let (config, supervision) = (process.config.clone(), supervision.clone());
             move |py: Python<'_>| {
-                let apps = app::load_all(py, &config, &app_dir.to_string_lossy())?;
+                let apps = app::load_all(py, &config, &app_dir.to_string_lossy());
+                supervision.look_at_logging(py);
+                let apps = apps?;
                 loaded()?;
                 Ok(apps)
             }
@@ -111,7 +113,7 @@ impl Server {
         if !py.detach(|| stop.wait_for_end()) {
             give_up("the server does not end", 2 * END_GRACE);
         }
-        supervision.python_ends();
+        py.detach(|| supervision.python_ends());
         let thread = self.front.thread.lock().take();
         if let Some(thread) = thread.and_then(Arc::into_inner) {
             py.detach(|| thread.end());

@@ -18,6 +18,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 use pyo3::prelude::*;
@@ -30,7 +31,8 @@ use super::stop::{END_GRACE, Stop, give_up};
 use super::{leftovers, runtime};
 use crate::app::asgi::lifespan::Lifespans;
 use crate::app::event_loop::{LoopStart, LoopThread};
-use crate::config::Config;
+use crate::app::python::log::{self as python_log};
+use crate::config::{Config, LogForm};
 use crate::exchange::{Process, Worker};
 
 /// Exit code when the application's lifespan fails, as uvicorn's.
@@ -55,6 +57,12 @@ impl Supervision {
         workers: u32,
     ) -> Result<Arc<Self>, String> {
         leftovers::know();
+        envoy::set_log_form(match config.log_form {
+            LogForm::Envoys => envoy::LogForm::Envoys,
+            LogForm::Text => envoy::LogForm::Text,
+            LogForm::Colored => envoy::LogForm::Colored,
+            LogForm::Json => envoy::LogForm::Json,
+        });
         let launcher = Launcher::connect(stop.clone())?;
         let workers = (0..workers).map(|_| Arc::<Worker>::default());
         let tokio = runtime::get().handle().clone();
@@ -81,9 +89,27 @@ impl Supervision {
         self.launcher.is_there()
     }
 
-    /// Python is about to end: nobody wants anything of it any more.
+    pub(super) fn has_launcher(&self) -> bool {
+        self.launcher.is_there()
+    }
+
+    /// Python is about to end: nobody wants anything of it any more. The calling thread must not be attached to it.
     pub(super) fn python_ends(&self) {
+        python_log::end(END_GRACE);
         self.launcher.python_ends();
+    }
+
+    /// Looks at what the application has made of `logging`, in which it may have begun only now.
+    pub(super) fn look_at_logging(&self, py: Python<'_>) {
+        let logging = python_log::look(py);
+        let config = &self.process.config;
+        let takes_requests = config.log_requests && logging.takes_requests;
+        let logs_requests = &self.process.app_logs_requests;
+        logs_requests.store(takes_requests, Ordering::Relaxed);
+        self.launcher.tell(&Event::Logs {
+            json: logging.is_json,
+            requests: takes_requests,
+        });
     }
 
     async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
@@ -141,7 +167,10 @@ impl Supervision {
         let (lifespans, outcomes): (Vec<_>, Vec<_>) = join_all(startups).await.into_iter().unzip();
         // What fails on one loop is likely to fail on all, and is told once.
         match outcomes.into_iter().find_map(Result::err) {
-            None => Ok(lifespans),
+            None => {
+                Python::attach(|py| self.look_at_logging(py));
+                Ok(lifespans)
+            }
             Some(message) => {
                 self.shutdown_lifespans(loops, &lifespans).await;
                 Err(message)

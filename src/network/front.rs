@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use upstream::server::{Ends, Exchange, Flow, Head, Network, Service, Stream};
@@ -153,7 +154,7 @@ impl Front {
         if !in_flight.arrive(self.rules.limit_concurrency) {
             return Err(TurnedAway::new(Why::Refusal(Refusal::BUSY), read));
         }
-        let log = self.access_log.as_ref();
+        let log = self.access_log();
         let entry = log.map(|log| Box::new(log.begin(&read)));
         let settings = &self.websockets;
         let offer = handshake
@@ -179,9 +180,15 @@ impl Front {
 }
 
 impl Front {
+    /// The access log, unless the application's side has it.
+    fn access_log(&self) -> Option<&AccessLog> {
+        let is_elsewhere = self.process.app_logs_requests.load(Ordering::Relaxed);
+        self.access_log.as_ref().filter(|_| !is_elsewhere)
+    }
+
     /// Says in the logs what a request was answered with that has got no further.
     fn tell_logs(&self, status: u16, bytes: usize, details: &str, head: RequestHead) {
-        if let Some(log) = &self.access_log {
+        if let Some(log) = self.access_log() {
             log.end(&log.begin(&head), status, bytes as u64);
         }
         let (status, reason) = (Some(status.into()), details.as_bytes());

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import Config
-from ..descriptors import Output, fill_standard, inherited, waits
+from ... import logs
+from ..config import Config, LogForm
+from ..descriptors import Output, fill_standard, inherited, is_terminal, waits
 from ..errors import StartupError
 from ..folder import RunFolder
 from ..listening import Listening
 from ..port import reason
-from ..relay import Relay
+from ..relay import Relay, paint, to_objects
 
 if TYPE_CHECKING:
     from .process import Process
@@ -31,6 +32,7 @@ class Common(ABC):
         fill_standard()
         self.stdout = inherited(1) if stdout is None else stdout
         self.stderr = inherited(2) if stderr is None else stderr
+        self.is_json = logs.writes_json()
         self.log_end = Tail(self.stderr)
         with contextlib.ExitStack() as made:
             self.listening = Listening(config, config.worker_count)
@@ -41,16 +43,32 @@ class Common(ABC):
                 self.access_log = self.log = None
                 if config.access_log:
                     self.access_log = Relay(self.stdout, "the access log", "standard output")
+                    if config.use_colors and is_terminal(self.stdout):
+                        self.access_log.rewrite = paint
                     made.callback(self.access_log.close)
-                if waits(self.stderr):
+                if waits(self.stderr) or self.is_json:
                     self.log = Relay(self.stderr, "the log", "standard error")
                     made.callback(self.log.close)
+                if self.is_json:
+                    self.log_json()
             # By these the last worker knows what to remove if this process is killed: see `src/life/leftovers.rs`.
             left = [str(self.folder.path), *self.listening.files]
             self.leftovers = {}
             if os.pathsep not in "".join(left):
                 self.leftovers = {"AIOVOY_LOCK": str(self.folder.fileno()), "AIOVOY_REMOVE": os.pathsep.join(left)}
             self._made = made.pop_all()
+
+    def log_json(self) -> None:
+        """All lines of the log are objects of JSON from now on."""
+        self.is_json = True
+        logs.become_json()
+        if self.log is not None:
+            self.log.rewrite = to_objects
+
+    @property
+    def log_form(self) -> LogForm:
+        """What the lines of a worker look like that no handler of `logging` takes."""
+        return "json" if self.is_json else "colored" if self.config.use_colors else "text"
 
     @staticmethod
     def versions(config: Config) -> list[str]:

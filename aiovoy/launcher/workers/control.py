@@ -4,6 +4,8 @@ The launcher listens on a Unix socket, the bridge connects when Envoy has loaded
 line goes out:
 
     {"event": "started"}                                                      the application has started; `listen` next
+    {"event": "logs", "json": true, "requests": false}                        what `logging` is like: whether lines are
+                                                                              objects, and whether it has requests
     {"event": "ready", "python": "3.11.7", "workers": 1, "loop": "uvloop"}    Envoy accepts connections
     {"event": "failed", "message": "..."}                                     start-up failed, Envoy will exit
     {"event": "pong", "loops": [0], "requests": 7, "in_flight": 1}            the answer to `ping`: for each loop, how

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...allocators import preloaded_allocators, preloads
+from ...logs import to_json
 from ..binary import check_release, envoy_binary, envoy_version
 from ..bootstrap import bootstrap, write_secrets
-from ..config import LOG_LEVELS, Config
+from ..config import LOG_LEVELS, Config, LogForm
 from ..debugger import code_to_join
 from ..descriptors import Output, inherited
 from ..environ import (
@@ -32,7 +33,7 @@ from .hot_restart import HotRestartParent, check_version
 from .leash import Leash
 from .process import Process
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 class Envoys(Common):
@@ -98,12 +99,14 @@ class EnvoyProcess(Process):
                 python_options=interpreter_options(),
                 python_path=import_path(),
                 secrets=common.secrets,
+                log_form=common.log_form,
                 access_log=access_log,
                 pause=pause,
                 lane=self.lane,
             )
             bootstrap_file.write_text(document, "utf-8")
-            words = [self._title(), *envoy_arguments(config, bootstrap_file), *self._parent.arguments()]
+            arguments = envoy_arguments(config, bootstrap_file, common.log_form)
+            words = [self._title(), *arguments, *self._parent.arguments()]
             try:
                 popen = subprocess.Popen(
                     leash.command(common.binary, words),
@@ -151,7 +154,7 @@ class EnvoyProcess(Process):
             _logger.warning("worker %d (pid %d) goes on to get connections: %s", self.slot, self.pid, reason(error))
 
 
-def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
+def envoy_arguments(config: Config, bootstrap_file: Path, log_form: LogForm) -> list[str]:
     """Envoy's command line."""
     # Envoy's own warnings are worth reading, its news are not. Nor are those it has of the bridge while it starts: the
     # level `info` of the bridge begins after that, see `log_refusals` in `bootstrap`.
@@ -168,10 +171,13 @@ def envoy_arguments(config: Config, bootstrap_file: Path) -> list[str]:
         # `main` warns of the signals that stop Envoy, and repeats errors that are written to standard error anyway.
         # `misc` warns of fields of the configuration that are new.
         *("--component-log-level", f"dynamic_modules:{bridge_level},main:off,misc:error"),
-        *("--log-format", "[%Y-%m-%d %T.%e] [%l] %v"),
+        *("--log-format", _JSON_LINE if log_form == "json" else "[%Y-%m-%d %T.%e] [%l] %v"),
         # The access log, if there is one: Envoy's default is ten seconds.
         *("--file-flush-interval-msec", "100"),
     ]
+
+
+_JSON_LINE = to_json("%l", "envoy", "%j", time="%Y-%m-%dT%T.%e%z")
 
 
 def envoy_environ(config: Config, control: Path, worker: int) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ..relay import Fifo
 from .common import Common, writing
 from .control import STACKS_SIGNAL, ControlChannel, Event
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class Process(ABC):
         self.is_suspected = False
         self._failure: str | None = None
         self._is_paused = False
+        self._requests: Fifo | None = None
         self._killer: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as made:
             with writing():
@@ -134,7 +135,8 @@ class Process(ABC):
         if self._common.access_log is None:
             return None
         path = self._folder / "access.log"
-        made.callback(Fifo(path, self._common.access_log).close)
+        self._requests = Fifo(path, self._common.access_log)
+        made.callback(self._requests.close)
         return path
 
     def _stderr(self, made: contextlib.ExitStack, open_: contextlib.ExitStack) -> Any:
@@ -231,6 +233,11 @@ class Process(ABC):
         match event:
             case {"event": "started"}:
                 _resolve(self.started, None)
+            case {"event": "logs", "json": bool(json), "requests": bool(requests)}:
+                if json:
+                    self._common.log_json()
+                if self._requests is not None:
+                    self._requests.is_heard = not requests
             case {"event": "ready", "python": str(python), "workers": int(workers), "loop": str(loop)}:
                 _resolve(self.ready, Ready(python, workers, loop))
             case {"event": "pong", "loops": list(loops), "requests": int(requests)}:

@@ -27,7 +27,7 @@ from .process import STEP_SECONDS, Process, Ready, exit_text
 from .reload import changes
 from .slot import Slot
 
-_logger = logging.getLogger("aiovoy")
+_logger = logging.getLogger("aiovoy.error")
 
 STARTUP_SECONDS = 60.0
 """How long a worker may take to start where others serve, at least; longer if the first one did."""

@@ -62,7 +62,7 @@ impl Cycle {
         Ok(match &request.websocket {
             Some(offer) => Self::WebSocket(Py::new(
                 py,
-                WebSocketCycle::new(id, own, offer, request.head.name()),
+                WebSocketCycle::new(id, own, offer, &request.head),
             )?),
             None => Self::Http(Py::new(py, HttpCycle::new(id, own, request))?),
         })

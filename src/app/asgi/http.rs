@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::message;
 use super::waiters::Waiters;
+use crate::app::access_log::AccessLine;
 use crate::app::disconnect::ClientDisconnected;
 use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::{Outcome, Progress};
@@ -67,6 +68,7 @@ struct State {
     /// Why the file was not sent, for the `send` that waits for it.
     transfer_error: Option<PyErr>,
     senders: Waiters,
+    line: AccessLine,
 }
 
 /// Up to so many bytes pieces of a body are joined when they come.
@@ -100,6 +102,7 @@ pub(crate) enum Event {
 
 impl HttpCycle {
     pub(crate) fn new(id: ExchangeId, dispatcher: Py<Dispatcher>, request: Request) -> Self {
+        let is_logged = dispatcher.get().logs_requests();
         let Request {
             head,
             body,
@@ -134,6 +137,7 @@ impl HttpCycle {
             transfer: None,
             transfer_error: None,
             senders: Waiters::default(),
+            line: AccessLine::new(is_logged, &head),
         };
         Self {
             id,
@@ -148,7 +152,7 @@ impl HttpCycle {
     pub(crate) fn feed(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let (mut receivers, mut senders) = (Waiters::default(), Waiters::default());
         let (mut read, mut ended) = (None, false);
-        let full = {
+        let (full, line) = {
             let mut state = self.state.lock();
             match event {
                 Event::Body(data, end) => {
@@ -185,8 +189,9 @@ impl HttpCycle {
                     receivers = std::mem::take(&mut state.receivers);
                 }
             }
-            state.room_awaited.is_some()
+            (state.room_awaited.is_some(), state.line.take())
         };
+        line.write(py);
         if let Some(read) = read {
             self.dispatcher.get().post(Outbound::Read(self.id, read));
         }
@@ -205,7 +210,7 @@ impl HttpCycle {
 
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
-        let (waiters, progress) = {
+        let (waiters, progress, line) = {
             let mut state = self.state.lock();
             let progress = Progress {
                 begun: state.response.is_begun(),
@@ -213,13 +218,17 @@ impl HttpCycle {
                 disconnected: state.disconnected,
                 given_up: state.given_up,
             };
+            if !progress.begun && !progress.disconnected {
+                state.line.answer(500);
+            }
             // For whoever still holds `send`: its messages have nowhere to go.
             state.disconnected = true;
             state.transfer = None;
             let mut waiters = std::mem::take(&mut state.receivers);
             waiters.append(&mut state.senders);
-            (waiters, progress)
+            (waiters, progress, state.line.take())
         };
+        line.write(py);
         outcome.log(py, progress, &self.head);
         waiters.wake_at_end(py);
         let dispatcher = self.dispatcher.get();
@@ -242,7 +251,7 @@ impl HttpCycle {
         let (py, cycle) = (slf.py(), slf.get());
         let message = message::parse(message)?;
         let mut receivers = Waiters::default();
-        let (waits, full) = {
+        let (waits, full, line) = {
             let mut state = cycle.state.lock();
             if state.disconnected && !state.response.is_complete() {
                 drop(state);
@@ -261,8 +270,10 @@ impl HttpCycle {
                 // `http.disconnect` follows the end of the response.
                 receivers = std::mem::take(&mut state.receivers);
             }
-            (state.must_wait(), state.room_awaited.is_some())
+            let waits = state.must_wait();
+            (waits, state.room_awaited.is_some(), state.line.take())
         };
+        line.write(py);
         let dispatcher = cycle.dispatcher.get();
         if !receivers.is_empty() {
             receivers.wake(py)?;
@@ -287,6 +298,7 @@ impl HttpCycle {
             Step::Start { head, body, end } => {
                 // No interim response after the final one has begun.
                 state.continue_due = false;
+                state.line.answer(head.status);
                 let bytes = body.len();
                 (
                     Outbound::Start {

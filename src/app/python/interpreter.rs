@@ -16,7 +16,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::traceback;
+use super::{log, traceback};
 use crate::config::Config;
 
 /// The running interpreter. Not `Send`: it ends on the thread that started it.
@@ -82,7 +82,7 @@ impl Interpreter {
         // SAFETY: this thread initialised Python and is attached.
         let status = unsafe { ffi::Py_FinalizeEx() };
         if status < 0 {
-            log::warn!("Python could not flush its files at its end");
+            ::log::warn!("Python could not flush its files at its end");
         }
     }
 }
@@ -210,12 +210,12 @@ fn loaded_libpython() -> Option<String> {
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
     extend_path(py, &config.python_path)?;
     let module = py.import(intern!(py, "aiovoy.embedded.interpreter"))?;
-    let log = super::log::function(py)?;
+    log::set_up(py, config)?;
     module.call_method1(
         intern!(py, "prepare"),
-        (&config.mounts()[0].app, app_dir, loaded_libpython(), log),
+        (&config.mounts()[0].app, app_dir, loaded_libpython()),
     )?;
-    Ok(())
+    log::configure(py, config)
 }
 
 /// Has modules looked for in `more`, too.

@@ -7,19 +7,22 @@ mod message;
 mod state;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::waiters::Waiters;
+use crate::app::access_log::AccessLine;
 use crate::app::disconnect::{ClientDisconnected, is_disconnect, let_go};
 use crate::app::dispatch::Dispatcher;
 use crate::app::outcome::{Outcome, log_exception};
 use crate::app::python::awaitable::{Awaitable, Source};
+use crate::app::python::log;
 use crate::app::response_order::Step as Response;
 use crate::exchange::{
-    ExchangeId, Failure, Handshakes, Outbound, Payload, RESPONSE_WINDOW, WINDOW_STEP,
+    ExchangeId, Failure, Handshakes, Outbound, Payload, RESPONSE_WINDOW, RequestHead, WINDOW_STEP,
     WebSocketOffer,
 };
 use state::{Progress, Socket, Step, Violation};
@@ -62,6 +65,7 @@ struct State {
     /// Bytes sent that Envoy has not taken.
     outstanding: usize,
     senders: Waiters,
+    line: AccessLine,
 }
 
 /// What [`WebSocketCycle::feed`] is told.
@@ -83,8 +87,9 @@ impl WebSocketCycle {
         id: ExchangeId,
         dispatcher: Py<Dispatcher>,
         offer: &WebSocketOffer,
-        name: String,
+        head: &Arc<RequestHead>,
     ) -> Self {
+        let is_logged = dispatcher.get().logs_requests();
         let state = State {
             connect_received: false,
             socket: Socket::new(offer.subprotocols.clone()),
@@ -96,11 +101,12 @@ impl WebSocketCycle {
             receivers: Waiters::default(),
             outstanding: 0,
             senders: Waiters::default(),
+            line: AccessLine::new(is_logged, head),
         };
         Self {
             id,
             dispatcher,
-            name,
+            name: head.name(),
             state: Mutex::new(state),
         }
     }
@@ -148,13 +154,17 @@ impl WebSocketCycle {
 
     /// The application has ended: logs what there is to log and ends the exchange.
     pub(crate) fn end(&self, py: Python<'_>, outcome: &Outcome) {
-        let (waiters, progress) = {
+        let (waiters, progress, line) = {
             let mut state = self.state.lock();
             let progress = state.socket.progress();
+            if matches!(progress, Progress::Connecting | Progress::Denying) {
+                state.line.answer(500);
+            }
             let waiters = state.close(ABNORMAL, String::new());
-            (waiters, progress)
+            (waiters, progress, state.line.take())
         };
-        log(py, outcome, progress, &self.name);
+        line.write(py);
+        log_end(py, outcome, progress, &self.name);
         waiters.wake_at_end(py);
         let (id, dispatcher) = (self.id, self.dispatcher.get());
         match (progress, outcome) {
@@ -187,12 +197,13 @@ impl WebSocketCycle {
         let (py, cycle) = (slf.py(), slf.get());
         let connecting = cycle.state.lock().socket.progress() == Progress::Connecting;
         let message = message::parse(message, connecting)?;
-        let (waiters, full) = {
+        let (waiters, full, line) = {
             let mut state = cycle.state.lock();
             let step = state.socket.accept(message).map_err(violation)?;
             let waiters = cycle.take(&mut state, step);
-            (waiters, state.is_full())
+            (waiters, state.is_full(), state.line.take())
         };
+        line.write(py);
         waiters.wake(py)?;
         if full {
             return Ok(Py::new(py, Awaitable::new(Sending(slf.clone().unbind())))?.into_any());
@@ -221,6 +232,7 @@ impl WebSocketCycle {
                 subprotocol,
                 fields,
             } => {
+                state.line.answer(101);
                 self.dispatcher.get().post(Outbound::Accept {
                     id,
                     subprotocol,
@@ -239,11 +251,13 @@ impl WebSocketCycle {
                 let closed = (code, reason.clone());
                 (Outbound::Close { id, code, reason }, Some(closed))
             }
-            Step::Refuse => (
-                Outbound::Fail(id, Failure::Refused),
-                Some((ABNORMAL, String::new())),
-            ),
+            Step::Refuse => {
+                state.line.answer(403);
+                let closed = (ABNORMAL, String::new());
+                (Outbound::Fail(id, Failure::Refused), Some(closed))
+            }
             Step::Deny(Response::Start { head, body, end }) => {
+                state.line.answer(head.status);
                 state.outstanding += body.len();
                 let closed = end.then(|| (ABNORMAL, String::new()));
                 (
@@ -372,15 +386,15 @@ impl Source for Sending {
 }
 
 /// As [`Outcome::log`], for a call that may leave the close to the server.
-fn log(py: Python<'_>, outcome: &Outcome, progress: Progress, name: &str) {
+fn log_end(py: Python<'_>, outcome: &Outcome, progress: Progress, name: &str) {
     match (outcome, progress) {
         (Outcome::Returned, Progress::Connecting) => {
-            log::error!(
-                "ASGI application returned without answering the WebSocket handshake: {name}"
-            );
+            let text = "ASGI application returned without answering the WebSocket handshake";
+            log::error(py, &format!("{text}: {name}"), None);
         }
         (Outcome::Returned, Progress::Denying) => {
-            log::error!("ASGI application returned without completing its response: {name}");
+            let text = "ASGI application returned without completing its response";
+            log::error(py, &format!("{text}: {name}"), None);
         }
         (Outcome::Returned, _) => {}
         (Outcome::Raised(error), Progress::Closed) if is_disconnect(py, error) => let_go(py, error),

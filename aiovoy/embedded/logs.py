@@ -1,0 +1,75 @@
+"""The server's lines, on their way to Python's `logging`.
+
+Runs inside Envoy; on loop threads, and on one of the bridge's own for what other threads have to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from types import TracebackType
+
+from aiovoy import logs
+
+_write: logs.Write | None = None
+
+
+def set_up(write: logs.Write, level: str) -> None:
+    """What no handler takes goes to `write` from now on."""
+    global _write
+    _write = write
+    logs.set_up(write, level)
+
+
+def configure(source: str) -> None:
+    """Configures `logging`; `RuntimeError` if that cannot be done."""
+    try:
+        logs.configure(source)
+    except logs.LoggingConfigError as error:
+        raise RuntimeError(str(error)) from None
+
+
+def log(level: str, text: str) -> None:
+    """Logs what the server has to say. Never raises."""
+    if not emit("aiovoy.error", level, text, None) and _write is not None:
+        _write(level, "aiovoy.error", text)
+
+
+def emit(name: str, level: str, text: str, error: BaseException | None) -> bool:
+    """Gives a record to our logger `name`. Returns whether that could be done; never raises."""
+    if _write is None:
+        return False
+    number = logs.LEVELS[level]
+    try:
+        logger = logs.logger_of(name, number)
+        if logger.isEnabledFor(number):
+            info: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
+            if error is not None:
+                info = (type(error), error, error.__traceback__)
+            logger.handle(logger.makeRecord(name, number, __file__, 0, text, (), info))
+    except Exception:
+        _write("error", name, f"logging has failed\n{traceback.format_exc().rstrip()}")
+        return False
+    return True
+
+
+def access(client: str, method: str, target: str, version: str, status: int) -> None:
+    """Logs a request as uvicorn does, with the same arguments. Never raises."""
+    try:
+        logger = logs.logger_of("aiovoy.access", logging.INFO)
+        if logger.isEnabledFor(logging.INFO):
+            args = (client, method, target, version, status)
+            text = '%s - "%s %s HTTP/%s" %d'
+            logger.handle(logger.makeRecord("aiovoy.access", logging.INFO, __file__, 0, text, args, None))
+    except Exception:
+        log("error", f"logging has failed\n{traceback.format_exc().rstrip()}")
+
+
+def look() -> tuple[bool, bool, bool]:
+    """What has been configured: whether handlers take the server's lines, and requests; and whether they write JSON."""
+    if _write is None:
+        return False, False, False
+    access = logs.logger_of("aiovoy.access", logging.INFO)
+    takes_requests = access.isEnabledFor(logging.INFO) and bool(logs.takers(access, logging.INFO))
+    takes = bool(logs.takers(logs.logger_of("aiovoy.error", logging.ERROR), logging.ERROR))
+    return takes, takes_requests, logs.writes_json()
