@@ -66,7 +66,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 
 _choice = functools.partial(click.Choice, case_sensitive=False)
 
-_option = functools.partial(click.option, show_envvar=True)
+_option = click.option
 
 
 class _Workers(click.IntRange):
@@ -88,7 +88,7 @@ def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
     more = {"default": default, "show_default": True, **more} if default is not None else more
     # A bound that hardly anybody comes upon is for `Config` to tell: it only makes the help longer.
     above_zero = 0 < least < 1
-    bounds = kind(0 if above_zero else least, most if most < 2**31 - 1 else None, min_open=above_zero)
+    bounds = kind(0 if above_zero else least, most if most < 2**16 else None, min_open=above_zero)
     return _option(name, type=bounds, **more)
 
 
@@ -101,8 +101,35 @@ _print_option = functools.partial(click.option, is_flag=True, allow_from_autoenv
 _eager_print_option = functools.partial(_print_option, is_eager=True, expose_value=False)
 
 
+SECTIONS = {
+    "mount": "Application",
+    "workers": "Workers",
+    "host": "Sockets",
+    "ssl_certfile": "TLS",
+    "proxy_headers": "Proxies in front",
+    "limit_request_header_bytes": "Limits",
+    "response_path": "Router",
+    "ws": "WebSocket",
+    "log_level": "Logs",
+    "envoy": "Other",
+}
+"""The sections of the help, each with its first option."""
+
+
 class Command(click.Command):
-    """One whose exit code is right even where nothing can be written: on a full disk, or when the reader has gone."""
+    """One with a help in sections, and whose exit code is right even where nothing can be written: on a full disk, or
+    when the reader has gone."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        title = ""
+        for option in self.get_params(ctx):
+            title = SECTIONS.get(option.name or "", title)
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)) is not None:
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     def main(
         self,
@@ -157,7 +184,7 @@ def _forget_output() -> None:
     os.dup2(null, 2)
 
 
-CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]}
+CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.command(cls=Command, context_settings=CONTEXT)
@@ -169,67 +196,6 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     callback=_mounts,
     help="Another application, for the paths below PREFIX. May be repeated; the longest prefix wins.",
 )
-@_option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
-@_port("--port", help="Port to listen on; 0 takes a free one.")
-@_option("--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port.")
-@_option(
-    "--fd",
-    callback=_descriptor,
-    metavar="NUMBER|NAME",
-    help="Inherited socket to listen on, instead: its number, or the name that systemd has given it.",
-)
-@_option(
-    "--bind",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Where to listen, instead: HOST:PORT, unix:PATH, or fd://NUMBER or fd://NAME. May be repeated.",
-)
-@_option(
-    "--uds-permissions",
-    callback=_octal,
-    metavar="MODE",
-    default=f"{Config.uds_permissions:o}",
-    show_default=True,
-    help="Who may connect to it: the mode of the file, in octal.",
-)
-@_option(
-    "--ssl-certfile",
-    type=_FILE,
-    multiple=True,
-    help="Certificate and its chain, in PEM; the port speaks TLS then. May be repeated, for several names.",
-)
-@_option(
-    "--ssl-keyfile",
-    type=_FILE,
-    multiple=True,
-    show_default="in the certificate's file",
-    help="Key of the certificate; repeated in the same order.",
-)
-@_option("--ssl-keyfile-password", metavar="PASSWORD", help="Password of the keys.")
-@_option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
-@_option(
-    "--ssl-cert-reqs",
-    type=_choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
-    metavar="|".join(CERT_REQS),
-    default=Config.ssl_cert_reqs,
-    show_default=True,
-    help="Whether clients are asked for a certificate.",
-)
-@_port("--ssl-port", help="Port that speaks TLS, where the other port is to stay without; 0 takes a free one.")
-@_option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
-@_option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
-@_option(
-    "--proxy-headers/--no-proxy-headers",
-    default=Config.proxy_headers,
-    show_default=True,
-    help="Take client and scheme from the X-Forwarded-For and X-Forwarded-Proto of trusted proxies.",
-)
-@_option(
-    "--forwarded-allow-ips",
-    metavar="LIST",
-    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1,::1",
-    help="Trusted proxies: addresses, networks, other names of peers, or *; with commas.",
-)
 @_option(
     "--app-dir",
     type=click.Path(exists=True),
@@ -238,17 +204,13 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 )
 @_option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
 @_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
+@_option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
+@_option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
 @_option(
-    "--response-path",
-    type=_choice(RESPONSE_PATHS),
-    default=Config.response_path,
-    show_default=True,
-    help="Have requests answered in Envoy's filter chain, or behind its router.",
+    "--env-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File of environment variables for the application; those already set win.",
 )
-@_count("--router-max-requests", metavar="NUMBER", help="Most requests in the application; else 503, or they wait.")
-@_count("--router-max-pending-requests", metavar="NUMBER", help="Most requests that wait for it; else 503.")
-@_seconds("--router-timeout", help="How long a response may take, with the wait for a place; else 504.")
-@_count("--router-retries", metavar="NUMBER", help="How often to repeat what is answered with 503, if it may be.")
 @_option(
     "--workers",
     type=_Workers(),
@@ -277,8 +239,104 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 )
 @_option("--reload-include", metavar="PATTERN", multiple=True, help="Files to watch besides *.py. May be repeated.")
 @_option("--reload-exclude", metavar="PATTERN", multiple=True, help="Files or folders not to watch. May be repeated.")
-@_option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
-@_option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
+@_option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
+@_port("--port", help="Port to listen on; 0 takes a free one.")
+@_option("--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port.")
+@_option(
+    "--fd",
+    callback=_descriptor,
+    metavar="NUMBER|NAME",
+    help="Inherited socket to listen on, instead: its number, or the name that systemd has given it.",
+)
+@_option(
+    "--bind",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where to listen, instead: HOST:PORT, unix:PATH, or fd://NUMBER or fd://NAME. May be repeated.",
+)
+@_option(
+    "--uds-permissions",
+    callback=_octal,
+    metavar="MODE",
+    default=f"{Config.uds_permissions:o}",
+    show_default=True,
+    help="Who may connect to it: the mode of the file, in octal.",
+)
+@_option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
+@_option(
+    "--ssl-certfile",
+    type=_FILE,
+    multiple=True,
+    help="Certificate and its chain, in PEM; the port speaks TLS then. May be repeated, for several names.",
+)
+@_option(
+    "--ssl-keyfile",
+    type=_FILE,
+    multiple=True,
+    show_default="in the certificate's file",
+    help="Key of the certificate; repeated in the same order.",
+)
+@_option("--ssl-keyfile-password", metavar="PASSWORD", help="Password of the keys.")
+@_option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
+@_option(
+    "--ssl-cert-reqs",
+    type=_choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
+    metavar="|".join(CERT_REQS),
+    default=Config.ssl_cert_reqs,
+    show_default=True,
+    help="Whether clients are asked for a certificate.",
+)
+@_port("--ssl-port", help="Port that speaks TLS, where the other port is to stay without; 0 takes a free one.")
+@_option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
+@_option(
+    "--proxy-headers/--no-proxy-headers",
+    default=Config.proxy_headers,
+    show_default=True,
+    help="Take client and scheme from the X-Forwarded-For and X-Forwarded-Proto of trusted proxies.",
+)
+@_option(
+    "--forwarded-allow-ips",
+    metavar="LIST",
+    show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1,::1",
+    help="Trusted proxies: addresses, networks, other names of peers, or *; with commas.",
+)
+@_count("--limit-request-header-bytes", metavar="BYTES", help="Longest head of a request; else 431.")
+@_count("--limit-request-header-count", metavar="NUMBER", help="Most fields of a request; else 431.")
+@_count("--limit-request-body", metavar="BYTES", help="Longest body of a request; else 413.")
+@_count("--limit-concurrency", metavar="NUMBER", help="Most requests in the application; else 503.")
+@_count(
+    "--limit-connections",
+    metavar="NUMBER",
+    show_default="3/4 of the file descriptors beyond 64",
+    help="Most connections; more are closed at once.",
+)
+@_count(
+    "--http2-max-concurrent-streams",
+    metavar="NUMBER",
+    help="Most requests at a time on one connection of HTTP/2 or HTTP/3.",
+)
+@_seconds("--timeout-request-headers", help="How long the head of a request may take; else 408.")
+@_seconds(
+    "--timeout-idle",
+    help="How long a client may keep the application waiting for the body (408), or for room for the response.",
+)
+@_seconds("--timeout-keep-alive", help="How long an idle connection stays open.")
+@_seconds(
+    "--timeout-graceful-shutdown",
+    show_default="30",
+    help="How long requests in flight may take when the server stops.",
+)
+@_option(
+    "--response-path",
+    type=_choice(RESPONSE_PATHS),
+    default=Config.response_path,
+    show_default=True,
+    help="Have requests answered in Envoy's filter chain, or behind its router.",
+)
+@_count("--router-max-requests", metavar="NUMBER", help="Most requests in the application; else 503, or they wait.")
+@_count("--router-max-pending-requests", metavar="NUMBER", help="Most requests that wait for it; else 503.")
+@_seconds("--router-timeout", help="How long a response may take, with the wait for a place; else 504.")
+@_count("--router-retries", metavar="NUMBER", help="How often to repeat what is answered with 503, if it may be.")
 @_option(
     "--ws",
     type=_choice(WS),
@@ -328,37 +386,6 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 )
 @_option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
 @_option(
-    "--env-file",
-    type=click.Path(exists=True, dir_okay=False),
-    help="File of environment variables for the application; those already set win.",
-)
-@_count("--limit-request-header-bytes", metavar="BYTES", help="Longest head of a request; else 431.")
-@_count("--limit-request-header-count", metavar="NUMBER", help="Most fields of a request; else 431.")
-@_count("--limit-request-body", metavar="BYTES", help="Longest body of a request; else 413.")
-@_count("--limit-concurrency", metavar="NUMBER", help="Most requests in the application; else 503.")
-@_count(
-    "--limit-connections",
-    metavar="NUMBER",
-    show_default="3/4 of the file descriptors beyond 64",
-    help="Most connections; more are closed at once.",
-)
-@_count(
-    "--http2-max-concurrent-streams",
-    metavar="NUMBER",
-    help="Most requests at a time on one connection of HTTP/2 or HTTP/3.",
-)
-@_seconds("--timeout-request-headers", help="How long the head of a request may take; else 408.")
-@_seconds(
-    "--timeout-idle",
-    help="How long a client may keep the application waiting for the body (408), or for room for the response.",
-)
-@_seconds("--timeout-keep-alive", help="How long an idle connection stays open.")
-@_seconds(
-    "--timeout-graceful-shutdown",
-    show_default="30",
-    help="How long requests in flight may take when the server stops.",
-)
-@_option(
     "--envoy",
     type=click.Path(),
     metavar="PATH",
@@ -381,6 +408,8 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     CTRL+C lets requests in flight finish; a second CTRL+C quits at once. The exit code is 0 after the first, 128 plus
     the signal's number after the second, and Envoy's own if it fails. SIGHUP replaces all workers, SIGTTIN adds one,
     SIGTTOU takes one away.
+
+    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL.
     """
     try:
         config = Config(**complete(settings))

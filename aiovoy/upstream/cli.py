@@ -89,6 +89,8 @@ def _main(**settings: Any) -> None:
     An ordinary process: HTTP/1.1 and HTTP/2 on one port, without Envoy. CTRL+C lets requests in flight finish; a second
     CTRL+C quits at once. With --workers, also of 1, with --reload, or with anything after which a worker is replaced,
     each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one away.
+
+    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL.
     """
     form = settings["access_log_format"] or FORMS[0]
     if form not in FORMS:

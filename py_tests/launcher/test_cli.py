@@ -110,13 +110,6 @@ def eventually(condition: Callable[[], object]) -> None:
 # Options
 
 
-def test_help_names_the_environment_variables() -> None:
-    result = CliRunner().invoke(main, ["--help"])
-    assert result.exit_code == 0
-    for name in ["HOST", "PORT", "APP_DIR", "TIMEOUT_GRACEFUL_SHUTDOWN", "ACCESS_LOG"]:
-        assert f"AIOVOY_{name}" in re.sub(r"\s+", " ", result.output)
-
-
 def test_version() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.output.startswith(f"aiovoy {__version__}, CPython 3.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from aiovoy.launcher.addresses import Address
 from aiovoy.launcher.binary import envoy_binary
@@ -190,6 +191,25 @@ def test_each_option_is_in_the_table() -> None:
         assert variable == f"`{context.auto_envvar_prefix}_{str(parameter.name).upper()}`"
         if isinstance(parameter.default, str | int | float) and not isinstance(parameter.default, bool):
             assert default.strip("`") == (f"{parameter.default}" or "empty")
+
+
+def test_sections_of_the_help_are_those_of_the_table() -> None:
+    told: dict[str, list[str]] = {}
+    for line in CliRunner().invoke(main, ["--help"]).output.splitlines():
+        if title := re.fullmatch(r"([A-Z][\w ]+):", line):
+            options = told.setdefault(title[1], [])
+        elif option := re.match(r"  (--[\w-]+)", line):
+            options.append(option[1])
+    table: dict[str, list[str]] = {}
+    section, _, _ = DOCUMENTS["docs/settings.md"].partition("\nThese print")
+    for first in re.findall(r"^\| (\*\*[^|]+\*\*|`--[\w-]+`)", section, re.MULTILINE):
+        if first.startswith("*"):
+            options = table.setdefault(first.strip("*"), [])
+        else:
+            options.append(first.strip("`"))
+    told["Other"] = [option for option in told["Other"] if option in table["Other"]]
+    assert told == table
+    assert list(told) == list(table)
 
 
 def test_each_key_of_the_bridge_is_in_the_table() -> None:
