@@ -124,7 +124,7 @@ pub(crate) struct Config {
 }
 
 /// An application under a path prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mount {
     /// The prefix, such as `/api`: of whole path segments, without a slash at its end. Empty for
@@ -132,6 +132,15 @@ pub(crate) struct Mount {
     pub path: String,
     /// The application, as `module:attribute`.
     pub app: String,
+    /// Whether the attribute is a function that makes it, if it is otherwise than for the others.
+    #[serde(default)]
+    pub factory: Option<bool>,
+    /// Whether its lifespan is run, likewise.
+    #[serde(default)]
+    pub lifespan: Option<Lifespan>,
+    /// What is before the prefix in its `root_path`, likewise.
+    #[serde(default)]
+    pub root_path: Option<String>,
 }
 
 /// An implementation of asyncio's event loop.
@@ -248,8 +257,8 @@ impl Config {
             }
         }
         let app = config.app.clone().map(|app| Mount {
-            path: String::new(),
             app,
+            ..Mount::default()
         });
         config.mounts.extend(app);
         // Those that fit more requests come later.
@@ -428,7 +437,11 @@ mod tests {
 
     fn mount(path: &str, app: &str) -> Mount {
         let (path, app) = (path.to_owned(), app.to_owned());
-        Mount { path, app }
+        Mount {
+            path,
+            app,
+            ..Mount::default()
+        }
     }
 
     #[test]
@@ -477,6 +490,10 @@ mod tests {
             (
                 r#"{"mounts": [{"path": "/a", "app": "a:b"}, {"path": "/b", "app": "c:d"}, {"path": "/a", "app": "c:d"}]}"#,
                 "`/a`",
+            ),
+            (
+                r#"{"mounts": [{"path": "/a", "app": "a:b", "loop": "uvloop"}]}"#,
+                "loop",
             ),
             (r#"{"app": "main:app", "lop": "uvloop"}"#, "lop"),
             (r#"{"app": "main:app", "loop": "trio"}"#, "trio"),

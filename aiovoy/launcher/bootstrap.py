@@ -124,7 +124,7 @@ def bridge_settings(config: Config) -> dict[str, Any]:
     """What the bridge is told, in Envoy or not. What is not set is left out: `src/config.rs` has the defaults."""
     settings = {
         "app": config.app or None,
-        "mounts": [{"path": path, "app": app} for path, app in config.mount.items()] or None,
+        "mounts": [{"path": path, **mount} for path, mount in config.mounts.items()] or None,
         "factory": config.factory or None,
         "app_dir": None if config.app_dir is None else os.path.abspath(config.app_dir),
         "loop": config.loop,

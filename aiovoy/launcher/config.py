@@ -82,8 +82,11 @@ class Config:
 
     _: KW_ONLY
 
-    mount: Mapping[str, str] = field(default_factory=dict)
-    """More applications, by the path prefix below which they are: `{"/api": "api:app"}`. The longest prefix wins."""
+    mount: Mapping[str, str | Mapping[str, str | bool]] = field(default_factory=dict)
+    """More applications, by the path prefix below which they are: `{"/api": "api:app"}`. The longest prefix wins.
+
+    One with settings of its own is `{"/api": {"app": "api:app", "factory": True}}`; there are `factory`, `lifespan` and
+    `root_path`, else those of the server count."""
 
     factory: bool = False
     """Whether the attribute is called, without arguments, to make the application."""
@@ -339,7 +342,7 @@ class Config:
         for path, app in self.mount.items():
             if not _PREFIX.fullmatch(path):
                 raise ConfigError(f"expected the prefix of a mount as `/path`, got `{path}`")
-            _check_app(app)
+            _check_mount(f"the mount `{path}`", {"app": app} if isinstance(app, str) else app)
 
     def _check_tls(self) -> None:
         certificates = self.certificates
@@ -374,7 +377,12 @@ class Config:
     @property
     def first_app(self) -> str:
         """`app`, else that of the first mount."""
-        return next(app for app in (self.app, *self.mount.values()) if app)
+        return self.app or str(next(iter(self.mounts.values()))["app"])
+
+    @property
+    def mounts(self) -> dict[str, Mapping[str, str | bool]]:
+        """What is said of each of `mount`, by prefix."""
+        return {path: {"app": app} if isinstance(app, str) else app for path, app in self.mount.items()}
 
     @property
     def reload_dirs(self) -> list[Path]:
@@ -465,9 +473,29 @@ _GUNICORN_FIELD = re.compile(r"(?<![\w)])%\([^()]+\)[a-z]")
 _PREFIX = re.compile(r"(/[^/]+)+")
 
 
-def _check_app(app: str) -> None:
+def _check_app(app: str, where: str = "") -> None:
     if not _APP.fullmatch(app):
-        raise ConfigError(f"expected an application as `module:attribute`, got `{app}`{_meant(app)}")
+        raise ConfigError(f"expected an application as `module:attribute`{where}, got `{app}`{_meant(app)}")
+
+
+def _check_mount(mount: str, settings: Any) -> None:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"expected an application for {mount}, or its settings, got `{settings}`")
+    for name, value in settings.items():
+        if name not in _OF_MOUNT:
+            raise ConfigError(f"{mount} has no `{name}` of its own, only {', '.join(_OF_MOUNT)}")
+        if not isinstance(value, _OF_MOUNT[name]):
+            kind = "true or false" if _OF_MOUNT[name] is bool else "a string"
+            raise ConfigError(f"expected `{name}` of {mount} to be {kind}, got `{value}`")
+    if "app" not in settings:
+        raise ConfigError(f"{mount} needs an `app`")
+    _check_app(settings["app"], f" for {mount}")
+    if settings.get("lifespan", "auto") not in LIFESPANS:
+        choices = ", ".join(LIFESPANS)
+        raise ConfigError(f"expected `lifespan` of {mount} to be one of {choices}, got `{settings['lifespan']}`")
+
+
+_OF_MOUNT = {"app": str, "factory": bool, "lifespan": str, "root_path": str}
 
 
 def _meant(app: str) -> str:

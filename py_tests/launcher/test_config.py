@@ -55,8 +55,10 @@ def test_prefix_of_a_mount_is_a_path(prefix: str) -> None:
 
 
 def test_application_of_a_mount_is_module_and_attribute() -> None:
-    with pytest.raises(ConfigError, match="expected an application as `module:attribute`, got `api`"):
-        Config(mount={"/api": "api"})
+    message = "expected an application as `module:attribute` for the mount `/api`, got `api`"
+    for app in ("api", {"app": "api"}):
+        with pytest.raises(ConfigError, match=message):
+            Config(mount={"/api": app})
 
 
 def test_mounts_need_no_other_application() -> None:

@@ -72,7 +72,8 @@ async fn start(
         let class = py
             .import(intern!(py, "aiovoy.embedded.lifespan"))?
             .getattr(intern!(py, "Lifespan"))?;
-        let lifespan = class.call1((app, config.lifespan.name()))?;
+        let mode = mount.lifespan.unwrap_or(config.lifespan);
+        let lifespan = class.call1((app, mode.name()))?;
         let started = on_loop(thread, &lifespan, "startup")?;
         Ok((lifespan.unbind(), started))
     };
@@ -80,8 +81,8 @@ async fn start(
     let state = started.await;
     Python::attach(|py| {
         let state = state.and_then(|state| Ok(state.extract::<Option<Py<PyDict>>>(py)?));
-        let scope =
-            state.and_then(|state| ScopeTemplate::new(py, &config.root_path, &mount.path, state));
+        let stripped = mount.root_path.as_ref().unwrap_or(&config.root_path);
+        let scope = state.and_then(|state| ScopeTemplate::new(py, stripped, &mount.path, state));
         scope
             .map(|scope| (lifespan, scope))
             .map_err(|error| describe(py, &error))

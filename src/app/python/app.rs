@@ -13,7 +13,10 @@ pub(crate) fn load_all(
 ) -> Result<Vec<Py<PyAny>>, String> {
     let mounts = config.mounts().iter();
     mounts
-        .map(|mount| load(py, &mount.app, config.factory, app_dir))
+        .map(|mount| {
+            let factory = mount.factory.unwrap_or(config.factory);
+            load(py, &mount.app, factory, app_dir)
+        })
         .collect()
 }
 
