@@ -14,6 +14,8 @@ only the threads of `relay` and `stderr` write to standard streams, and nothing 
 - `server`: `Server`, for asyncio code
 - `workers`: the Envoys of a server, and who supervises them
 - `config`: the settings, checked
+- `configfile`: those in a file
+- `elsewhere`: what other servers call otherwise
 - `addresses`: where to listen, as settings say it and as Envoy does
 - `appname`: the name of an application that is given as an object
 - `certificates`: files of TLS, checked

@@ -48,8 +48,37 @@ def _descriptor(_: click.Context, __: click.Parameter, text: str | None) -> int 
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def _mounts(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
-    mounts: dict[str, str] = {}
+def _read_file(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Takes the settings in a file as defaults: the one at `path`, or one in the working directory, if there is any."""
+    if context.resilient_parsing or (found := path or _found_file()) is None:
+        return
+    from . import configfile  # only those who have one pay for it
+
+    options = {one.name: one for one in context.command.params if one.name and getattr(one, "allow_from_autoenv", True)}
+    try:
+        context.obj = configfile.read(found, options)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from None
+    if context.obj is not None:
+        context.default_map = {name: value for name, value in context.obj.settings.items() if name != "mount"}
+    elif path is not None:
+        raise click.UsageError(f"`{path}` has no table `[tool.aiovoy]`", context)
+
+
+def _found_file() -> str | None:
+    if os.path.isfile("aiovoy.toml"):
+        return "aiovoy.toml"
+    try:
+        with open("pyproject.toml", "rb") as file:
+            return "pyproject.toml" if b"aiovoy" in file.read() else None  # whatever else is wrong with it
+    except OSError:
+        return None  # it is missing, or somebody else's
+
+
+def _mounts(context: click.Context, _: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    mounts: dict[str, Any] = {}
+    if not texts and context.obj is not None:
+        mounts = context.obj.settings.get("mount", mounts)
     for text in texts:
         path, equals, app = text.partition("=")
         if not equals:
@@ -111,7 +140,7 @@ SECTIONS = {
     "response_path": "Router",
     "ws": "WebSocket",
     "log_level": "Logs",
-    "envoy": "Other",
+    "config": "Other",
 }
 """The sections of the help, each with its first option."""
 
@@ -166,6 +195,10 @@ class Command(click.Command):
             if told := elsewhere.told(error.option_name):
                 raise click.UsageError(told, ctx) from None
             raise
+        except click.BadParameter as error:
+            if error.param is not None and from_file(ctx, error.param.name):
+                error.param_hint = f"`{error.param.name}` in `{ctx.obj.path}`"
+            raise
         settings = [one.name or "" for one in self.params]
         strange = [name for name in os.environ if name.startswith("AIOVOY_") and name[7:].lower() not in settings]
         if strange and not ctx.resilient_parsing:
@@ -175,6 +208,17 @@ class Command(click.Command):
                 with contextlib.suppress(OSError):
                     write_all(2, f"warning: no setting is called `{name}`; did you mean `{nearest}`?\n".encode())
         return rest
+
+
+def given(context: click.Context, name: str | None) -> bool:
+    """Whether the setting `name` has its value from the command line, or from a variable."""
+    source = click.core.ParameterSource
+    return context.get_parameter_source(name or "") in (source.COMMANDLINE, source.ENVIRONMENT)
+
+
+def from_file(context: click.Context, name: str | None) -> bool:
+    """Whether the setting `name` has its value from a file."""
+    return context.get_parameter_source(name or "") is click.core.ParameterSource.DEFAULT_MAP
 
 
 def _forget_output() -> None:
@@ -386,6 +430,17 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 )
 @_option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
 @_option(
+    "--config",
+    type=_FILE,
+    envvar="AIOVOY_CONFIG",
+    allow_from_autoenv=False,
+    is_eager=True,
+    expose_value=False,
+    callback=_read_file,
+    show_default="aiovoy.toml, or [tool.aiovoy] in pyproject.toml, in the working directory",
+    help="File of settings, in TOML: the options by their names. Options and variables win.",
+)
+@_option(
     "--envoy",
     type=click.Path(),
     metavar="PATH",
@@ -409,7 +464,7 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     the signal's number after the second, and Envoy's own if it fails. SIGHUP replaces all workers, SIGTTIN adds one,
     SIGTTOU takes one away.
 
-    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL.
+    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL, and in a file (--config).
     """
     try:
         config = Config(**complete(settings))
@@ -420,15 +475,29 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 
             sys.exit(serve(config))
     except ConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise usage_error(error) from None
     except AiovoyError as error:
         raise click.ClickException(str(error)) from None
+
+
+def usage_error(error: ConfigError) -> click.UsageError:
+    """Tells of `error` on the command line, with the file that it may come from."""
+    context = click.get_current_context()
+    hint = ""
+    if context.obj is not None:
+        names = [name for name in context.obj.settings if name == "mount" or from_file(context, name)]
+        hint = context.obj.hint(str(error), names)
+    return click.UsageError(f"{error}{hint}")
 
 
 def complete(settings: dict[str, Any]) -> dict[str, Any]:
     """Adds to options what is not said by them. `click.UsageError` if there is no application."""
     if not settings["app"] and not settings["mount"]:
         raise click.UsageError("Missing argument 'MODULE:ATTRIBUTE'.")
+    context = click.get_current_context()
+    places = [name for name in ("uds", "fd", "bind") if from_file(context, name)]
+    if places and any(given(context, name) for name in ("host", "port", "uds", "fd", "bind")):
+        settings = {**settings, **{name: getattr(Config, name) for name in places}}
     if all(not settings[name] and settings[name] != 0 for name in ("uds", "fd", "bind")):
         settings = {**settings, "bind": [f"fd://{number}" for number in passed_by_systemd()]}
     return settings

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 RENAMED = {
     "-b": "--bind",
     "-w": "--workers",
+    "-c": "--config, a file in TOML",
     "--max-requests": "--limit-max-requests",
     "--timeout": "--timeout-worker-healthcheck",
     "-t": "--timeout-worker-healthcheck",
@@ -82,7 +83,6 @@ ABSENT = {
     **dict.fromkeys(["--limit-max-requests-jitter", "--max-requests-jitter"], _JITTER),
     **dict.fromkeys(["--statsd-host", "--metrics", "--metrics-port", "--metrics-address"], _STATS),
     **dict.fromkeys(["--static-path-mount", "--static-path-route"], _FILES),
-    **dict.fromkeys(["-c", "--config"], "settings are options, or variables `AIOVOY_*`"),
     **dict.fromkeys(["-e", "--env"], "--env-file names a file of variables"),
     "--worker-tmp-dir": "files of the server are in $TMPDIR",
     "--preload": "each worker imports the application itself",
@@ -101,6 +101,14 @@ def told(option: str) -> str | None:
         name, comma, more = RENAMED[option].partition(",")
         return f"`{option}` is `{name}` here{comma}{more}"
     return f"there is no `{option}` here: {ABSENT[option]}" if option in ABSENT else None
+
+
+def unknown(key: str, settings: Iterable[str]) -> str:
+    """What to say to who has `key` in a file, which is none of `settings`."""
+    if there := told(f"--{key.replace('_', '-')}"):
+        return there
+    nearest = difflib.get_close_matches(key, settings, 1)
+    return f"no setting is called `{key}`" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 
 def mistyped(variables: Iterable[str], settings: Iterable[str]) -> Iterator[tuple[str, str]]:

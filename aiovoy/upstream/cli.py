@@ -38,11 +38,10 @@ FORMS = ("common", "combined", "json")
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:
-    if value is not False and context.get_parameter_source(option.name or "") in _GIVEN:
-        raise click.UsageError(f"`{option.opts[0]}` is not for `aiovoy upstream`: {REFUSED[option.name or '']}")
-
-
-_GIVEN = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    name = option.name or ""
+    if value is not False and (cli.given(context, name) or cli.from_file(context, name)):
+        said = f"`{name}` in `{context.obj.path}`" if cli.from_file(context, name) else f"`{option.opts[0]}`"
+        raise click.UsageError(f"{said} is not for `aiovoy upstream`: {REFUSED[name]}")
 
 
 def _options() -> list[click.Parameter]:
@@ -90,16 +89,16 @@ def _main(**settings: Any) -> None:
     CTRL+C quits at once. With --workers, also of 1, with --reload, or with anything after which a worker is replaced,
     each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one away.
 
-    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL.
+    An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL, and in a file (--config).
     """
     form = settings["access_log_format"] or FORMS[0]
     if form not in FORMS:
-        raise click.UsageError(f"`--access-log-format` is {', '.join(FORMS)} here, got `{form}`")
+        raise cli.usage_error(ConfigError(f"`--access-log-format` is {', '.join(FORMS)} here, got `{form}`"))
     try:
         config = Config(**cli.complete(settings))
         sys.exit(_serve(config))
     except ConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise cli.usage_error(error) from None
     except AiovoyError as error:
         raise click.ClickException(str(error)) from None
 

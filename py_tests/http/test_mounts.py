@@ -1,5 +1,6 @@
 """Several applications in one server, by path prefix."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,6 +136,43 @@ async def test_failed_shutdown_of_one_leaves_the_others_theirs(serve: Serve) -> 
     assert "lost it" in server.log
     for name in PREFIXES:
         assert server.output.count(f"{name} shut down") == 1
+
+
+def make_shop() -> Any:
+    return telling("made")
+
+
+FILE = f"""
+app = "{__name__}:main"
+root_path = "/proxied"
+
+[mount."/made"]
+app = "{__name__}:make_shop"
+factory = true
+
+[mount."/failing"]
+app = "{__name__}:failing"
+lifespan = "off"
+
+[mount."/shop"]
+app = "{__name__}:shop"
+root-path = "/v2"
+"""
+
+
+@pytest.mark.protocols("http/1.1")
+async def test_settings_of_their_own(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "aiovoy.toml").write_text(FILE)
+    server = serve(f"{__name__}:main", config=tmp_path / "aiovoy.toml")
+    connection = await connect(server)
+    for path, seen in {
+        "/": ("main", "/proxied"),
+        "/made": ("made", "/proxied/made"),
+        "/shop": ("shop", "/v2/shop"),
+    }.items():
+        answered = (await connection.get(path)).json()
+        assert (answered["app"], answered["root_path"]) == seen
+    assert "is called to make the application" not in server.log
 
 
 @pytest.mark.parametrize("app", ["nowhere:app", f"{__name__}:nothing"])

@@ -17,6 +17,13 @@ from py_tests.harness.certificates import Pair
 COMMANDS = pytest.mark.parametrize("command", [main, upstream], ids=["aiovoy", "upstream"])
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def told(command: click.Command, *arguments: str, code: int = 2) -> str:
     """What is written beside the usage."""
     result = CliRunner().invoke(command, arguments)
@@ -31,6 +38,7 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("-b :80", "`-b` is `--bind` here"),
         ("-w4", "`-w` is `--workers` here"),
         ("-w 4", "`-w` is `--workers` here"),
+        ("-c gunicorn.conf.py", "`-c` is `--config` here, a file in TOML"),
         ("--max-requests 9", "`--max-requests` is `--limit-max-requests` here"),
         ("--timeout=9", "`--timeout` is `--timeout-worker-healthcheck` here"),
         ("--ssl-certificate x.pem", "`--ssl-certificate` is `--ssl-certfile` here"),
@@ -121,6 +129,80 @@ def test_access_log_format_of_another_server(field: str) -> None:
 
 def test_parentheses_behind_a_field_of_envoy() -> None:
     Config("main:app", access_log_format="%REQ(A)%(s)s %PROTOCOL%(s)s")
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 81", "`aiovoy.toml`: no setting is called `prot`; did you mean `port`?"),
+        ("no-access-log = true", "`aiovoy.toml`: no setting is called `no-access-log`; did you mean `access_log`?"),
+        ("version = true", "`aiovoy.toml`: no setting is called `version`"),
+        ("max_requests = 9", "`aiovoy.toml`: `--max-requests` is `--limit-max-requests` here"),
+        ("preload = true", "`aiovoy.toml`: there is no `--preload` here: each worker imports the application itself"),
+        ("root-path = ''\nroot_path = ''", "`aiovoy.toml`: `root_path` stands there twice, as `root_path`, too"),
+        ('port = "81"', "`aiovoy.toml`: expected `port` to be a whole number, got a string"),
+        ("port = true", "`aiovoy.toml`: expected `port` to be a whole number, got a boolean"),
+        ("port = 81.0", "`aiovoy.toml`: expected `port` to be a whole number, got a number"),
+        ("port = 65536", "Invalid value for `port` in `aiovoy.toml`: 65536 is not in the range 0<=x<=65535."),
+        ("timeout-idle = [1]", "`aiovoy.toml`: expected `timeout-idle` to be a number, got an array"),
+        ('reload = "yes"', "`aiovoy.toml`: expected `reload` to be a boolean, got a string"),
+        ("host = 1979-05-27", "`aiovoy.toml`: expected `host` to be a string, got a date or a time"),
+        ("bind = [81]", "`aiovoy.toml`: expected `bind` to be a string, or an array of strings, got an array"),
+        (
+            "uds-permissions = 0o660",
+            "`aiovoy.toml`: expected `uds-permissions` to be a string of octal digits, got a whole number",
+        ),
+        ('mount = "/api=api:app"', "`aiovoy.toml`: expected `mount` to be a table, got a string"),
+        (
+            'loop = "trio"',
+            "Invalid value for `loop` in `aiovoy.toml`: 'trio' is not one of 'uvloop', 'asyncio'.",
+        ),
+        ('env-file = "env"', "Invalid value for `env_file` in `aiovoy.toml`: File 'env' does not exist."),
+        ("worker-lifetime = 1e9", "expected `worker_lifetime` of 2000000 or less, got `1000000000.0`"),
+        ("fd = 3\nbind = ':1'", "expected one of `uds`, `fd` and `bind`, got `fd` and `bind`"),
+        ('[mount]\napi = "api:app"', "expected the prefix of a mount as `/path`, got `api`"),
+        (
+            '[mount]\n"/api" = "api"',
+            "expected an application as `module:attribute` for the mount `/api`, got `api`",
+        ),
+        ('[mount]\n"/api" = 1', "expected an application for the mount `/api`, or its settings, got `1`"),
+        ('[mount."/api"]\nfactory = true', "the mount `/api` needs an `app`"),
+        (
+            '[mount."/api"]\napp = "api:app"\nlifespan = "no"',
+            "expected `lifespan` of the mount `/api` to be one of auto, on, off, got `no`",
+        ),
+        ('[mount."/api"]\nfactory = 1', "expected `factory` of the mount `/api` to be true or false, got `1`"),
+        (
+            '[mount."/api"]\napp = "api:app"\nlimit-concurrency = 1',
+            "the mount `/api` has no `limit_concurrency` of its own, only app, factory, lifespan, root_path",
+        ),
+    ],
+)
+def test_file_of_settings(command: click.Command, text: str, message: str, folder: Path) -> None:
+    (folder / "aiovoy.toml").write_text(text)
+    lines = told(command, "main:app").splitlines()
+    assert lines[0] == f"Error: {message}"
+    assert any("`aiovoy.toml`" in line for line in lines)
+
+
+@COMMANDS
+def test_file_of_settings_that_is_none(command: click.Command, folder: Path) -> None:
+    (folder / "gunicorn.conf.py").write_text("bind = ':80'\nworkers = 2 * 2\n")
+    message = told(command, "--config", "gunicorn.conf.py")
+    assert re.fullmatch(r"Error: `gunicorn.conf.py` is not TOML: .*\(at line 2, column 13\)\n", message)
+    message = "cannot read `/proc/self/mem`: input/output error"
+    assert told(command, "--config", "/proc/self/mem") == f"Error: {message}\n"
+    (folder / "pyproject.toml").write_text("[tool.ruff]\n")
+    assert told(command, "--config", "pyproject.toml") == "Error: `pyproject.toml` has no table `[tool.aiovoy]`\n"
+    (folder / "pyproject.toml").write_text("[tool]\naiovoy = 1\n")
+    message = "`pyproject.toml`: expected `tool.aiovoy` to be a table, got a whole number"
+    assert told(command, "main:app") == f"Error: {message}\n"
+    (folder / "pyproject.toml").write_text("[tool.aiovoy\n")
+    assert told(command, "main:app").startswith("Error: `pyproject.toml` is not TOML: Expected ']'")
+    (folder / "aiovoy.toml").write_bytes(b"port = 81 # \xff\n")
+    assert told(command, "main:app").startswith("Error: `aiovoy.toml` is not TOML: 'utf-8' codec can't decode byte")
+    assert told(command, "--help", code=0).startswith("Usage: ")
 
 
 def test_certificate_without_its_key(tmp_path: Path) -> None:

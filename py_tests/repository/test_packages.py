@@ -65,7 +65,7 @@ def imports(text: str, package: str) -> Iterator[str]:
             names = [f"{module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "aiovoy":
             names = [] if node.attr in MAY_READ else [f"aiovoy.{node.attr}"]
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"aiovoy(\.\w+)+", str(node.value)):
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"aiovoy(\.(?!toml)\w+)+", str(node.value)):
             names = [str(node.value)] if node.value not in UVICORNS else []  # of `import_module` and the like
         else:
             names = []
