@@ -303,6 +303,8 @@ class Config:
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
         if self.app_dir is not None and Path(self.app_dir).is_file() and not _is_zip_file(self.app_dir):
             raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
+        if self.reload and not _can_watch_files():
+            raise ConfigError("`reload` needs the package watchfiles, which aiovoy was installed without")
         for folder in self.reload_dirs:
             if self.reload and not folder.is_dir():
                 raise ConfigError(f"expected `reload_dir` to be a folder, got `{folder}`")
@@ -521,6 +523,13 @@ def _several(paths: StrPath | Sequence[StrPath] | None) -> list[str]:
     if paths is None or isinstance(paths, str | os.PathLike):
         paths = [] if paths is None else [paths]
     return [os.fspath(path) for path in paths]
+
+
+def _can_watch_files() -> bool:
+    # Few need it.
+    from importlib.util import find_spec
+
+    return find_spec("watchfiles") is not None
 
 
 def _is_zip_file(path: str | os.PathLike[str]) -> bool:

@@ -1,6 +1,7 @@
 """What those write who come from uvicorn, gunicorn or granian, and what the command line says to it."""
 
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -203,6 +204,13 @@ def test_file_of_settings_that_is_none(command: click.Command, folder: Path) -> 
     (folder / "aiovoy.toml").write_bytes(b"port = 81 # \xff\n")
     assert told(command, "main:app").startswith("Error: `aiovoy.toml` is not TOML: 'utf-8' codec can't decode byte")
     assert told(command, "--help", code=0).startswith("Usage: ")
+
+
+@COMMANDS
+def test_reload_without_watchfiles(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    message = "`reload` needs the package watchfiles, which aiovoy was installed without"
+    assert told(command, "main:app", "--reload") == f"Error: {message}\n"
 
 
 def test_certificate_without_its_key(tmp_path: Path) -> None:
