@@ -34,10 +34,10 @@ class Session:
         finally:
             writer.close()
 
-    async def attach(self, breakpoints: dict[str, list[int]], **arguments: Any) -> None:
+    async def attach(self, breakpoints: dict[str, list[int]], request: str = "attach", **arguments: Any) -> None:
         """Has the program run with breakpoints on these lines of files."""
         await self.ask("initialize", adapterID="debugpy", pathFormat="path")
-        attached = self._send("attach", arguments)
+        attached = self._send(request, arguments)
         await self.event("initialized")
         for path, lines in breakpoints.items():
             await self.ask("setBreakpoints", source={"path": path}, breakpoints=[{"line": line} for line in lines])
@@ -64,12 +64,13 @@ class Session:
         return response.get("body")
 
     async def _take(self, wanted: Callable[[Message], bool]) -> Message:
-        async with asyncio.timeout(3 * DEADLINE):
-            while True:
-                for message in self.unread:
-                    if wanted(message):
-                        self.unread.remove(message)
-                        return message
-                head = await self._reader.readuntil(b"\r\n\r\n")
-                length = int(head.split(b":")[1])
-                self.unread.append(json.loads(await self._reader.readexactly(length)))
+        try:
+            async with asyncio.timeout(3 * DEADLINE):
+                while not (found := next(filter(wanted, self.unread), None)):
+                    head = await self._reader.readuntil(b"\r\n\r\n")
+                    length = int(head.split(b":")[1])
+                    self.unread.append(json.loads(await self._reader.readexactly(length)))
+        except TimeoutError:
+            raise TimeoutError(f"what came was {self.unread}") from None
+        self.unread.remove(found)
+        return found

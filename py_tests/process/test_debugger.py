@@ -52,14 +52,20 @@ SCRIPT = [str(Path(sys.executable).with_name("aiovoy"))]
 
 
 @contextlib.asynccontextmanager
-async def debugged(*words: str, target: list[str] = MODULE, **options: Any) -> AsyncIterator[tuple[Server, Session]]:
+async def debugged(
+    folder: Path, *words: str, target: list[str] = MODULE, **options: Any
+) -> AsyncIterator[tuple[Server, Session]]:
     """A server that starts under debugpy with `words`, and the session of its launcher."""
     [port] = free_ports(1)
     debugpy = [sys.executable, "-Xfrozen_modules=off", "-m", "debugpy", "--listen", str(port), "--wait-for-client"]
     _python, _module, _name, *arguments = command(f"{__name__}:app", **options)
-    server = Server([*debugpy, *words, *target, *arguments], AIOVOY, ROOT, {})
+    # The adapter accepts nobody else if somebody connects before it is ready, which this file tells.
+    ready = folder / "endpoints"
+    env = {"DEBUGPY_ADAPTER_ENDPOINTS": str(ready)}
+    server = Server([*debugpy, *words, *target, *arguments], AIOVOY, ROOT, env)
     RECENT.append(server)
     try:
+        await eventually(ready.exists, 3 * DEADLINE)
         async with Session.open(port) as launcher:
             await launcher.attach(BREAKPOINTS, connect={"host": "127.0.0.1", "port": port})
             yield server, launcher
@@ -71,7 +77,6 @@ async def debugged(*words: str, target: list[str] = MODULE, **options: Any) -> A
 async def followed(launcher: Session) -> AsyncIterator[tuple[int, Session]]:
     """The child that the debugger follows into: its process id, and the session of it."""
     child = await launcher.event("debugpyAttach")
-    del child["request"]
     async with Session.open(child["connect"]["port"]) as session:
         await session.attach(BREAKPOINTS, **child)
         yield child["subProcessId"], session
@@ -85,8 +90,8 @@ async def stopped(session: Session) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("target", [MODULE, SCRIPT], ids=["module", "script"])
-async def test_breakpoints_are_hit(target: list[str]) -> None:
-    async with debugged(target=target) as (server, launcher):
+async def test_breakpoints_are_hit(target: list[str], tmp_path: Path) -> None:
+    async with debugged(tmp_path, target=target) as (server, launcher):
         async with followed(launcher) as (pid, session):
             assert psutil.Process(pid).ppid() == server.pid
             assert psutil.Process(pid).exe() == os.path.realpath(envoy_binary())
@@ -108,8 +113,11 @@ async def test_breakpoints_are_hit(target: list[str]) -> None:
     assert "debugger" not in server.log
 
 
-async def test_who_stands_at_a_breakpoint_is_not_killed() -> None:
-    async with debugged(timeout_worker_healthcheck=1) as (server, launcher), followed(launcher) as (pid, session):
+async def test_who_stands_at_a_breakpoint_is_not_killed(tmp_path: Path) -> None:
+    async with (
+        debugged(tmp_path, timeout_worker_healthcheck=1) as (server, launcher),
+        followed(launcher) as (pid, session),
+    ):
         await eventually(server.started, 3 * DEADLINE)
         response = asyncio.create_task(server.get("/on_the_loop"))
         thread, _ = await stopped(session)
@@ -119,8 +127,8 @@ async def test_who_stands_at_a_breakpoint_is_not_killed() -> None:
         assert "event loop" not in server.log
 
 
-async def test_debugger_that_follows_nobody() -> None:
-    async with debugged("--configure-subProcess", "false") as (server, launcher):
+async def test_debugger_that_follows_nobody(tmp_path: Path) -> None:
+    async with debugged(tmp_path, "--configure-subProcess", "false") as (server, launcher):
         await eventually(server.started, 3 * DEADLINE)
         for handler in HANDLERS:
             assert (await server.get(f"/{handler.__name__}")).status == 200
