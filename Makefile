@@ -92,8 +92,8 @@ check: check-tools lint check-abi test-rust build ## All that CI runs: `make tes
 	$(BIN)/python -m py_tests.harness.side_by_side $(BIN)/python bench/instructions.py
 
 check-tools:
-	@PATH="$$PATH:/usr/sbin"; for tool in valgrind h2load nginx; do command -v $$tool >/dev/null || \
-	  { echo "$$tool is missing: on Debian, apt-get install valgrind nghttp2-client nginx-light"; exit 1; }; done
+	@PATH="$$PATH:/usr/sbin"; for tool in valgrind h2load nginx curl; do command -v $$tool >/dev/null || \
+	  { echo "$$tool is missing: on Debian, apt-get install valgrind nghttp2-client nginx-light curl"; exit 1; }; done
 
 bench: build ## Compare with other servers; ARGS goes to bench/run.py
 	$(BIN)/python bench/run.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from py_tests.harness.documents import blocks_of, words
 from py_tests.harness.folders import ROOT
 from py_tests.harness.serving import serve
 
@@ -24,6 +26,7 @@ def bench(module: str) -> Any:
 environments, load, memory, process = bench("environments"), bench("load"), bench("memory"), bench("process")
 rounds, servers, summary, table = bench("rounds"), bench("servers"), bench("summary"), bench("table")
 cases, client, websocket = bench("cases"), bench("client"), bench("websocket")
+options = bench("options")
 callgrind, counted, record = bench("callgrind"), bench("counted"), bench("record")
 certificates = bench("tls")
 report = importlib.import_module("report")
@@ -114,6 +117,20 @@ class TestH2load:
     def test_refuses_other_statuses_in_the_log(self) -> None:
         with pytest.raises(load.LoadFailedError, match="got 503"):
             load.parse_h2load_log(["1795393653305589\t503\t100\n"])
+
+
+def test_options_in_the_readme_are_there(tmp_path: Path) -> None:
+    (tmp_path / "before.so").touch()
+    commands = [words(command) for block in blocks_of("bench/README.md") for command in block.commands]
+    assert len(commands) > 3
+    for _, target, *arguments in commands:
+        if target == "bench":
+            arguments = [word for given in arguments for word in shlex.split(given.removeprefix("ARGS="))]
+        elif target != "bench/run.py":
+            continue
+        if arguments == ["--help"]:
+            continue
+        options.parse_options([word.replace("/tmp/", f"{tmp_path}/") for word in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
-"""What README and docs/ say: the files they name, the commands they show, the code in them."""
+"""What the documents say: the files they name, the options of commands, the tables of settings."""
 
 import re
-import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,31 +18,21 @@ from aiovoy.launcher.elsewhere import ABSENT, RENAMED
 from aiovoy.launcher.lanes import Lane
 from aiovoy.launcher.workers.envoy import envoy_environ
 from py_tests.harness.certificates import Pair
-from py_tests.harness.deadline import DEADLINE
+from py_tests.harness.documents import BLOCK, BLOCKS, DOCUMENTS, words
 from py_tests.harness.folders import ROOT
-from py_tests.harness.protocols import Connect
-from py_tests.harness.serving import AIOVOY, Serve, Server, unlike_uvicorn
+from py_tests.harness.serving import unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
 
-DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(DOCUMENTS[document]) if found == language]
-
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Each command of each shell block, in words, without variables in front."""
-    for name in DOCUMENTS:
-        for block in blocks(name, "sh"):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                while words and re.match(r"\w+=", words[0]):
-                    words.pop(0)
-                if words:
-                    yield name, words
+    """Each command of each shell block, and those of ours in the text, in words."""
+    for block in BLOCKS:
+        for command in block.commands:
+            yield block.document, words(command)
+    for name, text in DOCUMENTS.items():
+        for command in re.findall(r"`((?:\w+=\S+ )*(?:make|aiovoy)\s[^`]+)`", BLOCK.sub("", text)):
+            yield name, words(command)
 
 
 # --- Links ---
@@ -72,17 +60,19 @@ def test_link_leads_somewhere(document: str, link: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_named_file_is_there(name: str) -> None:
-    """Paths in backticks that begin with one of our folders."""
-    folders = "aiovoy|bench|docs|envoy|examples|py_tests|src"
+    """Paths in backticks that begin with one of our folders, or with one beside the document; some are made."""
+    made = (ROOT / ".gitignore").read_text().splitlines()
+    folders = "aiovoy|bench|docs|envoy|examples|py_tests|src|upstream"
     for path in re.findall(rf"`((?:{folders})/[\w/.\-]*)`", DOCUMENTS[name]):
-        assert (ROOT / path).exists(), path
+        there = [folder / path for folder in [ROOT, (ROOT / name).parent]]
+        assert any(one.exists() for one in there) or f"/{path}/" in made, path
 
 
 # --- Commands ---
 
 
 def test_there_are_commands() -> None:
-    assert {"make", "curl", "pip", ".venv/bin/aiovoy", "aiovoy", "envoy"} <= {words[0] for _, words in commands()}
+    assert {"make", "curl", "pip", ".venv/bin/aiovoy", "aiovoy", "envoy"} <= {command[0] for _, command in commands()}
 
 
 def test_make_targets_are_there() -> None:
@@ -95,18 +85,18 @@ def test_make_targets_are_there() -> None:
 
 def test_named_arguments_are_there() -> None:
     """Files of the repository that a command is given."""
-    for name, words in commands():
-        for word in words:
+    for name, command in commands():
+        for word in command:
             if re.match(r"@?(examples|bench|docs|envoy|py_tests)/|@?README", word):
-                assert (ROOT / word.removeprefix("@")).exists(), (name, words)
+                assert (ROOT / word.removeprefix("@")).exists(), (name, command)
 
 
 def test_options_of_aiovoy_are_there() -> None:
     options = {option for parameter in main.params for option in [*parameter.opts, *parameter.secondary_opts]}
-    for name, words in commands():
-        if Path(words[0]).name == "aiovoy":
-            used = {word.split("=")[0] for word in words if word.startswith("--")}
-            assert used <= options | {"--help"}, (name, words)
+    for name, command in commands():
+        if Path(command[0]).name == "aiovoy":
+            used = {word.split("=")[0] for word in command if word.startswith("--")}
+            assert used <= options | {"--help"}, (name, command)
 
 
 def test_options_of_other_servers_are_told_of() -> None:
@@ -116,51 +106,6 @@ def test_options_of_other_servers_are_told_of() -> None:
     assert told.keys() == {*RENAMED, *ABSENT}
     for option, name in RENAMED.items():
         assert told[option].startswith(f"`{name.partition(',')[0]}`"), option
-
-
-# --- Code ---
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_python_is_python(name: str) -> None:
-    for block in blocks(name, "python"):
-        compile(block, name, "exec")
-
-
-async def test_application_of_the_readme_works(serve: Serve, connect: Connect, tmp_path: Path) -> None:
-    (block,) = blocks("README.md", "python")
-    (tmp_path / "main.py").write_text(block)
-    server = serve("main:app", cwd=tmp_path, app_dir=None)
-    assert (await (await connect(server)).get("/")).json() == {"hello": "world"}
-
-
-def run(*words: str) -> str:
-    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True)
-    return done.stdout
-
-
-async def test_run_in_a_script_works(tmp_path: Path) -> None:
-    script, *_ = blocks("docs/settings.md", "python")
-    path = tmp_path / "script.py"
-    path.write_text(script.replace("port=8000", "port=0"))
-    server = Server([sys.executable, str(path)], AIOVOY, ROOT, {})
-    try:
-        server.wait_until_started()
-        assert (await server.get("/")).body == b"Hello, world!"
-    finally:
-        server.stop()
-
-
-def test_server_in_python_works() -> None:
-    _, embedded, *_ = blocks("docs/settings.md", "python")
-    assert re.fullmatch(r"http://127.0.0.1:\d+ \d+\n", run(sys.executable, "-c", embedded))
-
-
-def test_fixture_in_a_test_works(tmp_path: Path) -> None:
-    _, _, tested, fixture = blocks("docs/settings.md", "python")
-    path = tmp_path / "test_of_a_user.py"
-    path.write_text(f"{tested}\n{fixture}\n\ndef test_shop(shop):\n    assert shop.port > 0\n")
-    assert "2 passed" in run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(path))
 
 
 # --- Settings ---
