@@ -98,6 +98,8 @@ def test_who_has_none_does_not_pay_for_it(folder: Path) -> None:
 # What may stand there
 
 VALUES: dict[str, Any] = {
+    "log_config": __file__,
+    "use_colors": True,
     "app": "shop:app",
     "mount": {"/api": "api:app", "/old": {"app": "old:make", "factory": True, "lifespan": "off", "root_path": "/v1"}},
     "factory": True,

@@ -105,11 +105,13 @@ impl Supervision {
         let config = &self.process.config;
         let takes_requests = config.log_requests && logging.takes_requests;
         let logs_requests = &self.process.app_logs_requests;
-        logs_requests.store(takes_requests, Ordering::Relaxed);
-        self.launcher.tell(&Event::Logs {
-            json: logging.is_json,
-            requests: takes_requests,
-        });
+        let took_requests = logs_requests.swap(takes_requests, Ordering::Relaxed);
+        if logging.is_json || takes_requests != took_requests {
+            self.launcher.tell(&Event::Logs {
+                json: logging.is_json,
+                requests: takes_requests,
+            });
+        }
     }
 
     async fn supervise(self: Arc<Self>, loops: Vec<LoopThread>) {
