@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build modules test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-report bench-idle bench-instructions clean
+.PHONY: help serve build modules test test-rust test-python test-router soak-workers conformance autobahn lint format check check-tools check-abi bench bench-report bench-idle bench-instructions wheels check-wheels clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,12 @@ bench-idle: build ## Compare the memory of idle WebSockets; ARGS goes to bench/i
 
 bench-instructions: build ## Count the instructions of a request, and compare with bench/instructions.json; ARGS=--help
 	$(BIN)/python bench/instructions.py $(ARGS)
+
+wheels: ## Build manylinux wheels for CPython 3.11 to 3.14 into dist; ARGS are versions, if not all
+	$(PYTHON) -m wheels.build $(ARGS)
+
+check-wheels: wheels ## Build the wheels, and run each on every Python of its version that is here
+	target/wheels/venv/bin/pytest -rs wheels
 
 clean: ## Remove all that was built
 	rm -rf .venv target build dist ./*.egg-info aiovoy/*.so .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""How the wheels are built and tested that people install: `make wheels` and `make check-wheels`."""
