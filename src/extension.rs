@@ -1,4 +1,4 @@
-//! Runs on: Python's main thread.
+//! Runs on: the thread of Python's that runs a server; any of them makes and stops one.
 //!
 //! The extension module, for a server in an ordinary process of Python's.
 
@@ -21,8 +21,10 @@ struct Server(NetworkServer);
 impl Server {
     /// `config` is JSON, as the bootstrap extension has it, `network` likewise. `listeners` are descriptors, which stay
     /// their owner's. `opening` has them listen, `ready` hears that connections are accepted, and `closing` closes what the
-    /// owner has, once who has come is let in. All are called without arguments, on any thread.
+    /// owner has, once who has come is let in. All are called without arguments, on any thread. `app` is the application,
+    /// if that is an object of this process, which goes on when the server has ended.
     #[new]
+    #[pyo3(signature = (config, network, listeners, opening, ready, closing, app=None))]
     fn new(
         py: Python<'_>,
         config: &str,
@@ -31,6 +33,7 @@ impl Server {
         opening: Py<PyAny>,
         ready: Py<PyAny>,
         closing: Py<PyAny>,
+        app: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let config = Config::parse(config.as_bytes()).map_err(PyValueError::new_err)?;
         python_log::set_up(py, &config)?;
@@ -40,7 +43,7 @@ impl Server {
         let own = own.collect::<std::io::Result<Vec<OwnedFd>>>();
         let own = own.map_err(|error| PyOSError::new_err(error.to_string()))?;
         let told = [opening, ready, closing].map(called);
-        NetworkServer::new(config, network, own, told)
+        NetworkServer::new(config, network, own, told, app)
             .map(Self)
             .map_err(PyRuntimeError::new_err)
     }
@@ -52,9 +55,20 @@ impl Server {
         code.map_err(PyRuntimeError::new_err)
     }
 
+    /// Why the server has not started; `None` if it has.
+    #[getter]
+    fn failure(&self) -> Option<&str> {
+        self.0.failure()
+    }
+
     /// Stops gracefully. Does not wait.
     fn stop(&self) {
         self.0.stop();
+    }
+
+    /// Stops without waiting for requests, or for the application's shutdown. Does not wait.
+    fn abort(&self) {
+        self.0.abort();
     }
 }
 

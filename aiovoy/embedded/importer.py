@@ -22,19 +22,19 @@ class ImportFromStringError(Exception):
     traceback of what the application's module or factory raised."""
 
 
-def load_app(path: str, app_dir: str, factory: bool) -> App:
+def load_app(path: str, app_dir: str, factory: bool, given: Any = None) -> App:
     """The ASGI 3 application at `path`, a `module:attribute`; `ImportFromStringError` if there is none.
 
     `app_dir` is where the module was to be found; it is on `sys.path` already. With `factory`, the
     attribute is called without arguments and returns the application; without, too, if it is nothing else. An ASGI 2
-    application, a callable that returns a callable, is wrapped.
+    application, a callable that returns a callable, is wrapped. If the object is `given`, nothing is imported.
     """
     try:
-        return _asgi3(path, import_from_string(path, app_dir), factory)
+        return _asgi3(path, import_from_string(path, app_dir) if given is None else given, factory)
     except ImportFromStringError:
         raise
     except BaseException as error:
-        what = "exited" if isinstance(error, SystemExit) else "could not be imported"
+        what = "exited" if isinstance(error, SystemExit) else "could not be imported" if given is None else "failed"
         raise ImportFromStringError(f"application `{path}` {what}\n{_told(error)}") from None
 
 

@@ -55,7 +55,7 @@ def _options() -> list[click.Parameter]:
     return options
 
 
-_SUPERVISED = (
+SUPERVISED = (
     "workers",
     "reload",
     "limit_max_requests",
@@ -67,7 +67,7 @@ _SUPERVISED = (
 
 def _is_supervised(config: Config) -> bool:
     """Whether the server is to have workers, and not this process alone."""
-    return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in _SUPERVISED)
+    return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in SUPERVISED)
 
 
 def _serve(config: Config) -> int:

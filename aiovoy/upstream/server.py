@@ -1,4 +1,4 @@
-"""A server in this process, on its main thread."""
+"""A server in this process: on its main thread, if the process is the server's."""
 
 import json
 import os
@@ -20,19 +20,22 @@ def new_server(
     opening: Callable[[], None],
     ready: Callable[[], None],
     closing: Callable[[], None],
+    app: object = None,
 ) -> Any:
     """A server on the sockets with these descriptors, which `opening` has listen; `ready` hears that it serves.
 
     When it stops, `closing` closes what else there is of the sockets, and leaves those who have come time to be let in.
-    What the modules of the application need of this process is seen to.
+    What the modules of the application need of this process is seen to; unless the application is `app`, an object of
+    this process, which is not the server's then.
     """
     from .. import network
 
-    aiovoy.inside_server = True
+    if app is None:
+        aiovoy.inside_server = True
+        sys.path.insert(0, settings.app_dir)
     network.log_to_stderr(_LEVELS[settings.log_level])
-    sys.path.insert(0, settings.app_dir)
     told = json.dumps(settings.bridge), json.dumps(settings.network)
-    return network.Server(*told, filenos, opening, ready, closing)
+    return network.Server(*told, filenos, opening, ready, closing, app)
 
 
 def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None]) -> int:

@@ -54,17 +54,19 @@ pub fn log_without_waiting() -> std::io::Result<()> {
     begin_to_wait()
 }
 
-/// Makes standard error the log of a process that is no Envoy, from `level` on. Nobody waits for it either.
+/// Makes standard error the log of a process that is no Envoy, from `level` on. Nobody waits for it either. Another call
+/// changes the level.
 ///
 /// # Errors
 ///
 /// As of [`log_without_waiting`].
 pub fn log_to_stderr(level: LevelFilter) -> std::io::Result<()> {
-    if log::set_logger(&StderrLog).is_err() {
-        return Ok(());
-    }
+    let is_first = log::set_logger(&StderrLog).is_ok();
     log::set_max_level(level);
-    begin_to_wait()
+    if is_first {
+        begin_to_wait()?;
+    }
+    Ok(())
 }
 
 /// What lines look like.

@@ -110,7 +110,7 @@ fn start_python(supervision: &Arc<Supervision>) -> Result<(MainThread, Vec<LoopT
         let (supervision, app_dir) = (supervision.clone(), app_dir.clone());
         move |py: Python<'_>| {
             let config = &supervision.process.config;
-            let apps = app::load_all(py, config, &app_dir.to_string_lossy());
+            let apps = app::load_all(py, config, &app_dir.to_string_lossy(), None);
             supervision.look_at_logging(py);
             apps
         }

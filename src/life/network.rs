@@ -1,7 +1,7 @@
-//! Runs on: Python's main thread.
+//! Runs on: Python's main thread; any thread of Python's for an application of that process.
 //!
-//! The life of the server in an ordinary process of Python's, behind somebody else's proxy: the loop runs on Python's
-//! main thread, and a network of our own is the front.
+//! The life of the server in an ordinary process of Python's: the loop runs on the thread that runs the server, and a
+//! network of our own is the front.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use super::front::{Front, Gauges};
 use super::leftovers;
 use super::server::{self, Supervision};
-use super::stop::{END_GRACE, NOT_STARTED, Stop, give_up};
+use super::stop::{END_GRACE, NOT_STARTED, Stop};
 use crate::app::event_loop::{self, LoopThread};
 use crate::app::python::app;
 use crate::config::{Config, NetworkConfig};
@@ -45,16 +45,19 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Server {
     supervision: Arc<Supervision>,
     front: Arc<Own>,
+    app: Option<Py<PyAny>>,
 }
 
 impl Server {
     /// A server of `config` with these sockets, which `opening` has listen; `closing` has nobody come to them any more,
-    /// while who has come can still be let in. `ready` hears that it accepts connections.
+    /// while who has come can still be let in. `ready` hears that it accepts connections. With `app`, an application of
+    /// this process, nothing is imported, and the process goes on when the server has ended.
     pub(crate) fn new(
         config: Config,
         network: NetworkConfig,
         listeners: Vec<OwnedFd>,
         [opening, ready, closing]: [Told; 3],
+        app: Option<Py<PyAny>>,
     ) -> Result<Self, String> {
         let front = Arc::new(Own {
             thread: Mutex::default(),
@@ -63,17 +66,35 @@ impl Server {
             closing,
             ready,
         });
-        let stop = Arc::<Stop>::default();
+        let stop = match app {
+            Some(_) => Stop::of_guest(),
+            None => Stop::default(),
+        };
+        let stop = Arc::new(stop);
         let supervision = Supervision::new(front.clone(), stop, Arc::new(config), 1)?;
         let thread = NetworkThread::start(supervision.process.clone(), network);
         let thread = thread.map_err(|error| format!("no network: {error}"))?;
         *front.thread.lock() = Some(Arc::new(thread));
-        Ok(Self { supervision, front })
+        Ok(Self {
+            supervision,
+            front,
+            app,
+        })
     }
 
     /// Stops it gracefully.
     pub(crate) fn stop(&self) {
         self.supervision.stop.request();
+    }
+
+    /// Stops it without waiting for requests, or for the application's shutdown.
+    pub(crate) fn abort(&self) {
+        self.supervision.stop.abort();
+    }
+
+    /// Why it has not started.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.supervision.failure()
     }
 
     /// Serves on this thread until it has been stopped. `loaded` hears, on this thread, that the applications are
@@ -85,8 +106,9 @@ impl Server {
         let (started, outcome) = mpsc::channel();
         let first = server::loop_start(&supervision.stop, process, 0, {
             let (config, supervision) = (process.config.clone(), supervision.clone());
+            let app = self.app.as_ref().map(|app| app.clone_ref(py));
             move |py: Python<'_>| {
-                let apps = app::load_all(py, &config, &app_dir.to_string_lossy());
+                let apps = app::load_all(py, &config, &app_dir.to_string_lossy(), app);
                 supervision.look_at_logging(py);
                 let apps = apps?;
                 loaded()?;
@@ -111,7 +133,7 @@ impl Server {
         event_loop::run(py, first, &started);
         let stop = &supervision.stop;
         if !py.detach(|| stop.wait_for_end()) {
-            give_up("the server does not end", 2 * END_GRACE);
+            stop.give_up("the server does not end", 2 * END_GRACE);
         }
         py.detach(|| supervision.python_ends());
         let thread = self.front.thread.lock().take();

@@ -17,8 +17,8 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::join_all;
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::control::Event;
 use super::front::AnyFront;
 use super::launcher::Launcher;
-use super::stop::{END_GRACE, Stop, give_up};
+use super::stop::{END_GRACE, Stop};
 use super::{leftovers, runtime};
 use crate::app::asgi::lifespan::Lifespans;
 use crate::app::event_loop::{LoopStart, LoopThread};
@@ -46,6 +46,7 @@ pub(super) struct Supervision {
     launcher: Arc<Launcher>,
     pub(super) front: AnyFront,
     pub(super) stop: Arc<Stop>,
+    failure: OnceLock<String>,
 }
 
 impl Supervision {
@@ -73,6 +74,7 @@ impl Supervision {
             launcher,
             front,
             stop,
+            failure: OnceLock::new(),
         }))
     }
 
@@ -83,14 +85,21 @@ impl Supervision {
         runtime::get().spawn(self.clone().supervise(loops));
     }
 
-    /// The loops have not started. Says whether there is a launcher, which knows now.
+    /// The applications have not started. Says whether there is a launcher, which knows now.
     pub(super) fn has_failed(&self, message: &str) -> bool {
+        // A server starts once.
+        let _ = self.failure.set(message.to_owned());
         self.launcher.tell(&Event::Failed { message });
         self.launcher.is_there()
     }
 
     pub(super) fn has_launcher(&self) -> bool {
         self.launcher.is_there()
+    }
+
+    /// Why the server has not started.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Python is about to end: nobody wants anything of it any more. The calling thread must not be attached to it.
@@ -123,33 +132,39 @@ impl Supervision {
         };
         match startup {
             None => {}
-            Some(Ok(lifespans)) => {
-                let may_listen = tokio::select! {
-                    () = self.launcher.may_listen() => true,
-                    () = self.stop.requested() => false,
-                };
-                if may_listen {
-                    self.serve(&loops).await;
-                    self.drain(&loops).await;
-                }
-                self.shutdown_lifespans(&loops, &lifespans).await;
-            }
+            Some(Ok(lifespans)) => tokio::select! {
+                () = self.live(&loops, &lifespans) => {}
+                () = self.stop.aborted() => {}
+            },
             Some(Err(message)) => {
                 log::error!("{message}");
-                self.launcher.tell(&Event::Failed { message: &message });
+                self.has_failed(&message);
                 self.stop.fail(LIFESPAN_FAILED);
             }
         }
         // Before Envoy's main loop runs, which this waits for, it handles no signal.
         self.front.gauges().await;
         if timeout(END_GRACE, stop_loops(loops)).await.is_err() {
-            give_up(
+            self.stop.give_up(
                 "application code holds an event loop or its threads",
                 END_GRACE,
             );
         }
         self.stop.complete();
         self.front.end();
+    }
+
+    /// From the start of the applications to their orderly end.
+    async fn live(&self, loops: &[LoopThread], lifespans: &[Lifespans]) {
+        let may_listen = tokio::select! {
+            () = self.launcher.may_listen() => true,
+            () = self.stop.requested() => false,
+        };
+        if may_listen {
+            self.serve(loops).await;
+            self.drain(loops).await;
+        }
+        self.shutdown_lifespans(loops, lifespans).await;
     }
 
     /// Has the front let clients in, and waits until the server is to stop.
@@ -230,7 +245,7 @@ pub(super) fn loop_start<A>(
         process: process.clone(),
         apps,
         failed: Arc::new(move |error| {
-            log::error!("an event loop has failed: its process ends\n{error}");
+            log::error!("an event loop has failed: its server ends\n{error}");
             stop.fail(FAILED);
         }),
     }

@@ -31,6 +31,8 @@ pub(super) struct Stop {
     exit_code: AtomicI32,
     complete: Mutex<bool>,
     completed: Condvar,
+    /// The process is somebody else's, and goes on.
+    is_guest: bool,
 }
 
 /// What was requested. It only ever becomes more urgent.
@@ -42,9 +44,19 @@ enum Requested {
     /// answer tells them to close.
     Retirement(Duration),
     Stop,
+    /// Neither requests nor the application's shutdown are waited for.
+    Abort,
 }
 
 impl Stop {
+    /// That of a server in a process which goes on without it.
+    pub(super) fn of_guest() -> Self {
+        Self {
+            is_guest: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn supervise(&self) {
         self.supervised.store(true, Ordering::SeqCst);
     }
@@ -54,7 +66,18 @@ impl Stop {
     }
 
     pub(super) fn request(&self) {
-        self.requested.send_replace(Requested::Stop);
+        self.requested.send_if_modified(|requested| {
+            let is_more = *requested != Requested::Abort;
+            if is_more {
+                *requested = Requested::Stop;
+            }
+            is_more
+        });
+    }
+
+    /// Requests a stop that waits for the loops alone.
+    pub(super) fn abort(&self) {
+        self.requested.send_replace(Requested::Abort);
     }
 
     /// Requests a stop that leaves idle connections `idle_grace`. Another request overrules that.
@@ -72,7 +95,7 @@ impl Stop {
     pub(super) fn idle_grace(&self) -> Duration {
         match *self.requested.borrow() {
             Requested::Retirement(idle_grace) => idle_grace,
-            Requested::Nothing | Requested::Stop => Duration::ZERO,
+            Requested::Nothing | Requested::Stop | Requested::Abort => Duration::ZERO,
         }
     }
 
@@ -80,7 +103,7 @@ impl Stop {
     pub(super) fn handshakes(&self) -> Handshakes {
         match *self.requested.borrow() {
             Requested::Retirement(_) => Handshakes::Finish,
-            Requested::Nothing | Requested::Stop => Handshakes::Fail,
+            Requested::Nothing | Requested::Stop | Requested::Abort => Handshakes::Fail,
         }
     }
 
@@ -95,6 +118,12 @@ impl Stop {
         // As in `until`.
         let is_requested = |requested: &Requested| *requested != Requested::Nothing;
         let _ = self.requested.subscribe().wait_for(is_requested).await;
+    }
+
+    pub(super) async fn aborted(&self) {
+        // As in `until`.
+        let is_aborted = |requested: &Requested| *requested == Requested::Abort;
+        let _ = self.requested.subscribe().wait_for(is_aborted).await;
     }
 
     /// That of the first failure; 0 if there was none.
@@ -118,6 +147,15 @@ impl Stop {
         *self.complete.lock() = true;
         self.completed.notify_all();
     }
+
+    /// Something does not end: the process does without it, or goes on with it if it is somebody else's.
+    pub(super) fn give_up(&self, what: &str, after: Duration) {
+        if !self.is_guest {
+            give_up(what, after);
+        }
+        log::error!("{what}: not waited for after {} s", after.as_secs());
+        self.fail(ABORTED);
+    }
 }
 
 /// Waits until `flag` is set.
@@ -140,6 +178,8 @@ pub(super) fn abort() -> ! {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -157,5 +197,22 @@ mod tests {
         assert_eq!(stop.handshakes(), Handshakes::Fail);
         stop.retire(seconds(9));
         assert_eq!(stop.idle_grace(), seconds(0), "a stop is a stop");
+    }
+
+    #[tokio::test]
+    async fn an_abort_stays_one() {
+        let stop = Stop::default();
+        stop.request();
+        assert!(stop.aborted().now_or_never().is_none());
+        stop.abort();
+        stop.request();
+        stop.aborted().await;
+    }
+
+    #[test]
+    fn a_guest_does_not_end_the_process() {
+        let stop = Stop::of_guest();
+        stop.give_up("a loop does not end", END_GRACE);
+        assert_eq!(stop.exit_code(), ABORTED);
     }
 }
