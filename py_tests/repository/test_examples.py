@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Connection
 from py_tests.harness.folders import EXAMPLES
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
-from py_tests.harness.serving import UNDER_TEST, UVICORN, Server, serve
+from py_tests.harness.serving import UNDER_TEST, UVICORN, Server, serve, unlike_uvicorn
 from py_tests.harness.ws_client import dial
 
 
@@ -39,6 +44,23 @@ def http_version(protocol: str) -> str:
 def test_each_example_is_tested() -> None:
     tested = {"hello", "starlette_app", "fastapi_app", "streaming", "echo", "chat"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+@unlike_uvicorn("this is about aiovoy")
+def test_tests_of_an_example_cover_it(tmp_path: Path) -> None:
+    """They pass by what they override, and only the line in its stead is not run."""
+    folder = shutil.copytree(EXAMPLES / "tested", tmp_path / "tested")
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", *words]
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True)
+        return done.stdout
+
+    assert "3 passed" in run("coverage", "run", "-m", "pytest", "-p", "no:cacheprovider", "-q")
+    missing = re.search(r"weather.py .* (\S+)\n", run("coverage", "report", "--show-missing"))
+    assert missing is not None
+    lines = (folder / "weather.py").read_text().splitlines()
+    assert "the weather service does not answer" in lines[int(missing[1]) - 1]
 
 
 @of("hello")
