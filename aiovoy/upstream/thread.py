@@ -98,7 +98,7 @@ class ThreadServer:
             wait([self.exited], ABORT_SECONDS)
 
 
-_ELSEWHERE = {
+ELSEWHERE = {
     *REFUSED,
     *SUPERVISED,
     *("mount", "app_dir", "env_file", "replace_first", "reload_dir", "reload_include", "reload_exclude"),
@@ -109,7 +109,7 @@ _ELSEWHERE = {
 
 def _config(app: object, settings: dict[str, Any]) -> Config:
     named = app if isinstance(app, type | FunctionType) else type(app)
-    here = {name: value for name, value in settings.items() if name not in _ELSEWHERE}
+    here = {name: value for name, value in settings.items() if name not in ELSEWHERE}
     for name in settings.keys() - here:
         if settings[name] != getattr(Config, name, None):
             raise ConfigError(

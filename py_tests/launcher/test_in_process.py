@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import os
 import signal
@@ -20,8 +21,10 @@ import httpx
 import pytest
 
 import aiovoy
+from aiovoy.launcher.listening import Listening
 from aiovoy.pytest_plugin import StartServer
-from aiovoy.upstream.thread import ThreadServer
+from aiovoy.upstream.settings import Settings
+from aiovoy.upstream.thread import ELSEWHERE, ThreadServer
 from py_tests.harness.apps import App, Receive, Scope, Send, answer
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.serving import unlike_uvicorn
@@ -255,6 +258,22 @@ def test_what_needs_envoy_or_a_process_is_refused_with_the_way_out(
     assert "hint: give its name, `module:attribute`" in str(refused.value)
 
 
+def test_every_setting_is_heeded_or_refused(tmp_path: Path) -> None:
+    heeded = set()
+
+    class Heeded(aiovoy.Config):
+        def __getattribute__(self, name: str) -> Any:
+            heeded.add(name)
+            return super().__getattribute__(name)
+
+    configs = [Heeded("main:app", port=0), Heeded("main:app", uds=tmp_path / "socket")]
+    heeded.clear()
+    for config in configs:
+        Settings.of(config)
+        Listening(config, 1).close()
+    assert {field.name for field in dataclasses.fields(aiovoy.Config)} - heeded - ELSEWHERE == set()
+
+
 def test_access_log_in_a_form_of_envoy_s_is_refused(aiovoy_server: StartServer) -> None:
     with pytest.raises(aiovoy.ConfigError, match="`access_log_format` is common, combined, json here"):
         aiovoy_server(Told(), access_log=True, access_log_format="%PROTOCOL%")
@@ -264,14 +283,31 @@ async def test_exception_in_a_request_is_logged(aiovoy_server: StartServer, capf
     server = aiovoy_server(raises)
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/")).status_code == 500
+    logged = await log(capfd, "LookupError: no database")
+    assert "exception in ASGI application: GET /" in logged
+
+
+async def test_log_level_is_that_of_the_last_server(
+    aiovoy_server: StartServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for level in ["error", "info"]:
+        server = aiovoy_server(Told(), log_level=level)
+        with socket.create_connection((server.host, server.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b" 400 " in client.recv(1000)
+    assert (await log(capfd, "refused")).count("refused") == 1
+
+
+async def log(capfd: pytest.CaptureFixture[str], word: str) -> str:
+    """What has been logged once there is `word` in it."""
     logged: list[str] = []
 
     def is_there() -> bool:
         logged.append(capfd.readouterr().err)
-        return "LookupError: no database" in "".join(logged)
+        return word in "".join(logged)
 
     await eventually(is_there)
-    assert "exception in ASGI application: GET /" in "".join(logged)
+    return "".join(logged)
 
 
 APP = """
@@ -318,7 +354,8 @@ def test_that_is_interrupted(aiovoy_server):
 # A child that was forked has none of its threads.
 LEFT = """
 import aiovoy
-from aiovoy.upstream.thread import ThreadServer
+from aiovoy.upstream.settings import Settings
+from aiovoy.upstream.thread import ELSEWHERE, ThreadServer
 
 server = ThreadServer(app, port=0)
 server.ready.result()
