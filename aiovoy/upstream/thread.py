@@ -114,8 +114,8 @@ def _config(app: object, settings: dict[str, Any]) -> Config:
         if settings[name] != getattr(Config, name, None):
             raise ConfigError(
                 f"`{name}` is not for an application object, which is served in this process and without Envoy\n"
-                "hint: give its name, `module:attribute`, which Envoy imports in a process of its own; there is no use "
-                "then in what is replaced in this one"
+                "hint: give its name, `module:attribute`, which Envoy imports in a process of its own; what tests "
+                "replace in it belongs into that module then"
             )
     config = Config(f"{named.__module__}:{named.__qualname__}", **here)
     if config.access_log_format not in FORMS:
