@@ -85,7 +85,7 @@ def _configure(source: str) -> None:
         with open(source, encoding="utf-8") as file:
             logging.config.dictConfig(json.load(file))
     elif source.endswith((".yaml", ".yml")):
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         with open(source, encoding="utf-8") as file:
             logging.config.dictConfig(yaml.safe_load(file))

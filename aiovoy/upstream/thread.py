@@ -46,7 +46,7 @@ class ThreadServer:
         try:
             # The server is not to refer to this object: nothing would find the circle.
             self._server = new_server(
-                Settings.of(self._config),
+                Settings.of(self._config, "text"),
                 self._listening.filenos(0),
                 opening=self._listening.listen,
                 ready=partial(self.ready.set_result, None),
@@ -118,8 +118,8 @@ def _config(app: object, settings: dict[str, Any]) -> Config:
                 "replace in it belongs into that module then"
             )
     config = Config(f"{named.__module__}:{named.__qualname__}", **here)
-    if config.access_log_format not in FORMS:
-        raise ConfigError(f"`access_log_format` is {', '.join(FORMS)} here, got `{config.access_log_format}`")
+    if config.access_format not in FORMS:
+        raise ConfigError(f"`access_log_format` is {', '.join(FORMS)} here, got `{config.access_format}`")
     return config
 
 
