@@ -1,5 +1,6 @@
 """The environment of a worker: its variables, what it loads of ours, and the libpython that the bridge needs."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -23,9 +24,24 @@ def worker_environ(config: Config, control: Path, worker: int) -> dict[str, str]
     environ = {**read_env_file(config.env_file), **os.environ}
     environ["AIOVOY_CONTROL"] = str(control)
     environ["AIOVOY_WORKER"] = str(worker)
+    entries = environ.get("PYTHONPATH", "").split(os.pathsep)
+    if (folder := _sitecustomize_of_pythonpath()) is not None and folder not in entries:
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, *entries]))
     for name in SYSTEMD:  # what it has passed is the launcher's
         environ.pop(name, None)
     return environ
+
+
+def _sitecustomize_of_pythonpath() -> str | None:
+    """The folder by which a wrapper, such as `opentelemetry-instrument`, has had a `sitecustomize` run here.
+
+    Some take it out of PYTHONPATH then, lest it run in the programs that this one starts. In workers it has to.
+    """
+    file = getattr(sys.modules.get("sitecustomize"), "__file__", None)
+    folder = os.path.dirname(file or "")
+    # What stands before the standard library is of PYTHONPATH.
+    first = itertools.takewhile(lambda entry: entry != sysconfig.get_path("stdlib"), sys.path)
+    return folder if folder and folder in first else None
 
 
 def interpreter_options() -> list[str]:

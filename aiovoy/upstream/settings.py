@@ -1,8 +1,7 @@
 """What a server without Envoy is told."""
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +38,3 @@ class Settings:
         }
         bridge = {**bridge_settings(config), "log_form": log_form}
         return cls(bridge, network, config.log_level, bridge.get("app_dir") or os.getcwd())
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Settings":
-        return cls(**json.loads(text))

@@ -1,30 +1,33 @@
-"""A worker: `python -m aiovoy.upstream.worker APP SETTINGS DESCRIPTOR...`, as `workers` starts it.
+"""A worker: `python worker.py APP SETTINGS DESCRIPTOR...`, as `workers` starts it.
 
 APP is what `ps` shows; SETTINGS is the file of the settings; each DESCRIPTOR is that of a socket, which the launcher
-has listen. Nothing of the launcher is imported here.
+has listen. Nothing of the launcher is imported here. Of this package, too, only SETTINGS says where it is.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
-
-from ..embedded import interpreter, stacks
-from .server import new_server, run
-from .settings import Settings
 
 
 def main() -> int:
     """Serves until the launcher, or a signal, says otherwise. Returns the exit code."""
     app, file, *descriptors = sys.argv[1:]
     filenos = [int(descriptor) for descriptor in descriptors]
+    told = json.loads(Path(file).read_text("utf-8"))
     sys.argv = ["aiovoy", app]
     if not sys.flags.safe_path:
-        del sys.path[0]  # the working directory, which `-m` has put there
+        del sys.path[0]  # the folder of this file
+    sys.path += [entry for entry in told["python_path"] if entry not in sys.path]
+
+    from aiovoy.embedded import interpreter, stacks
+    from aiovoy.upstream.server import new_server, run
+    from aiovoy.upstream.settings import Settings
+
     stacks.dump_at_signal()
     if (lock := os.environ.get("AIOVOY_LOCK")) is not None:
         os.set_inheritable(int(lock), False)
-    settings = Settings.from_json(Path(file).read_text("utf-8"))
-    server = new_server(settings, filenos, opening=_nothing, ready=_nothing, closing=_nothing)
+    server = new_server(Settings(**told["settings"]), filenos, opening=_nothing, ready=_nothing, closing=_nothing)
     for fileno in filenos:
         os.close(fileno)  # it has its own
     interpreter.forget_launcher()

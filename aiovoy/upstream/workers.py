@@ -1,13 +1,15 @@
 """Workers that are processes of Python's, each with a server that was given its sockets."""
 
 import contextlib
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from ..launcher.config import Config
 from ..launcher.descriptors import Output, inherited
-from ..launcher.environ import check_library, extension_path, interpreter_options, worker_environ
+from ..launcher.environ import check_library, extension_path, import_path, interpreter_options, worker_environ
 from ..launcher.errors import StartupError
 from ..launcher.port import reason
 from ..launcher.server import Server
@@ -42,13 +44,14 @@ class UpstreamProcess(Process):
         common = self._common
         with writing(), contextlib.ExitStack() as written:
             stderr = self._stderr(made, written)
-            settings = self._folder / "settings.json"
-            settings.write_text(Settings.of(common.config, common.log_form, self._access_log(made)).to_json(), "utf-8")
+            file = self._folder / "settings.json"
+            settings = asdict(Settings.of(common.config, common.log_form, self._access_log(made)))
+            file.write_text(json.dumps({"python_path": import_path(), "settings": settings}), "utf-8")
             filenos = common.listening.filenos(self.slot - 1)
-            words = [common.config.first_app, str(settings), *map(str, filenos)]
+            words = [common.config.first_app, str(file), *map(str, filenos)]
             try:
                 return subprocess.Popen(
-                    [sys.executable, *interpreter_options(), "-m", "aiovoy.upstream.worker", *words],
+                    [sys.executable, *interpreter_options(), str(Path(__file__).with_name("worker.py")), *words],
                     env={**worker_environ(common.config, control, self.slot), **common.leftovers},
                     stdin=inherited(0),
                     stdout=common.stdout,

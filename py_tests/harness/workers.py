@@ -133,7 +133,7 @@ class Workers:
 
 def _is_worker(child: psutil.Process) -> bool:
     if FRONT == OWN:
-        return "aiovoy.upstream.worker" in child.cmdline()
+        return any(word.endswith("/upstream/worker.py") for word in child.cmdline())
     return Path(child.exe()).name.startswith("envoy")
 
 

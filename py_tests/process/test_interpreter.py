@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+import aiovoy
 from py_tests.harness.apps import Receive, Scope, Send, answer, routes
 from py_tests.harness.folders import ROOT
 from py_tests.harness.serving import (
     AIOVOY,
+    ENVOY,
+    OWN,
     Serve,
     Server,
     clean_environment,
@@ -88,8 +91,8 @@ async def interpreter(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.contextmanager
-def started(words: list[str], cwd: Path = ROOT) -> Iterator[Server]:
-    server = Server(words, AIOVOY, cwd, {})
+def started(words: list[str], env: dict[str, str] | None = None) -> Iterator[Server]:
+    server = Server(words, AIOVOY, ROOT, env or {})
     try:
         server.wait_until_started()
         yield server
@@ -124,9 +127,12 @@ async def test_options_of_the_interpreter_hold(options: str) -> None:
     assert list(dict.fromkeys(seen["path"])) == [entry or str(ROOT) for entry in plain["path"]]
 
 
+KINDS = pytest.mark.parametrize("options", [{"front": ENVOY}, {"front": OWN, "workers": 1}], ids=[ENVOY, OWN])
+"""Both kinds of workers."""
+
 WRAPPER = """
 import sys
-sys.path.append({folder!r})
+sys.path += [folder for folder in {folders} if folder not in sys.path]
 from aiovoy.__main__ import main
 main()
 """
@@ -139,19 +145,49 @@ async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @unlike_uvicorn("this is about aiovoy")
-async def test_path_of_a_wrapper_holds(tmp_path: Path) -> None:
-    """As PEX, shiv and `site.addsitedir` make it."""
+@KINDS
+async def test_path_of_a_wrapper_holds(tmp_path: Path, options: dict[str, Any]) -> None:
+    """As PEX, shiv and `site.addsitedir` make it: only the wrapper knows where anything is, this package included."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "bundled.py").write_text("NAME = 'bundled'\n")
     wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text(WRAPPER.format(folder=str(folder)))
-    python, _, _, *words = command(f"{__name__}:app", AIOVOY)
-    with started([python, str(wrapper), *words]) as server:
+    (folder / "aiovoy").symlink_to(Path(aiovoy.__file__).parent)
+    elsewhere = [entry for entry in sys.path if entry != str(ROOT)]
+    wrapper.write_text(WRAPPER.format(folders=[str(folder), *elsewhere]))
+    python, _, _, *words = command(f"{__name__}:app", AIOVOY, **options)
+    with started([python, "-S", str(wrapper), *words]) as server:
         name, path = (await server.get("/wrapped")).json()
     assert name == "bundled"
     assert path.count(str(folder)) == 1
     assert len(path) == len(set(path))
+
+
+SITECUSTOMIZE = """
+import os, sys
+first, _, rest = os.environ["PYTHONPATH"].partition(os.pathsep)
+if {leaves}:
+    os.environ["PYTHONPATH"] = rest
+sys.customized = os.getpid()
+"""
+
+
+async def customized(scope: Scope, receive: Receive, send: Send) -> None:
+    seen = getattr(sys, "customized", None), os.environ["PYTHONPATH"]
+    await answer(send, [seen[0] == os.getpid(), seen[1]])
+
+
+@unlike_uvicorn("this is about aiovoy")
+@KINDS
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+async def test_sitecustomize_of_a_wrapper_runs(tmp_path: Path, options: dict[str, Any], leaves: bool) -> None:
+    """As `opentelemetry-instrument` has it run: before version 0.50 or so it takes itself out of PYTHONPATH."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE.format(leaves=leaves))
+    words = command(f"{__name__}:app", AIOVOY, **options)
+    with started(words, env={"PYTHONPATH": f"{tmp_path}:/elsewhere"}) as server:
+        runs, path = (await server.get("/customized")).json()
+    assert runs
+    assert path == ("/elsewhere" if leaves else f"{tmp_path}:/elsewhere")
 
 
 async def test_interpreter_is_that_of_the_environment(server: Server) -> None:
@@ -287,4 +323,4 @@ async def test_application_may_be_in_a_package(serve: Serve, tmp_path: Path) -> 
     assert (await server.get("/")).json()["name"] == "package.inner.main"
 
 
-app = routes(interpreter, wrapped, child_environment)
+app = routes(interpreter, wrapped, customized, child_environment)

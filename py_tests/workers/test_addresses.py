@@ -138,6 +138,6 @@ def test_title_of_a_worker(serve: Serve) -> None:
     shown = subprocess.run(words, capture_output=True, text=True, check=True)
     titles = [line.split(" -c ")[0] for line in sorted(shown.stdout.splitlines())]
     if FRONT == OWN:
-        assert [f" -m aiovoy.upstream.worker {__name__}:app " in title for title in titles] == [True, True]
+        assert [f"/aiovoy/upstream/worker.py {__name__}:app " in title for title in titles] == [True, True]
     else:
         assert titles == [f"aiovoy: worker {number} {__name__}:app" for number in (1, 2)]
