@@ -34,6 +34,8 @@ def load_app(path: str, app_dir: str, factory: bool, given: Any = None) -> App:
     except ImportFromStringError:
         raise
     except BaseException as error:
+        if type(error).__module__.startswith("aiovoy."):  # these say to people what is wrong
+            raise ImportFromStringError(f"application `{path}` could not be imported: {error}") from None
         what = "exited" if isinstance(error, SystemExit) else "could not be imported" if given is None else "failed"
         raise ImportFromStringError(f"application `{path}` {what}\n{_told(error)}") from None
 

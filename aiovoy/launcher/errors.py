@@ -7,6 +7,8 @@
 Errors of single requests never get here: they are answered and logged inside Envoy.
 """
 
+import aiovoy
+
 
 class AiovoyError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -29,3 +31,12 @@ class StartupError(AiovoyError):
         super().__init__(message)
         self.exit_code = exit_code
         self.reported = reported
+
+
+def refuse_inside_server() -> None:
+    """Raises `StartupError` where the application runs: it would import that again, start the next one, and so on."""
+    if aiovoy.inside_server:
+        raise StartupError(
+            "a server was started where the application runs\n"
+            'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
+        )

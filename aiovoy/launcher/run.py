@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__, logs
 from .config import LOG_LEVELS, Config
 from .descriptors import fill_standard
-from .errors import StartupError
+from .errors import StartupError, refuse_inside_server
 from .logs import configure, for_people
 from .server import Server
 from .stderr import Talk
@@ -30,6 +30,7 @@ def run(app: object, **settings: Any) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("only the main thread has signals\nhint: in other threads use `aiovoy.Server`")
+    refuse_inside_server()
     if code := serve(Config.of(app, **settings)):
         sys.exit(code)
 

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from .config import Config
 from .descriptors import Output
+from .errors import StartupError
 from .workers.common import Common
 from .workers.envoy import Envoys
 from .workers.process import Ready
@@ -78,7 +79,10 @@ class Server:
         if self._supervisor is not None and not self._supervisor.exited.done():
             raise RuntimeError("the server is running already")
         self._supervisor = Supervisor(self.config, stdout=self._stdout, stderr=self._stderr, kind=self.kind)
-        return await _finish(self._supervisor, self._supervisor.ready)
+        try:
+            return await _finish(self._supervisor, self._supervisor.ready)
+        except StartupError as error:
+            raise error.with_traceback(None) from None  # how the supervisor came upon it explains nothing
 
     async def stop(self) -> int:
         """Stops gracefully. Returns the exit status, as `wait` does."""

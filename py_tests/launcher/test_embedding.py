@@ -228,13 +228,25 @@ print("run")
 """
 
 
-@pytest.mark.parametrize("call", ["asyncio.run(main())", "in_a_thread()"])
+NO_GUARD = """application `script:app` could not be imported: a server was started where the application runs
+hint: a script that is its own application starts it below `if __name__ == "__main__":`
+"""
+
+
+@pytest.mark.parametrize("call", ["aiovoy.run(app, port=0)", "asyncio.run(main())", "in_a_thread()"])
 def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: Path, call: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + call)
     words = [sys.executable, "-u", str(tmp_path / "script.py")]
     ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
     assert ended.stdout.count("run") == 2  # once as the script, once as the application
-    assert "a server was started where the application runs" in ended.stderr
+    if call == "in_a_thread()":  # the import goes on, and so does the server
+        assert NO_GUARD.partition(": ")[2] in ended.stderr
+        return
+    assert ended.returncode == 1
+    logged, traceback, raised = ended.stderr.partition("Traceback")
+    assert logged.partition("[error] ")[2] == NO_GUARD
+    assert bool(traceback) == ("run(main())" in call)
+    assert "supervisor.py" not in raised
 
 
 def test_script_with_a_guard(tmp_path: Path) -> None:

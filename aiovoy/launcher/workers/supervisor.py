@@ -11,12 +11,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-import aiovoy
-
 from .. import debugger
 from ..config import Config
 from ..descriptors import Output
-from ..errors import StartupError
+from ..errors import StartupError, refuse_inside_server
 from ..lanes import Lane
 from ..listening import QUEUE_SECONDS
 from ..port import reason
@@ -69,12 +67,7 @@ class Supervisor:
         self, config: Config, *, stdout: Output = None, stderr: Output = None, kind: type[Common] = Envoys
     ) -> None:
         """Workers are of a `kind`, and inherit standard input, and `stdout` and `stderr` unless those are given."""
-        if aiovoy.inside_server:
-            # It would import the application, which would start the next one, and so on.
-            raise StartupError(
-                "a server was started where the application runs\n"
-                'hint: a script that is its own application starts it below `if __name__ == "__main__":`'
-            )
+        refuse_inside_server()
         self.config = config
         self.ready = Future()
         self.exited = Future()
