@@ -8,6 +8,7 @@ user could share the port without a word. So it is taken without that option fir
 import contextlib
 import errno
 import logging
+import os
 import socket
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ class HeldPort:
         try:
             self._sockets, self.udp = _hold(self._family, address, udp)
         except OSError as error:
-            raise StartupError(f"cannot listen on {authority(address[0], port)}: {reason(error)}") from None
+            raise StartupError(f"cannot listen on {authority(address[0], port)}: {_why(error, *address)}") from None
         self.address = Address(*self._sockets[0].getsockname()[:2])
         self._listens = self._steers = self._has_complained = False
 
@@ -167,6 +168,19 @@ def _bind_once(
         bound.close()
         raise
     return bound
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    """What `error` means for who wants this port of this address."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        everywhere = "::" if ":" in host else "0.0.0.0"
+        return f"this machine has no address `{host}`\nhint: `{everywhere}` stands for all that it has"
+    if isinstance(error, PermissionError) and port < 1024:
+        return (
+            f"user {os.geteuid()} may not take ports below 1024\n"
+            "hint: another port; or the capability CAP_NET_BIND_SERVICE, which systemd gives by AmbientCapabilities"
+        )
+    return reason(error)
 
 
 def reason(error: OSError) -> str:

@@ -1,7 +1,12 @@
 """What those write who come from uvicorn, gunicorn or granian, and what the command line says to it."""
 
+import contextlib
+import os
 import re
+import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +16,7 @@ from click.testing import CliRunner
 from aiovoy import Config, ConfigError, StartupError
 from aiovoy.launcher import elsewhere
 from aiovoy.launcher.cli import main
+from aiovoy.launcher.port import HeldPort
 from aiovoy.launcher.uds import HeldUds
 from aiovoy.upstream.cli import main as upstream
 from py_tests.harness.certificates import Pair
@@ -221,8 +227,78 @@ def test_certificate_without_its_key(tmp_path: Path) -> None:
     assert told(main, "main:app", "--ssl-keyfile", str(pair.keyfile)) == ("Error: `ssl_keyfile` needs `ssl_certfile`\n")
 
 
-def test_socket_in_a_folder_that_is_missing(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "aiovoy.sock"
-    with pytest.raises(StartupError) as error:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody gets to."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o1777)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def not_root() -> Iterator[int]:
+    """Who the test is meanwhile."""
+    user = os.getuid() or 65534
+    os.seteuid(user)
+    try:
+        yield user
+    finally:
+        os.seteuid(os.getuid())
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(StartupError, match=re.escape(f"cannot listen on `{path}`: ")) as error:
         HeldUds(path, 0o600)
-    assert str(error.value) == f"cannot listen on `{path}`: there is no folder `{path.parent}`"
+    return str(error.value).removeprefix(f"cannot listen on `{path}`: ")
+
+
+def test_socket_whose_path_is_wrong(folder: Path) -> None:
+    assert refused(folder / "run" / "a.sock") == f"there is no folder `{folder}/run`"
+    assert refused(folder) == "it is a folder\nhint: write the name of a file in it"
+    (folder / "file").write_text("mine")
+    assert refused(folder / "file") == "there is a file that is no socket"
+    assert refused(folder / "file" / "a.sock") == f"`{folder}/file` is no folder"
+    long = folder / ("x" * (107 - len(str(folder))))
+    assert refused(long) == "the path has 108 bytes, and 107 are the most"
+    HeldUds(str(long)[:-1], 0o600).close()
+
+
+def test_socket_in_a_folder_of_others(folder: Path) -> None:
+    (folder / "in").mkdir(0o500)
+    folder.chmod(0o500)
+    with not_root() as user:
+        for place in (folder, folder / "in"):
+            assert refused(place / "a.sock") == (
+                f"user {user} may not make files in `{place}`\n"
+                "hint: give the folder to the user that runs the server, or choose another one"
+            )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="there is one user")
+def test_socket_of_others(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(folder / "a.sock"))
+    with not_root() as user:
+        assert refused(folder / "a.sock") == f"there is a socket of user 0, which user {user} may not replace"
+
+
+def test_address_of_another_machine() -> None:
+    with pytest.raises(StartupError) as error:
+        HeldPort("203.0.113.1", 8000)
+    assert str(error.value) == (
+        "cannot listen on 203.0.113.1:8000: this machine has no address `203.0.113.1`\n"
+        "hint: `0.0.0.0` stands for all that it has"
+    )
+
+
+EVERYBODYS = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+
+@pytest.mark.skipif(EVERYBODYS < 2, reason="all ports are everybody's here, as in many containers")
+def test_port_of_root() -> None:
+    with not_root() as user, pytest.raises(StartupError) as error:
+        HeldPort("127.0.0.1", 1)
+    assert str(error.value) == (
+        f"cannot listen on 127.0.0.1:1: user {user} may not take ports below 1024\n"
+        "hint: another port; or the capability CAP_NET_BIND_SERVICE, which systemd gives by AmbientCapabilities"
+    )
