@@ -200,13 +200,14 @@ class Command(click.Command):
                 error.param_hint = f"`{error.param.name}` in `{ctx.obj.path}`"
             raise
         settings = [one.name or "" for one in self.params]
-        strange = [name for name in os.environ if name.startswith("AIOVOY_") and name[7:].lower() not in settings]
+        known = {f"AIOVOY_{setting}".upper() for setting in settings}
+        strange = [name for name in os.environ if name.startswith(_SERVERS) and name not in known]
         if strange and not ctx.resilient_parsing:
             from . import elsewhere
 
-            for name, nearest in elsewhere.mistyped(strange, settings):
+            for warning in elsewhere.unread(strange, settings):
                 with contextlib.suppress(OSError):
-                    write_all(2, f"warning: no setting is called `{name}`; did you mean `{nearest}`?\n".encode())
+                    write_all(2, f"warning: {warning}\n".encode())
         return rest
 
 
@@ -219,6 +220,10 @@ def given(context: click.Context, name: str | None) -> bool:
 def from_file(context: click.Context, name: str | None) -> bool:
     """Whether the setting `name` has its value from a file."""
     return context.get_parameter_source(name or "") is click.core.ParameterSource.DEFAULT_MAP
+
+
+_SERVERS = ("AIOVOY_", "UVICORN_", "GRANIAN_", "GUNICORN_CMD_ARGS")
+"""How variables begin that are meant for a server; hypercorn reads none."""
 
 
 def _forget_output() -> None:

@@ -95,6 +95,20 @@ ABSENT = {
 """Their options that are none here, with the reason or what there is instead."""
 
 
+_BY_VARIABLE = {
+    "HEADERS": "--header",
+    "LOG_ACCESS_ENABLED": "--access-log",
+    "LOG_ACCESS_FMT": "--access-log-fmt",
+    "LOG_ENABLED": "--log",
+    "METRICS_ENABLED": "--metrics",
+    "RELOAD_DIRS": "--reload-dir",
+    "RELOAD_EXCLUDES": "--reload-exclude",
+    "RELOAD_INCLUDES": "--reload-include",
+    "WEBSOCKETS": "--ws",
+}
+"""Options of theirs whose variables have other names."""
+
+
 def told(option: str) -> str | None:
     """What to say to who writes `option`, if it is one of theirs."""
     if option in RENAMED:
@@ -111,13 +125,32 @@ def unknown(key: str, settings: Iterable[str]) -> str:
     return f"no setting is called `{key}`" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 
-def mistyped(variables: Iterable[str], settings: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of `variables` whose names are almost that of a setting's, each with the one that is likely meant."""
-    names = [f"AIOVOY_{name}".upper() for name in settings]
+def unread(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
+    """What to say of `variables` that are not read: almost the name of a setting, or meant for another server."""
+    names = [_variable(name) for name in settings]
     for variable in variables:
-        if variable not in _SET_FOR_WORKERS:
+        server, _, name = variable.partition("_")
+        option = _BY_VARIABLE.get(name) or f"--{name}".lower().replace("_", "-")
+        if variable in _SET_FOR_WORKERS:
+            continue
+        if server == "AIOVOY":
             for nearest in difflib.get_close_matches(variable, names, 1, _LIKENESS):
-                yield variable, nearest
+                yield f"no setting is called `{variable}`; did you mean `{nearest}`?"
+        elif server == "GUNICORN":
+            yield f"`{variable}` is not read: write options on the command line"
+        elif (ours := _variable(option[2:])) in names:
+            yield f"`{variable}` is not read: it is `{ours}` here"
+        elif option in RENAMED:
+            ours, comma, more = RENAMED[option].partition(",")
+            name, *value = ours.removeprefix("--").split()
+            yield f"`{variable}` is not read: it is `{'='.join([_variable(name), *value])}` here{comma}{more}"
+        elif option in ABSENT:
+            yield f"`{variable}` is not read: {ABSENT[option]}"
+
+
+def _variable(setting: str) -> str:
+    """The variable of a setting, or of an option without its first dashes."""
+    return f"AIOVOY_{setting}".replace("-", "_").upper()
 
 
 _SET_FOR_WORKERS = ("AIOVOY_WORKER", "AIOVOY_CONTROL")

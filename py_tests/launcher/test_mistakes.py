@@ -93,6 +93,34 @@ def test_variable_that_is_mistyped(command: click.Command, capfd: pytest.Capture
 
 
 @COMMANDS
+def test_variable_of_another_server(command: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+    variables = {
+        "UVICORN_ROOT_PATH": "/shop",
+        "UVICORN_APP": "main:app",
+        "UVICORN_USE_COLORS": "0",
+        "UVICORN_RELOAD_DIRS": "src",
+        "UVICORN_SERVICE_HOST": "10.0.0.1",
+        "GRANIAN_WORKERS_LIFETIME": "3600",
+        "GRANIAN_ACCESS_LOGFILE": "-",
+        "GRANIAN_SSL_CLIENT_VERIFY": "1",
+        "GUNICORN_CMD_ARGS": "--workers 4",
+        "WEB_CONCURRENCY": "2",
+        "FORWARDED_ALLOW_IPS": "*",
+    }
+    assert CliRunner(env=variables).invoke(command, []).exit_code == 2
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        "warning: `GRANIAN_ACCESS_LOGFILE` is not read: it is `AIOVOY_ACCESS_LOG` here, on standard output",
+        "warning: `GRANIAN_SSL_CLIENT_VERIFY` is not read: it is `AIOVOY_SSL_CERT_REQS=required` here",
+        "warning: `GRANIAN_WORKERS_LIFETIME` is not read: it is `AIOVOY_WORKER_LIFETIME` here",
+        "warning: `GUNICORN_CMD_ARGS` is not read: write options on the command line",
+        "warning: `UVICORN_APP` is not read: it is `AIOVOY_APP` here",
+        "warning: `UVICORN_RELOAD_DIRS` is not read: it is `AIOVOY_RELOAD_DIR` here",
+        "warning: `UVICORN_ROOT_PATH` is not read: it is `AIOVOY_ROOT_PATH` here",
+        "warning: `UVICORN_USE_COLORS` is not read: the log has no colours",
+    ]
+
+
+@COMMANDS
 def test_help_is_short(command: click.Command) -> None:
     text = told(command, "-h", code=0)
     assert text == told(command, "--help", code=0)
