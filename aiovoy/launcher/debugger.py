@@ -11,7 +11,10 @@ _logger = logging.getLogger("aiovoy.error")
 
 
 def follows() -> bool:
-    """Whether there is one: workers may stand still for as long as somebody looks at them."""
+    """Whether there is one: workers may stand still for as long as somebody looks at them.
+
+    Who has disconnected counts, too: sessions of the workers do not end with the one of this process.
+    """
     pydevd = sys.modules.get("pydevd")
     setup = getattr(getattr(pydevd, "SetupHolder", None), "setup", None) or {}
     return bool(setup.get("multiprocess") or setup.get("multiproc"))
