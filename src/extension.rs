@@ -26,7 +26,6 @@ impl Server {
     #[new]
     #[pyo3(signature = (config, network, listeners, opening, ready, closing, app=None))]
     fn new(
-        py: Python<'_>,
         config: &str,
         network: &str,
         listeners: Vec<RawFd>,
@@ -36,8 +35,10 @@ impl Server {
         app: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let config = Config::parse(config.as_bytes()).map_err(PyValueError::new_err)?;
-        python_log::set_up(py, &config)?;
-        python_log::configure(py, &config)?;
+        Python::attach(|py| {
+            python_log::set_up(py, &config)?;
+            python_log::configure(py, &config)
+        })?;
         let network = NetworkConfig::parse(network).map_err(PyValueError::new_err)?;
         let own = listeners.into_iter().map(envoy::duplicate);
         let own = own.collect::<std::io::Result<Vec<OwnedFd>>>();

@@ -37,7 +37,7 @@ def serve(config: Config) -> int:
             for name in SYSTEMD:  # it has them
                 os.environ.pop(name, None)
             server = new_server(
-                Settings.of(config, "colored" if config.use_colors else "text"),
+                Settings.of(config),
                 listening.filenos(0),
                 opening=listening.listen,
                 ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),

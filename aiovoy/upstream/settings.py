@@ -22,7 +22,7 @@ class Settings:
     """Where its modules are."""
 
     @classmethod
-    def of(cls, config: "Config", log_form: "LogForm", access_log: Path | None = None) -> "Settings":
+    def of(cls, config: "Config", log_form: "LogForm | None" = None, access_log: Path | None = None) -> "Settings":
         """`access_log` is the file for that, if it is not to be standard output."""
         from ..launcher.bootstrap import bridge_settings, most_connections  # workers do without it
 
@@ -36,5 +36,5 @@ class Settings:
             "request_id": config.request_id,
             "access_log": log if config.access_log else None,
         }
-        bridge = {**bridge_settings(config), "log_form": log_form}
+        bridge = {**bridge_settings(config), "log_form": log_form or ("colored" if config.use_colors else "text")}
         return cls(bridge, network, config.log_level, bridge.get("app_dir") or os.getcwd())

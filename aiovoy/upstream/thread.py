@@ -46,7 +46,7 @@ class ThreadServer:
         try:
             # The server is not to refer to this object: nothing would find the circle.
             self._server = new_server(
-                Settings.of(self._config, "text"),
+                Settings.of(self._config),
                 self._listening.filenos(0),
                 opening=self._listening.listen,
                 ready=partial(self.ready.set_result, None),

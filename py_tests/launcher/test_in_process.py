@@ -279,35 +279,24 @@ def test_access_log_in_a_form_of_envoy_s_is_refused(aiovoy_server: StartServer) 
         aiovoy_server(Told(), access_log=True, access_log_format="%PROTOCOL%")
 
 
-async def test_exception_in_a_request_is_logged(aiovoy_server: StartServer, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_exception_in_a_request_is_logged(aiovoy_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
     server = aiovoy_server(raises)
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/")).status_code == 500
-    logged = await log(capfd, "LookupError: no database")
-    assert "exception in ASGI application: GET /" in logged
+    await eventually(lambda: "exception in ASGI application: GET /" in caplog.text)
+    assert "LookupError: no database" in caplog.text
 
 
 async def test_log_level_is_that_of_the_last_server(
-    aiovoy_server: StartServer, capfd: pytest.CaptureFixture[str]
+    aiovoy_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for level in ["error", "info"]:
         server = aiovoy_server(Told(), log_level=level)
         with socket.create_connection((server.host, server.port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert b" 400 " in client.recv(1000)
-    assert (await log(capfd, "refused")).count("refused") == 1
-
-
-async def log(capfd: pytest.CaptureFixture[str], word: str) -> str:
-    """What has been logged once there is `word` in it."""
-    logged: list[str] = []
-
-    def is_there() -> bool:
-        logged.append(capfd.readouterr().err)
-        return word in "".join(logged)
-
-    await eventually(is_there)
-    return "".join(logged)
+    await eventually(lambda: "refused" in caplog.text)
+    assert caplog.text.count("refused") == 1
 
 
 APP = """

@@ -256,11 +256,11 @@ def test_certificate_without_its_key(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def open_folder() -> Iterator[Path]:
     """One that everybody gets to."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o1777)
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        os.chmod(made, 0o1777)
+        yield Path(made)
 
 
 @contextlib.contextmanager
@@ -280,22 +280,22 @@ def refused(path: Path) -> str:
     return str(error.value).removeprefix(f"cannot listen on `{path}`: ")
 
 
-def test_socket_whose_path_is_wrong(folder: Path) -> None:
-    assert refused(folder / "run" / "a.sock") == f"there is no folder `{folder}/run`"
-    assert refused(folder) == "it is a folder\nhint: write the name of a file in it"
-    (folder / "file").write_text("mine")
-    assert refused(folder / "file") == "there is a file that is no socket"
-    assert refused(folder / "file" / "a.sock") == f"`{folder}/file` is no folder"
-    long = folder / ("x" * (107 - len(str(folder))))
+def test_socket_whose_path_is_wrong(open_folder: Path) -> None:
+    assert refused(open_folder / "run" / "a.sock") == f"there is no folder `{open_folder}/run`"
+    assert refused(open_folder) == "it is a folder\nhint: write the name of a file in it"
+    (open_folder / "file").write_text("mine")
+    assert refused(open_folder / "file") == "there is a file that is no socket"
+    assert refused(open_folder / "file" / "a.sock") == f"`{open_folder}/file` is no folder"
+    long = open_folder / ("x" * (107 - len(str(open_folder))))
     assert refused(long) == "the path has 108 bytes, and 107 are the most"
     HeldUds(str(long)[:-1], 0o600).close()
 
 
-def test_socket_in_a_folder_of_others(folder: Path) -> None:
-    (folder / "in").mkdir(0o500)
-    folder.chmod(0o500)
+def test_socket_in_a_folder_of_others(open_folder: Path) -> None:
+    (open_folder / "in").mkdir(0o500)
+    open_folder.chmod(0o500)
     with not_root() as user:
-        for place in (folder, folder / "in"):
+        for place in (open_folder, open_folder / "in"):
             assert refused(place / "a.sock") == (
                 f"user {user} may not make files in `{place}`\n"
                 "hint: give the folder to the user that runs the server, or choose another one"
@@ -303,11 +303,11 @@ def test_socket_in_a_folder_of_others(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="there is one user")
-def test_socket_of_others(folder: Path) -> None:
+def test_socket_of_others(open_folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as theirs:
-        theirs.bind(str(folder / "a.sock"))
+        theirs.bind(str(open_folder / "a.sock"))
     with not_root() as user:
-        assert refused(folder / "a.sock") == f"there is a socket of user 0, which user {user} may not replace"
+        assert refused(open_folder / "a.sock") == f"there is a socket of user 0, which user {user} may not replace"
 
 
 def test_address_of_another_machine() -> None:
