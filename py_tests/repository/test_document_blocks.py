@@ -102,14 +102,14 @@ def test_server_in_python(script: str) -> None:
 COVERAGE = [sys.executable, "-m", "coverage"]
 
 
-@runs("docs/settings.md", test="def test_hello(", fixture="def shop(", table="[tool.coverage.run]")
-def test_tests_of_a_user_and_their_coverage(test: str, fixture: str, table: str, tmp_path: Path) -> None:
+@runs("docs/settings.md", tests="def test_greeting(", table="[tool.coverage.run]")
+def test_tests_of_a_user_and_their_coverage(tests: str, table: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(EXAMPLES)
     (tmp_path / "pyproject.toml").write_text(table)
-    (tmp_path / "test_of_a_user.py").write_text(
-        f"{test}\n{fixture}\n\ndef test_shop(shop):\n    assert shop.port > 0\n"
+    (tmp_path / "test_of_a_user.py").write_text(tests)
+    assert "2 passed" in run(
+        *COVERAGE, "run", "-m", "pytest", "-p", "no:cacheprovider", "test_of_a_user.py", cwd=tmp_path
     )
-    assert "2 passed" in run(*COVERAGE, "run", "-m", "pytest", "-p", "no:cacheprovider", cwd=tmp_path)
     run(*COVERAGE, "combine", cwd=tmp_path)
     assert re.search(r"hello.py +\d+ +0 +100%", run(*COVERAGE, "report", cwd=tmp_path))
 
