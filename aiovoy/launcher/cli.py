@@ -95,8 +95,6 @@ _FILE = click.Path(exists=True, dir_okay=False)
 
 _choice = functools.partial(click.Choice, case_sensitive=False)
 
-_option = click.option
-
 
 class _Workers(click.IntRange):
     """A number, or `auto`."""
@@ -118,7 +116,7 @@ def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
     # A bound that hardly anybody comes upon is for `Config` to tell: it only makes the help longer.
     above_zero = 0 < least < 1
     bounds = kind(0 if above_zero else least, most if most < 2**16 else None, min_open=above_zero)
-    return _option(name, type=bounds, **more)
+    return click.option(name, type=bounds, **more)
 
 
 _count = functools.partial(_number, kind=click.IntRange)
@@ -238,29 +236,29 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 
 @click.command(cls=Command, context_settings=CONTEXT)
 @click.argument("app", metavar="MODULE:ATTRIBUTE", envvar="AIOVOY_APP", default="")
-@_option(
+@click.option(
     "--mount",
     metavar="PREFIX=MODULE:ATTRIBUTE",
     multiple=True,
     callback=_mounts,
     help="Another application, for the paths below PREFIX. May be repeated; the longest prefix wins.",
 )
-@_option(
+@click.option(
     "--app-dir",
     type=click.Path(exists=True),
     show_default="the working directory",
     help="Folder or zip archive to import the application from.",
 )
-@_option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
-@_option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
-@_option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
-@_option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
-@_option(
+@click.option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
+@click.option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
+@click.option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
+@click.option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
+@click.option(
     "--env-file",
     type=click.Path(exists=True, dir_okay=False),
     help="File of environment variables for the application; those already set win.",
 )
-@_option(
+@click.option(
     "--workers",
     type=_Workers(),
     metavar="NUMBER|auto",
@@ -270,7 +268,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 @_count("--limit-max-requests", metavar="NUMBER", help="Replace a worker after so many requests, give or take a tenth.")
 @_count("--limit-max-rss", metavar="BYTES", help="Replace a worker that has more resident memory.")
 @_seconds("--worker-lifetime", help="Replace a worker after this time, give or take a tenth.")
-@_option(
+@click.option(
     "--replace-first",
     type=_choice(REPLACE_FIRST),
     default=Config.replace_first,
@@ -278,32 +276,38 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     help="Whether the new worker comes first when one is replaced, or the old one goes first.",
 )
 @_seconds("--timeout-worker-healthcheck", help="Kill a worker that has not responded for so long; 0: never.")
-@_option("--reload", is_flag=True, help="Replace the workers when files change, for development.")
-@_option(
+@click.option("--reload", is_flag=True, help="Replace the workers when files change, for development.")
+@click.option(
     "--reload-dir",
     type=click.Path(exists=True, file_okay=False),
     multiple=True,
     show_default="that of --app-dir",
     help="Folder with the files. May be repeated.",
 )
-@_option("--reload-include", metavar="PATTERN", multiple=True, help="Files to watch besides *.py. May be repeated.")
-@_option("--reload-exclude", metavar="PATTERN", multiple=True, help="Files or folders not to watch. May be repeated.")
-@_option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
+@click.option(
+    "--reload-include", metavar="PATTERN", multiple=True, help="Files to watch besides *.py. May be repeated."
+)
+@click.option(
+    "--reload-exclude", metavar="PATTERN", multiple=True, help="Files or folders not to watch. May be repeated."
+)
+@click.option("--host", default=Config.host, show_default=True, help="Address or host name to listen on.")
 @_port("--port", help="Port to listen on; 0 takes a free one.")
-@_option("--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port.")
-@_option(
+@click.option(
+    "--uds", type=click.Path(), metavar="PATH", help="Unix domain socket to listen on, instead of host and port."
+)
+@click.option(
     "--fd",
     callback=_descriptor,
     metavar="NUMBER|NAME",
     help="Inherited socket to listen on, instead: its number, or the name that systemd has given it.",
 )
-@_option(
+@click.option(
     "--bind",
     multiple=True,
     metavar="ADDRESS",
     help="Where to listen, instead: HOST:PORT, unix:PATH, or fd://NUMBER or fd://NAME. May be repeated.",
 )
-@_option(
+@click.option(
     "--uds-permissions",
     callback=_octal,
     metavar="MODE",
@@ -311,23 +315,23 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default=True,
     help="Who may connect to it: the mode of the file, in octal.",
 )
-@_option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
-@_option(
+@click.option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
+@click.option(
     "--ssl-certfile",
     type=_FILE,
     multiple=True,
     help="Certificate and its chain, in PEM; the port speaks TLS then. May be repeated, for several names.",
 )
-@_option(
+@click.option(
     "--ssl-keyfile",
     type=_FILE,
     multiple=True,
     show_default="in the certificate's file",
     help="Key of the certificate; repeated in the same order.",
 )
-@_option("--ssl-keyfile-password", metavar="PASSWORD", help="Password of the keys.")
-@_option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
-@_option(
+@click.option("--ssl-keyfile-password", metavar="PASSWORD", help="Password of the keys.")
+@click.option("--ssl-ca-certs", type=_FILE, help="Authorities that sign client certificates.")
+@click.option(
     "--ssl-cert-reqs",
     type=_choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
     metavar="|".join(CERT_REQS),
@@ -336,14 +340,14 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     help="Whether clients are asked for a certificate.",
 )
 @_port("--ssl-port", help="Port that speaks TLS, where the other port is to stay without; 0 takes a free one.")
-@_option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
-@_option(
+@click.option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
+@click.option(
     "--proxy-headers/--no-proxy-headers",
     default=Config.proxy_headers,
     show_default=True,
     help="Take client and scheme from the X-Forwarded-For and X-Forwarded-Proto of trusted proxies.",
 )
-@_option(
+@click.option(
     "--forwarded-allow-ips",
     metavar="LIST",
     show_default="$FORWARDED_ALLOW_IPS or 127.0.0.1,::1",
@@ -375,7 +379,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default="30",
     help="How long requests in flight may take when the server stops.",
 )
-@_option(
+@click.option(
     "--response-path",
     type=_choice(RESPONSE_PATHS),
     default=Config.response_path,
@@ -386,7 +390,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 @_count("--router-max-pending-requests", metavar="NUMBER", help="Most requests that wait for it; else 503.")
 @_seconds("--router-timeout", help="How long a response may take, with the wait for a place; else 504.")
 @_count("--router-retries", metavar="NUMBER", help="How often to repeat what is answered with 503, if it may be.")
-@_option(
+@click.option(
     "--ws",
     type=_choice(WS),
     default=Config.ws,
@@ -397,44 +401,44 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 @_count("--ws-max-queue", metavar="NUMBER", show_default="32", help="Most messages that wait for the application.")
 @_seconds("--ws-ping-interval", show_default="20", help="Time between pings; 0 for none.")
 @_seconds("--ws-ping-timeout", show_default="20", help="How long the answer to a ping may take; 0 for ever.")
-@_option(
+@click.option(
     "--ws-per-message-deflate",
     type=bool,
     show_default="true",
     help="Compress messages if the client can.",
 )
-@_option(
+@click.option(
     "--log-level",
     type=_choice(LOG_LEVELS),
     default=Config.log_level,
     show_default=True,
     help="The least severe messages to log, on standard error.",
 )
-@_option(
+@click.option(
     "--log-config",
     type=_FILE,
     help="Configure Python's logging by this file: JSON, YAML (*.json, *.yaml), or as fileConfig has it.",
 )
-@_option(
+@click.option(
     "--use-colors/--no-use-colors",
     default=None,
     show_default="on a terminal",
     help="Have colours in the logs.",
 )
-@_option(
+@click.option(
     "--access-log/--no-access-log",
     default=None,
     show_default="on a terminal, and with --reload",
     help="Log each request on standard output, or where the application's logging has it.",
 )
-@_option(
+@click.option(
     "--access-log-format",
     metavar="FORMAT",
     show_default="common",
     help="How: common, combined, json, or a format string of Envoy; on standard output then, always.",
 )
-@_option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
-@_option(
+@click.option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
+@click.option(
     "--config",
     type=_FILE,
     envvar="AIOVOY_CONFIG",
@@ -445,7 +449,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default="aiovoy.toml, or [tool.aiovoy] in pyproject.toml, in the working directory",
     help="File of settings, in TOML: the options by their names. Options and variables win.",
 )
-@_option(
+@click.option(
     "--envoy",
     type=click.Path(),
     metavar="PATH",

@@ -1,5 +1,6 @@
 """The server's lines, and requests, by the handlers of Python's `logging`; and as JSON, all of them."""
 
+import ctypes
 import json
 import logging
 import logging.config
@@ -102,6 +103,13 @@ async def mixed(_: Scope, __: Receive, send: Send) -> None:
     await answer(send)
 
 
+async def holds_the_gil(_: Scope, __: Receive, send: Send) -> None:
+    """Until there is a byte in the FIFO."""
+    with open(os.environ["FIFO"], "rb", buffering=0) as fifo:
+        ctypes.PyDLL(None).read(fifo.fileno(), ctypes.create_string_buffer(1), 1)
+    await answer(send)
+
+
 async def blocks_handlers(_: Scope, __: Receive, send: Send) -> None:
     logging.getLogger().addHandler(Blocking())
     await answer(send)
@@ -126,7 +134,7 @@ class Broken(logging.Handler):
         raise RuntimeError("a handler of no use")
 
 
-ROUTES = routes(health, pid, raises, unanswered, mixed, blocks_handlers, breaks_handlers)
+ROUTES = routes(health, pid, raises, unanswered, mixed, holds_the_gil, blocks_handlers, breaks_handlers)
 
 
 def configured(*loggers: str) -> Callable[[], Any]:
@@ -289,6 +297,26 @@ async def test_handler_that_blocks_delays_no_line_for_long(serve: Serve) -> None
     await be_asked(server)
     await eventually(lambda: sum("refused with 400" in text for text in messages(objects(server.log))) == 2)
     assert (await server.get("/health")).status == 200
+
+
+async def test_line_does_not_wait_for_the_gil(serve: Serve, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    server = json_server(serve, "root_is_json", env={"FIFO": str(tmp_path / "fifo")})
+    async with await Http1Connection.open(server.port) as connection:
+        await connection.write(b"GET /holds_the_gil HTTP/1.1\r\nhost: a\r\n\r\n")
+        fifo = os.open(tmp_path / "fifo", os.O_RDWR)  # who has it does not wait for the other end
+        try:
+            for number in (1, 2):
+                async with await Http1Connection.open(server.port) as bad:
+                    await bad.write(BAD)
+                    await bad.until(b"\r\n\r\n")
+                await eventually(lambda: server.log.count("refused with 400") == number)  # noqa: B023
+        finally:
+            os.write(fifo, b".")
+            os.close(fifo)
+        assert (await connection.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert server.log.count("refused with 400") == 2
+    objects(server.log)
 
 
 async def test_handler_that_raises_loses_no_line(serve: Serve) -> None:
