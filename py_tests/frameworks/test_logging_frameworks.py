@@ -131,6 +131,7 @@ async def test_every_line_is_json(application: Any, serve: Serve) -> None:
     server = serve(application, factory=True, access_log=True, workers=1)
     assert (await server.get("/hello")).status == 200
     assert (await server.get("/raises")).status == 500
+    await eventually(lambda: server.log.count('"aiovoy.access"') == 2)
     server.signal(signal.SIGHUP)  # has its worker replaced
     await eventually(lambda: "has replaced pid" in server.log)
     server.signal(signal.SIGTERM)
@@ -164,6 +165,8 @@ async def test_context_of_a_request(serve: Serve) -> None:
     """What structlog has bound in a request stands in its exception and in its line of the access log."""
     server = serve(fastapi_with_structlog, factory=True, access_log=True)
     assert (await server.get("/raises")).status == 500
+    # A request is logged when its answer is on its way.
+    await eventually(lambda: '"aiovoy.access"' in server.log)
     told = [line for line in lines(server) if line["logger"] == "aiovoy.access"]
     assert [line.get("path") for line in told] == ["/raises"]
 
@@ -180,4 +183,5 @@ async def test_configuration_of_a_file(serve: Serve, tmp_path: Path) -> None:
     )
     server = serve("examples.hello:app", log_config=tmp_path / "log.yaml", access_log=True)
     assert (await server.get("/")).status == 200
+    await eventually(lambda: '"aiovoy.access"' in server.log)
     assert {line["logger"] for line in lines(server)} == {"aiovoy.error", "aiovoy.access"}

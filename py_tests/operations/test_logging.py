@@ -251,6 +251,7 @@ async def test_lines_of_the_launcher_are_json(serve: Serve) -> None:
 async def test_request_is_logged_in_its_context(serve: Serve, files: dict[str, Path]) -> None:
     server = json_server(serve, "app", log_config=files["log.ini"])
     await server.get("/health")
+    await eventually(lambda: '"aiovoy.access"' in server.log)
     (line,) = (line for line in objects(server.log) if line.get("name") == "aiovoy.access")
     assert line["id"] == "of the request"
 
