@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -19,8 +20,8 @@ Write = Callable[[str, str, str], None]
 LEVELS = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10, "trace": 5}
 """The numbers that `logging` has for the server's levels; `trace` is uvicorn's."""
 
-OURS = ("aiovoy", "uvicorn")
-"""The loggers above those of the server, and those that applications know from uvicorn."""
+OURS = ("aiovoy", "uvicorn", "uvicorn.access")
+"""The logger above those of the server, and those on which uvicorn has its handlers."""
 
 UVICORNS = {"aiovoy.error": "uvicorn.error", "aiovoy.asgi": "uvicorn.error", "aiovoy.access": "uvicorn.access"}
 
@@ -37,11 +38,21 @@ class LastHandler(logging.Handler):
     def __init__(self, write: Write) -> None:
         super().__init__()
         self._write = write
+        self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not takers(logging.getLogger(record.name), record.levelno):
+        name, level = record.name, record.levelno
+        try:
+            # Ours may have gone to the one of uvicorn's that stands for it.
+            if takers(logger_of(name, level) if name in UVICORNS else logging.getLogger(name), level):
+                return
             text = self.format(record).encode("utf-8", "backslashreplace").decode()
-            self._write(level_name(record.levelno), record.name, text)
+            if self._pid == os.getpid():
+                self._write(level_name(level), name, text)
+            else:  # a forked child has no log of the server's
+                sys.stderr.write(f"{text}\n")
+        except Exception:
+            self.handleError(record)
 
 
 def level_name(number: int) -> str:
@@ -49,13 +60,30 @@ def level_name(number: int) -> str:
     return next(name for name, least in (*LEVELS.items(), ("trace", number)) if number >= least)
 
 
+_last: dict[str, tuple[LastHandler, int]] = {}
+"""The last handler of each logger in `OURS`, and the level that it was given."""
+
+
 def set_up(write: Write, level: str) -> None:
-    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` from now on."""
+    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` unless others have set theirs."""
     for name in OURS:
         logger = logging.getLogger(name)
-        logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, LastHandler)]
-        logger.addHandler(LastHandler(write))
-        logger.setLevel(LEVELS[level])
+        handler, given = _last.get(name, (None, logging.NOTSET))
+        if handler is not None:
+            logger.removeHandler(handler)
+        if logger.level in (logging.NOTSET, given):
+            given = LEVELS[level]
+            logger.setLevel(given)
+        _last[name] = LastHandler(write), given
+    # As uvicorn has it: what has handlers of both is not written twice.
+    logging.getLogger("uvicorn.access").propagate = False
+    keep_last()
+
+
+def keep_last() -> None:
+    """Puts the last handlers back where a configuration has taken them away."""
+    for name, (handler, _) in _last.items():
+        logging.getLogger(name).addHandler(handler)
 
 
 class LoggingConfigError(ValueError):
@@ -63,10 +91,12 @@ class LoggingConfigError(ValueError):
 
 
 def configure(source: str) -> None:
-    """Configures `logging` by a file, or by what `dictConfig` takes, in JSON.
+    """Configures `logging` by a file, or by what `dictConfig` takes, in JSON; once for a process.
 
     A file is JSON or YAML if its name says so, else as `fileConfig` has it. Raises `LoggingConfigError`.
     """
+    if source in _configured:
+        return
     try:
         _configure(source)
     except Exception as error:
@@ -74,6 +104,11 @@ def configure(source: str) -> None:
         hint = "\nhint: `pip install pyyaml`" if getattr(error, "name", None) == "yaml" else ""
         causes = ": ".join(dict.fromkeys(str(one) or repr(one) for one in _causes(error)))
         raise LoggingConfigError(f"`log_config` of {what} cannot be applied: {causes}{hint}") from error
+    _configured[:] = [source]
+    _enable()
+
+
+_configured: list[str] = []
 
 
 def _configure(source: str) -> None:
@@ -114,31 +149,47 @@ def _is_beside(handler: logging.Handler) -> bool:
     return isinstance(handler, LastHandler) or type(handler).__module__.partition(".")[0] in _SEND_AWAY
 
 
+def _enable() -> None:
+    """Undoes what `disable_existing_loggers` does to loggers that a configuration does not know of."""
+    for logger in map(logging.getLogger, (*OURS, *UVICORNS, *UVICORNS.values())):
+        logger.disabled = False
+
+
 def logger_of(name: str, level: int) -> logging.Logger:
     """The logger that a record for our logger `name` is to go to."""
     ours, theirs = logging.getLogger(name), logging.getLogger(UVICORNS[name])
-    for logger in (ours, theirs):
-        at: logging.Logger | None = logger
-        while at is not None:
-            # A configuration that does not name it has done so, by `disable_existing_loggers`, and does not mean it.
-            at.disabled = False
-            at = at.parent
+    if logging.getLogger("aiovoy").disabled:
+        _enable()
     return theirs if takers(theirs, level) and not takers(ours, level) else ours
 
 
-def writes_json(name: str = "aiovoy.error") -> bool:
-    """Whether the handlers of our logger `name` write an object of JSON for an error."""
-    logger = logger_of(name, logging.ERROR)
-    record = logger.makeRecord(name, logging.ERROR, "", 0, "a line", (), None)
+def writes_json() -> bool:
+    """Whether the handlers of our lines write objects of JSON: all that do not write files."""
+    logger = logger_of("aiovoy.error", logging.ERROR)
     if any(isinstance(handler, LastHandler) and handler.is_json for handler in logger.handlers):
         return True
+    record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "a line", (), None)
+    found: list[logging.Handler] = []
     for handler in takers(logger, logging.ERROR):
-        try:
-            if isinstance(json.loads(handler.format(record)), dict):
-                return True
-        except Exception:  # it may be anybody's
-            continue
-    return False
+        listener = getattr(handler, "listener", None)  # of a queue, whose handlers write
+        found += getattr(listener, "handlers", [handler])
+    found = [handler for handler in found if not isinstance(handler, logging.FileHandler)]
+    return bool(found) and all(_formats_json(handler, record) for handler in found)
+
+
+def _formats_json(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    try:
+        return is_object(handler.format(record))
+    except Exception:  # it may be anybody's
+        return False
+
+
+def is_object(text: str) -> bool:
+    """Whether `text` is an object of JSON."""
+    try:
+        return text.startswith("{") and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def become_json() -> None:

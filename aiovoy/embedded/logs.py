@@ -43,10 +43,12 @@ def emit(name: str, level: str, text: str, error: BaseException | None) -> bool:
     try:
         logger = logs.logger_of(name, number)
         if logger.isEnabledFor(number):
+            if not logger.hasHandlers():
+                return False
             info: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
             if error is not None:
                 info = (type(error), error, error.__traceback__)
-            logger.handle(logger.makeRecord(name, number, __file__, 0, text, (), info))
+            _handle(logger, logger.makeRecord(name, number, __file__, 0, text, (), info))
     except Exception:
         _write("error", name, f"logging has failed\n{traceback.format_exc().rstrip()}")
         return False
@@ -60,15 +62,23 @@ def access(client: str, method: str, target: str, version: str, status: int) -> 
         if logger.isEnabledFor(logging.INFO):
             args = (client, method, target, version, status)
             text = '%s - "%s %s HTTP/%s" %d'
-            logger.handle(logger.makeRecord("aiovoy.access", logging.INFO, __file__, 0, text, args, None))
+            _handle(logger, logger.makeRecord("aiovoy.access", logging.INFO, __file__, 0, text, args, None))
     except Exception:
         log("error", f"logging has failed\n{traceback.format_exc().rstrip()}")
+
+
+def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Also by the filters that uvicorn's logger has, which are meant for such records."""
+    theirs = logging.getLogger(logs.UVICORNS[record.name])
+    if logger is theirs or theirs.filter(record):
+        logger.handle(record)
 
 
 def look() -> tuple[bool, bool, bool]:
     """What has been configured: whether handlers take the server's lines, and requests; and whether they write JSON."""
     if _write is None:
         return False, False, False
+    logs.keep_last()
     access = logs.logger_of("aiovoy.access", logging.INFO)
     takes_requests = access.isEnabledFor(logging.INFO) and bool(logs.takers(access, logging.INFO))
     takes = bool(logs.takers(logs.logger_of("aiovoy.error", logging.ERROR), logging.ERROR))

@@ -320,7 +320,7 @@ class Config:
             raise ConfigError(f"found no `log_config` at `{source}`")
         try:
             self.logging_config  # noqa: B018
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"expected `log_config` of what JSON has: {error}") from None
 
     def _check_places(self) -> None:

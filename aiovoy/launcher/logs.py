@@ -1,5 +1,6 @@
 """The logs of a command: what is decided for people who look at them, and Python's `logging`."""
 
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -30,3 +31,14 @@ def configure(config: Config) -> None:
         raise ConfigError(str(error)) from None
     finally:
         sys.path[:] = path
+
+
+def handlers_of_launcher(config: Config) -> list[logging.Handler]:
+    """What is to have the launcher's lines. The files of `log_config` are the workers', and closed here."""
+    found = logs.takers(logs.logger_of("aiovoy.error", logging.CRITICAL), logging.CRITICAL)
+    if config.log_config is None:
+        return found
+    for handler in found:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    return [handler for handler in found if not isinstance(handler, logging.FileHandler)]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from ..logs import to_json
+from ..logs import is_object, to_json
 from .descriptors import duplicate, write_all
 from .port import reason
 
@@ -152,8 +152,10 @@ class Fifo:
         poll.register(self._closing, select.POLLIN)
         rest = b""  # of a line whose end is to come, which is not waited for long
         while True:
-            events = dict(poll.poll(_LINE_MILLISECONDS if rest else None))
-            if self._fifo in events and len(rest) < _PIECE:
+            # What is rewritten is so by the line.
+            is_waited_for = rest and self._relay.rewrite is None
+            events = dict(poll.poll(_LINE_MILLISECONDS if is_waited_for else None))
+            if self._fifo in events and len(rest) < (_PIECE if self._relay.rewrite is None else LIMIT):
                 lines, end, rest = (rest + os.read(self._fifo, _PIECE)).rpartition(b"\n")
                 self._put(lines + end)
                 continue
@@ -173,7 +175,7 @@ _ENVOYS_LINE = re.compile(r"\[[-\d]+ [.:\d]+\] \[(\w+)\] (.*)")
 def to_objects(lines: bytes) -> bytes:
     """Makes an object of JSON of each line that is none: what Envoy, a library or a `print` has written."""
     texts = (line.decode("utf-8", "backslashreplace") for line in lines.split(b"\n") if line)
-    return b"".join(f"{text if text.startswith('{') else _object(text)}\n".encode() for text in texts)
+    return b"".join(f"{text if is_object(text) else _object(text)}\n".encode() for text in texts)
 
 
 def _object(text: str) -> str:

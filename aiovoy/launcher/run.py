@@ -15,7 +15,7 @@ from .. import __version__, logs
 from .config import LOG_LEVELS, Config
 from .descriptors import fill_standard
 from .errors import StartupError, refuse_inside_server
-from .logs import configure, for_people
+from .logs import configure, for_people, handlers_of_launcher
 from .server import Server
 from .stderr import Talk
 from .terminal import has_terminal
@@ -44,17 +44,15 @@ def serve(config: Config, make: type[Server] = Server) -> int:
     """
     fill_standard()
     config = for_people(config)
-    configure(config)
     logger = logging.getLogger("aiovoy.error")
     before = logger.handlers, logger.propagate, logger.level
-    level = logs.LEVELS[config.log_level]
-    most = logs.LEVELS["critical"]
-    handlers = logs.takers(logs.logger_of("aiovoy.error", most), most)
-    talk = Talk(handlers, colors=bool(config.use_colors))
+    configure(config)
+    talk = Talk(handlers_of_launcher(config), colors=bool(config.use_colors))
     talk.is_json = logs.writes_json()
     # Nobody here waits for a handler.
     logger.handlers, logger.propagate = [talk], False
-    logger.setLevel(level)
+    if not logger.level and not logging.getLogger("aiovoy").level:
+        logger.setLevel(logs.LEVELS[config.log_level])
     try:
         return asyncio.run(_watch_over(make(config), talk))
     finally:

@@ -129,6 +129,11 @@ pub fn log_directly(level: Level, logger: &str, message: &str) {
     }
 }
 
+/// Whether lines are offered to somebody.
+pub fn is_log_diverted() -> bool {
+    diversion().is_some()
+}
+
 fn begin_to_wait() -> std::io::Result<()> {
     let queue = Queue::start(offer)?;
     // A second call has been of no use, and its queue ends.
@@ -234,7 +239,7 @@ fn write(line: &Line) {
     let message = &line.message;
     let text = if form == LogForm::Json as u8 {
         let (time, message) = (universal_time(), Escaped(message));
-        let logger = &line.logger;
+        let logger = Escaped(&line.logger);
         format!(
             "{{\"timestamp\": \"{time}\", \"level\": \"{level}\", \"logger\": \"{logger}\", \"message\": \"{message}\"}}\n"
         )

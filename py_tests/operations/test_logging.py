@@ -1,5 +1,6 @@
 """The server's lines, and requests, by the handlers of Python's `logging`; and as JSON, all of them."""
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,25 @@ async def mixed(_: Scope, __: Receive, send: Send) -> None:
     await answer(send)
 
 
+async def long(_: Scope, __: Receive, send: Send) -> None:
+    logging.getLogger("shop").info("long " + 200_000 * "x")
+    print({"no": "json"}, file=sys.stderr)
+    await answer(send)
+
+
+async def mistaken(_: Scope, __: Receive, send: Send) -> None:
+    logging.getLogger("uvicorn.error").error("a %d", "word")
+    await answer(send)
+
+
+async def forks(_: Scope, __: Receive, send: Send) -> None:
+    if (child := os.fork()) == 0:
+        logging.getLogger("uvicorn.error").error("told by a child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    await answer(send)
+
+
 async def holds_the_gil(_: Scope, __: Receive, send: Send) -> None:
     """Until there is a byte in the FIFO."""
     with open(os.environ["FIFO"], "rb", buffering=0) as fifo:
@@ -134,7 +154,9 @@ class Broken(logging.Handler):
         raise RuntimeError("a handler of no use")
 
 
-ROUTES = routes(health, pid, raises, unanswered, mixed, holds_the_gil, blocks_handlers, breaks_handlers)
+ROUTES = routes(
+    health, pid, raises, unanswered, mixed, long, mistaken, forks, holds_the_gil, blocks_handlers, breaks_handlers
+)
 
 
 def configured(*loggers: str) -> Callable[[], Any]:
@@ -151,6 +173,46 @@ def configured(*loggers: str) -> Callable[[], Any]:
 
 root_is_json = configured("")
 uvicorns_are_json = configured("uvicorn.error", "uvicorn.access")
+
+
+def added_to_uvicorns() -> Any:
+    """As people add handlers and filters to uvicorn's loggers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("added %(name)s %(message)s"))
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("uvicorn.access").addFilter(NoHealth())
+    return app
+
+
+def console_and_file() -> Any:
+    """Text on the console, JSON in a file."""
+    logging.basicConfig(level=logging.INFO, format="basic %(name)s %(message)s")
+    file = logging.FileHandler(os.devnull)
+    file.setFormatter(JsonFormatter())
+    logging.getLogger().addHandler(file)
+    return app
+
+
+def named_without_handlers() -> Any:
+    logging.config.dictConfig({"version": 1, "loggers": {name: {"level": "INFO"} for name in ("aiovoy", "uvicorn")}})
+    return app
+
+
+def without_requests() -> Any:
+    logging.config.dictConfig(dictionary("", disable_existing_loggers=False))
+    logging.getLogger("aiovoy.access").disabled = True
+    return app
+
+
+def fails_to_start() -> Any:
+    """Its lifespan configures `logging`, and fails."""
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        logging.config.dictConfig(dictionary(""))
+        raise RuntimeError("told to fail")
+
+    return app
 
 
 def basic_config() -> Any:
@@ -228,11 +290,11 @@ async def test_every_line_is_json(how: str, serve: Serve, files: dict[str, Path]
     assert server.output == ""
 
 
-@pytest.mark.parametrize("how", ["root_is_json", "log.json"])
+@pytest.mark.parametrize("how", ["root_is_json", "fails_to_start", "log.json"])
 async def test_start_that_fails_is_json(how: str, files: dict[str, Path]) -> None:
     application, options = ("nothing", {"log_config": files[how]}) if how in files else (how, {"factory": True})
-    with launch(f"{__name__}:{application}", env={"FAIL": "1"}, **options) as server:
-        assert await server.exit_code() == 1
+    with launch(f"{__name__}:{application}", env={"FAIL": "1"}, lifespan="on", **options) as server:
+        assert await server.exit_code() == (3 if how == "fails_to_start" else 1)
     (line,) = objects(server.log)
     assert line["lvl"] == "ERROR"
     assert "told to fail" in line["msg"] if how not in files else "no attribute `nothing`" in line["msg"]
@@ -272,7 +334,40 @@ async def test_basic_config_has_all_once(serve: Serve) -> None:
     await eventually(lambda: "basic aiovoy.error refused with 400" in server.log)
 
 
-@pytest.mark.parametrize("application", ["app", "sent_away"])
+async def test_handlers_that_were_added_to_uvicorns_loggers(serve: Serve) -> None:
+    server = json_server(serve, "added_to_uvicorns")
+    await be_asked(server)
+    await eventually(lambda: "added aiovoy.error refused with 400" in server.log)
+    for text in ("added uvicorn.error told by", "added aiovoy.asgi exception in", "GET /raises?q=1 HTTP"):
+        assert server.log.count(text) == 1
+    assert server.log.count("Traceback") == 1
+    assert "GET /health" not in server.log
+
+
+async def test_console_stays_text_beside_a_file_in_json(serve: Serve) -> None:
+    server = json_server(serve, "console_and_file")
+    await be_asked(server)
+    await eventually(lambda: "basic aiovoy.error refused with 400" in server.log)
+    assert re.search("^aiovoy running on", server.log, re.MULTILINE)
+
+
+async def test_logger_that_is_disabled_is_quiet(serve: Serve) -> None:
+    server = json_server(serve, "without_requests")
+    await be_asked(server)
+    await eventually(lambda: "refused with 400" in server.log)
+    assert "aiovoy.access" not in server.log
+
+
+@pytest.mark.parametrize("path", ["/mistaken", "/forks"])
+async def test_records_of_the_application(path: str, serve: Serve) -> None:
+    """None raises into it, and none is lost."""
+    server = json_server(serve, "app")
+    assert (await server.get(path)).status == 200
+    text = "Message: 'a %d'" if path == "/mistaken" else "told by a child\n"
+    await eventually(lambda: text in server.log)
+
+
+@pytest.mark.parametrize("application", ["app", "sent_away", "named_without_handlers"])
 async def test_without_handlers_the_server_writes(application: str, serve: Serve) -> None:
     server = json_server(serve, application)
     await be_asked(server)
@@ -300,24 +395,47 @@ async def test_handler_that_blocks_delays_no_line_for_long(serve: Serve) -> None
     assert (await server.get("/health")).status == 200
 
 
-async def test_line_does_not_wait_for_the_gil(serve: Serve, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    server = json_server(serve, "root_is_json", env={"FIFO": str(tmp_path / "fifo")})
+@contextlib.asynccontextmanager
+async def held_gil(server: Server, fifo: Path) -> AsyncIterator[Http1Connection]:
+    """A request that holds it, until the end or a byte in the FIFO."""
     async with await Http1Connection.open(server.port) as connection:
         await connection.write(b"GET /holds_the_gil HTTP/1.1\r\nhost: a\r\n\r\n")
-        fifo = os.open(tmp_path / "fifo", os.O_RDWR)  # who has it does not wait for the other end
+        end = os.open(fifo, os.O_RDWR)  # who has it does not wait for the other end
         try:
-            for number in (1, 2):
-                async with await Http1Connection.open(server.port) as bad:
-                    await bad.write(BAD)
-                    await bad.until(b"\r\n\r\n")
-                await eventually(lambda: server.log.count("refused with 400") == number)  # noqa: B023
+            yield connection
         finally:
-            os.write(fifo, b".")
-            os.close(fifo)
-        assert (await connection.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            os.write(end, b".")
+            os.close(end)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+async def test_line_does_not_wait_for_the_gil(serve: Serve, fifo: Path) -> None:
+    server = json_server(serve, "root_is_json", env={"FIFO": str(fifo)})
+    async with held_gil(server, fifo):
+        for number in (1, 2):
+            async with await Http1Connection.open(server.port) as bad:
+                await bad.write(BAD)
+                await bad.until(b"\r\n\r\n")
+            await eventually(lambda: server.log.count("refused with 400") == number)  # noqa: B023
+    assert (await server.get("/health")).status == 200
     assert server.log.count("refused with 400") == 2
     objects(server.log)
+
+
+@of_envoy("a process without workers ends by its own handler, which says nothing")
+async def test_last_line_does_not_wait_for_the_gil(serve: Serve, fifo: Path) -> None:
+    server = json_server(serve, "root_is_json", env={"FIFO": str(fifo)})
+    async with held_gil(server, fifo):
+        server.signal(signal.SIGTERM)
+        await eventually(lambda: "aiovoy stopping" in server.log)
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 128 + signal.SIGTERM
+    assert "second signal: ended at once" in messages(objects(server.log))
 
 
 async def test_handler_that_raises_loses_no_line(serve: Serve) -> None:
@@ -329,6 +447,25 @@ async def test_handler_that_raises_loses_no_line(serve: Serve) -> None:
     assert any("a handler of no use" in text for text in messages(lines))
     assert any("told \\udce9 to raise" in json.dumps(line) for line in lines)
     assert (await server.get("/health")).status == 200
+
+
+@of_envoy("a process without workers has no launcher")
+def test_pipe_that_nobody_reads_keeps_nobody(files: dict[str, Path]) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(theirs, 4096 * b"."):
+            pass
+    os.set_blocking(theirs, True)
+    name = ["--log-config", str(files["log.json"]), f"{__name__}:nothing", "--app-dir", str(ROOT), "--port", "0"]
+    process = subprocess.Popen([sys.executable, "-m", "aiovoy", *name], stderr=theirs, env=clean_environment())
+    try:
+        assert process.wait(2 * DEADLINE) == 1
+    finally:
+        process.kill()
+        process.wait()
+        os.close(theirs)
+        os.close(ours)
 
 
 @of_envoy("a process without workers has its standard error for itself")
@@ -345,7 +482,9 @@ def test_all_that_is_written_to_a_pipe_is_json(tmp_path: Path) -> None:
             if "running on" in line:
                 break
         port = lines[-1]["message"].partition("127.0.0.1:")[2].partition(" ")[0]
-        subprocess.run(["curl", "-s", f"http://127.0.0.1:{port}/mixed"], check=True, stdout=subprocess.DEVNULL)
+        for path in ("mixed", "long"):
+            url = f"http://127.0.0.1:{port}/{path}"
+            subprocess.run(["curl", "-s", url], check=True, stdout=subprocess.DEVNULL)
         process.send_signal(signal.SIGTERM)
         lines += objects(process.stderr.read())
         assert process.wait(DEADLINE) == 0
@@ -355,7 +494,9 @@ def test_all_that_is_written_to_a_pipe_is_json(tmp_path: Path) -> None:
     told = [(line.get("logger"), line.get("level"), line.get("message")) for line in lines]
     assert ("stderr", "info", "neither a record") in told
     assert ("envoy", "warning", 'nor\t"JSON"') in told
+    assert ("stderr", "info", "{'no': 'json'}") in told
     assert {"own": 1} in lines
+    assert "long " + 200_000 * "x" in messages(lines)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ OF_THE_PROCESS = {
     "end_diversion",
     "exit_now",
     "is_forked",
+    "is_log_diverted",
     "log_directly",
     "set_log_form",
     "waiting",

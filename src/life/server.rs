@@ -102,8 +102,12 @@ impl Supervision {
         self.failure.get().map(String::as_str)
     }
 
-    /// Python is about to end: nobody wants anything of it any more. The calling thread must not be attached to it.
+    /// Python is about to end, unless the process is somebody else's: nobody wants anything of it any more. The calling
+    /// thread must not be attached to it.
     pub(super) fn python_ends(&self) {
+        if self.stop.is_guest() {
+            return;
+        }
         python_log::end(END_GRACE);
         self.launcher.python_ends();
     }
@@ -183,11 +187,9 @@ impl Supervision {
             .map(|thread| Lifespans::startup(&self.process.config, thread));
         let (lifespans, outcomes): (Vec<_>, Vec<_>) = join_all(startups).await.into_iter().unzip();
         // What fails on one loop is likely to fail on all, and is told once.
+        Python::attach(|py| self.look_at_logging(py));
         match outcomes.into_iter().find_map(Result::err) {
-            None => {
-                Python::attach(|py| self.look_at_logging(py));
-                Ok(lifespans)
-            }
+            None => Ok(lifespans),
             Some(message) => {
                 self.shutdown_lifespans(loops, &lifespans).await;
                 Err(message)

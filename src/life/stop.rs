@@ -57,6 +57,10 @@ impl Stop {
         }
     }
 
+    pub(super) fn is_guest(&self) -> bool {
+        self.is_guest
+    }
+
     pub(super) fn supervise(&self) {
         self.supervised.store(true, Ordering::SeqCst);
     }

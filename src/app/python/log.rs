@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy::LogForm;
 use log::Level;
@@ -26,6 +26,8 @@ use crate::config::Config;
 
 /// How long a line waits for `logging` to take it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How soon it hears that nothing is to wait for `logging` any more.
+const STEP: Duration = Duration::from_millis(50);
 
 /// The logger of what the server has to say.
 const SERVERS: &str = "aiovoy.error";
@@ -208,13 +210,14 @@ fn offer(
     if lines.send(said.clone()).is_err() {
         return false;
     }
-    match done.recv_timeout(PATIENCE) {
-        Ok(has) => has,
-        Err(_) => {
-            *late = Some(done);
-            said.is_taken.swap(true, Ordering::SeqCst)
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE && envoy::is_log_diverted() {
+        if let Ok(has) = done.recv_timeout(STEP) {
+            return has;
         }
     }
+    *late = Some(done);
+    said.is_taken.swap(true, Ordering::SeqCst)
 }
 
 fn give_all(said: &Receiver<Arc<Said>>, giver: &Weak<Giver>) {
