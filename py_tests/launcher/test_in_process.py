@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import dataclasses
 import gc
+import logging
 import os
 import signal
 import socket
@@ -285,6 +286,23 @@ async def test_exception_in_a_request_is_logged(aiovoy_server: StartServer, capl
         assert (await client.get("/")).status_code == 500
     await eventually(lambda: "exception in ASGI application: GET /" in caplog.text)
     assert "LookupError: no database" in caplog.text
+
+
+async def test_log_goes_on_when_another_server_has_ended(
+    aiovoy_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = aiovoy_server(Told()), aiovoy_server(Told())
+    first.stop()
+    with socket.create_connection((second.host, second.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert b" 400 " in client.recv(1000)
+    await eventually(lambda: "refused" in caplog.text)
+
+
+def test_levels_that_are_set_already_stay(aiovoy_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "level", logging.ERROR)
+    aiovoy_server(Told(), log_level="debug")
+    assert logging.getLogger("uvicorn").level == logging.ERROR
 
 
 async def test_log_level_is_that_of_the_last_server(
