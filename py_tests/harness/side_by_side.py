@@ -1,16 +1,18 @@
-"""Runs all tests in Python, in two lines at a time, since tests wait more than they compute.
+"""Runs all tests in Python, in three lines at a time, since tests wait more than they compute.
 
     python -m py_tests.harness.side_by_side [COMMAND...]
 
-What the second line says comes after the first one's, and what the command says last, which runs in the second line
-too. The exit code is that of the first run that has failed, else 0.
+What a line says comes after what the one before it has said, and what the command says last, which runs in the last
+line. The exit code is that of the first run that has failed, else 0.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from typing import IO
 
 from py_tests.harness.conformance import RESULTS
@@ -39,17 +41,17 @@ WITHOUT_ENVOY = [
     "py_tests/operations",
     "py_tests/workers",
 ]
-# None of these is of the conformance page, whose tests have to be in one run. Both lines take about as long.
+# None of these is of the conformance page, whose tests have to be in one run. All lines take about as long.
 OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
 
-FIRST: list[Run] = [
-    ([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {}),
-    ([*PYTEST, *CONFORMANCE_WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
-]
-SECOND: list[Run] = [
-    ([*PYTEST, *OTHERS], {}),
-    ([*PYTEST, *ROUTER, "--every=2"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
-    ([*PYTEST, *WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
+LINES: list[list[Run]] = [
+    [([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {})],
+    [([*PYTEST, *OTHERS], {})],
+    [
+        ([*PYTEST, *CONFORMANCE_WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
+        ([*PYTEST, *ROUTER, "--every=2"], {"AIOVOY_TEST_RESPONSE_PATH": "router"}),
+        ([*PYTEST, *WITHOUT_ENVOY, "--every=3"], {"AIOVOY_TEST_FRONT": OWN}),
+    ],
 ]
 
 
@@ -65,14 +67,21 @@ def main() -> int:
     codes: list[int] = []
     for results in RESULTS.values():
         results.unlink(missing_ok=True)
-    more: list[Run] = [(sys.argv[1:], {})] if sys.argv[1:] else []
-    with tempfile.TemporaryFile() as output:
-        second = threading.Thread(target=run_all, args=[[*SECOND, *more], output, codes])
-        second.start()
-        run_all(FIRST, None, codes)
-        second.join()
-        output.seek(0)
-        sys.stdout.buffer.write(output.read())
+    first, *others = LINES
+    others[-1] += [(sys.argv[1:], {})] if sys.argv[1:] else []
+    with ExitStack() as files:
+        outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in others]
+        threads = [
+            threading.Thread(target=run_all, args=[runs, output, codes])
+            for runs, output in zip(others, outputs, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        run_all(first, None, codes)
+        for thread, output in zip(threads, outputs, strict=True):
+            thread.join()
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout.buffer)
     return next((code for code in codes if code), 0)
 
 
