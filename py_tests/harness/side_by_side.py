@@ -42,7 +42,15 @@ WITHOUT_ENVOY = [
     "py_tests/workers",
 ]
 # None of these is of the conformance page, whose tests have to be in one run. All lines take about as long.
-OTHERS = ["py_tests/workers", "py_tests/router", "py_tests/operations"]
+OTHERS = [
+    "py_tests/workers",
+    "py_tests/router",
+    "py_tests/operations",
+    "py_tests/frameworks",
+    "py_tests/launcher",
+    "py_tests/process",
+    "py_tests/repository",
+]
 
 LINES: list[list[Run]] = [
     [([*PYTEST, *(f"--ignore={folder}" for folder in OTHERS)], {})],

@@ -116,7 +116,7 @@ def test_variable_of_another_server(command: click.Command, capfd: pytest.Captur
         "warning: `UVICORN_APP` is not read: it is `AIOVOY_APP` here",
         "warning: `UVICORN_RELOAD_DIRS` is not read: it is `AIOVOY_RELOAD_DIR` here",
         "warning: `UVICORN_ROOT_PATH` is not read: it is `AIOVOY_ROOT_PATH` here",
-        "warning: `UVICORN_USE_COLORS` is not read: the log has no colours",
+        "warning: `UVICORN_USE_COLORS` is not read: it is `AIOVOY_USE_COLORS` here",
     ]
 
 

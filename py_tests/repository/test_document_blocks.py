@@ -401,7 +401,7 @@ def started(block: Block, place: Place) -> Iterator[list[tuple[Server, str]]]:
     commands = [command for command in shown(block) if is_server(command)]
     if SERVE in commands:
         # What it does once all is built.
-        commands[commands.index(SERVE)] = run("make", "-n", "serve", "ARGS=").splitlines()[-1]
+        commands[commands.index(SERVE)] = run("make", "--no-print-directory", "-n", "serve", "ARGS=").splitlines()[-1]
     setup = [command for command in shown(block) if not is_server(command)]
     with contextlib.ExitStack() as servers:
         yield [(servers.enter_context(place.serving(command, *setup)), command) for command in commands]
