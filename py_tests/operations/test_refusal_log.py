@@ -169,6 +169,11 @@ async def test_bodies(strict: Server, connect: Connect) -> None:
         await exchange.rest()
     assert await only_line(strict) == "a reset (aiovoy_limit_request_body): POST /begun"
 
+    async def has_returned() -> bool:
+        return (await (await connect(strict)).get("/hello")).status == 404
+
+    await eventually(has_returned)
+
 
 @every
 async def test_requests_that_are_too_many(strict: Server, connect: Connect, key: str, tmp_path: Path) -> None:
