@@ -83,8 +83,8 @@ pub use http::{
     Scheduler, TrailersStatus,
 };
 pub use log::{
-    Diversion, LogForm, divert_log, end_diversion, is_log_diverted, log_directly, log_to_stderr,
-    log_without_waiting, set_log_form,
+    Diversion, LogForm, divert_log, end_diversion, is_log_diverted, level_name, log_directly,
+    log_to_stderr, log_without_waiting, set_log_form,
 };
 pub use module::{Module, concurrency, exit_now, is_validation_mode};
 pub use signals::{last_signal, raise_if_handled};

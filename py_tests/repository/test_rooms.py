@@ -53,6 +53,7 @@ OF_THE_PROCESS = {
     "exit_now",
     "is_forked",
     "is_log_diverted",
+    "level_name",
     "log_directly",
     "set_log_form",
     "waiting",

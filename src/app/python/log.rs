@@ -242,20 +242,15 @@ fn give(py: Python<'_>, said: &Said) {
     }
     let emit = || -> PyResult<bool> {
         let logs = py.import(intern!(py, "aiovoy.embedded.logs"))?;
-        let arguments = (SERVERS, level_name(said.level), &said.text, py.None());
+        let arguments = (
+            SERVERS,
+            envoy::level_name(said.level),
+            &said.text,
+            py.None(),
+        );
         logs.call_method1(intern!(py, "emit"), arguments)?.extract()
     };
     if !emit().unwrap_or_default() {
         envoy::log_directly(said.level, SERVERS, &said.text);
-    }
-}
-
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warning",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
     }
 }
