@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import __version__, logs
-from .config import LOG_LEVELS, Config
+from .config import Config
 from .descriptors import fill_standard
 from .errors import StartupError, refuse_inside_server
 from .logs import configure, for_people, handlers_of_launcher
@@ -62,9 +62,7 @@ def serve(config: Config, make: type[Server] = Server) -> int:
 
 
 async def _watch_over(server: Server, talk: Talk) -> int:
-    config = server.config
-    news = LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info")
-    stop = _Stop(server, talk if news else None)
+    stop = _Stop(server, talk)
     started = time.perf_counter()
     with stop.on_signals():
         try:
@@ -73,10 +71,9 @@ async def _watch_over(server: Server, talk: Talk) -> int:
             if not stop.signals and not error.reported:
                 talk.say(f"error: {error}", logging.ERROR)
             return stop.exit_code(error.exit_code)
-        if news:
-            if os.isatty(2):
-                talk.say(_banner(server, ready, time.perf_counter() - started))
-            talk.say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
+        if os.isatty(2):
+            talk.say(_banner(server, ready, time.perf_counter() - started))
+        talk.say(f"aiovoy running on {' and '.join(server.urls)} (press CTRL+C to quit)")
         code = await server.wait()
     exit_code = stop.exit_code(code)
     if exit_code != 0 and len(stop.signals) < 2:
@@ -93,7 +90,7 @@ _ECHO_SECONDS = 0.02
 class _Stop:
     """What signals do. Workers get Ctrl-C from the terminal as well, so they are not passed on to them."""
 
-    def __init__(self, server: Server, talk: Talk | None) -> None:
+    def __init__(self, server: Server, talk: Talk) -> None:
         self.signals: list[int] = []
         self._server = server
         self._talk = talk
@@ -147,8 +144,7 @@ class _Stop:
 
     def _shutting_down(self) -> None:
         self._may_abort = True
-        if self._talk is not None:
-            self._talk.say("aiovoy stopping (press CTRL+C again to quit at once)")
+        self._talk.say("aiovoy stopping (press CTRL+C again to quit at once)")
 
 
 def _ignored(_: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .. import logs
 from ..embedded.logs import log
-from ..launcher.config import LOG_LEVELS, Config
+from ..launcher.config import Config
 from ..launcher.descriptors import fill_standard
 from ..launcher.environ import SYSTEMD, check_library, extension_path, read_env_file
 from ..launcher.errors import StartupError
@@ -28,7 +28,6 @@ def serve(config: Config) -> int:
     configure(config)
     talk = Talk(colors=bool(config.use_colors))
     talk.is_json = logs.writes_json()
-    says = talk.say if LOG_LEVELS.index(config.log_level) >= LOG_LEVELS.index("info") else _say_nothing
     try:
         check_library(extension_path())
         with contextlib.closing(Listening(config, 1)) as listening:
@@ -40,12 +39,12 @@ def serve(config: Config) -> int:
                 Settings.of(config),
                 listening.filenos(0),
                 opening=listening.listen,
-                ready=lambda: says(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
+                ready=lambda: talk.say(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),
                 closing=lambda: _close(listening),
             )
             return run(
                 server,
-                stopping=lambda: says("aiovoy stopping (press CTRL+C again to quit at once)"),
+                stopping=lambda: talk.say("aiovoy stopping (press CTRL+C again to quit at once)"),
                 hung_up=_end_with_the_terminal(),
             )
     except StartupError as error:
@@ -72,7 +71,3 @@ def _close(listening: Listening) -> None:
     listening.close_soon()
     time.sleep(QUEUE_SECONDS)
     listening.close_listeners()
-
-
-def _say_nothing(_: str) -> None:
-    pass
