@@ -330,8 +330,8 @@ async def app(scope, receive, send):
         return
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"served", "more_body": True})
-    while scope["path"] == "/endless":
-        await asyncio.sleep(0.001)
+    if scope["path"] == "/endless":
+        await asyncio.Event().wait()
     await send({"type": "http.response.body"})
 """
 
