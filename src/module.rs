@@ -37,11 +37,9 @@ impl Module for Bridge {
         if !config.is_empty() && config != b"{}" {
             return Err("the aiovoy HTTP filter has no settings of its own: they are the bootstrap extension's".into());
         }
+        let place = Place::named(name)?;
         match self.process.get() {
-            Some(process) => Ok(Box::new(FilterConfig::new(
-                process.clone(),
-                Place::named(name),
-            ))),
+            Some(process) => Ok(Box::new(FilterConfig::new(process.clone(), place))),
             None if envoy::is_validation_mode() => Ok(Box::new(Validated)),
             None => Err(
                 "the aiovoy HTTP filter needs the aiovoy bootstrap extension\n\

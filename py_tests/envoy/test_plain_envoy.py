@@ -36,10 +36,11 @@ async def test_example_answers_on_both_protocols(tmp_path: Path) -> None:
             assert (await two.get("/")).body == b"Hello, world!"
 
 
-async def test_example_is_valid(tmp_path: Path) -> None:
+def validated(tmp_path: Path, changes: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Envoy's `--mode validate` of the example with `changes`."""
     path = tmp_path / "envoy.yaml"
-    path.write_text(configuration(8000, 9901, {}))
-    done = subprocess.run(
+    path.write_text(configuration(8000, 9901, changes))
+    return subprocess.run(
         [str(envoy_binary(None)), "-c", str(path), "--mode", "validate"],
         cwd=ROOT,
         env=environment(),
@@ -48,8 +49,19 @@ async def test_example_is_valid(tmp_path: Path) -> None:
         text=True,
         timeout=DEADLINE,
     )
+
+
+async def test_example_is_valid(tmp_path: Path) -> None:
+    done = validated(tmp_path, {})
     assert done.returncode == 0, done.stdout
     assert "OK" in done.stdout
+
+
+async def test_filter_of_another_name_is_not_valid(tmp_path: Path) -> None:
+    """Its name is its place, of which a mistyped one would be another."""
+    done = validated(tmp_path, {"filter_name: aiovoy": "filter_name: aiovoy_font"})
+    assert done.returncode > 0
+    assert "http filter `aiovoy_font` refused its configuration: `filter_name` is one of" in done.stdout
 
 
 MAIN = """
@@ -177,6 +189,7 @@ BAD: dict[str, tuple[dict[str, str], list[str]]] = {
     "no attribute": ({"app: hello:app": "app: hello"}, ["hello", "module:attribute"]),
     "missing folder": ({"app_dir: examples": "app_dir: /no/such/folder"}, ["/no/such/folder"]),
     "unknown setting": ({"app_dir: examples": "ap_dir: examples"}, ["ap_dir"]),
+    "unknown filter": ({"filter_name: aiovoy": "filter_name: aiovoy_font"}, ["aiovoy_font", "aiovoy_front"]),
     "bad loop": ({"# loop: asyncio": "loop: trio"}, ["trio"]),
     "missing python": (
         {"# python: /srv/shop/.venv/bin/python": "python: /no/such/python"},

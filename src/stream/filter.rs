@@ -54,11 +54,19 @@ pub(crate) enum Place {
 
 impl Place {
     /// The place that a configuration means by the filter's name.
-    pub(crate) fn named(name: &str) -> Self {
+    ///
+    /// # Errors
+    /// If it is the name of none.
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
         match name {
-            "aiovoy_front" => Self::Front,
-            "aiovoy_behind" => Self::Behind,
-            _ => Self::Direct,
+            "aiovoy" => Ok(Self::Direct),
+            "aiovoy_front" => Ok(Self::Front),
+            "aiovoy_behind" => Ok(Self::Behind),
+            _ => Err(
+                "`filter_name` is one of `aiovoy`, `aiovoy_front` and `aiovoy_behind`\n\
+                 hint: `aiovoy`, unless requests go through Envoy's router: see docs/router.md"
+                    .into(),
+            ),
         }
     }
 }
