@@ -18,6 +18,9 @@ SERVERS = frozenset({signal.SIGINT, signal.SIGTERM})
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Other servers have a use for these; one that is sent them by habit does not end."""
 
+ECHO_SECONDS = 0.02
+"""How long after one of those that stop it another is its echo, as `timeout` makes it: see `src/life/stop.rs`."""
+
 handled: set[int] = set()
 """Those that the application has a handler for."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,14 +45,16 @@ def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None
     At the first one `stopping` is called, and at SIGHUP `hung_up`. Handlers are Python's own, so the application may
     have others once it runs.
     """
-    stops: list[int] = []
+    first: float | None = None
 
     def stop(number: int, _: Any) -> None:
-        stops.append(number)
-        if len(stops) > 1:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            server.stop()
+            stopping()
+        elif time.monotonic() - first >= signals.ECHO_SECONDS:
             os._exit(128 + number)
-        server.stop()
-        stopping()
 
     def handle_stops() -> None:
         for number in signals.SERVERS:

@@ -429,6 +429,24 @@ async def test_second_signal_ends_at_once(
     await eventually(lambda: not any(process.is_running() for process in processes))
 
 
+@unlike_uvicorn("its second SIGINT counts, however soon it comes")
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_echo_of_a_signal_is_not_a_second_one(
+    serve: Serve, connect: Connect, key: str, tmp_path: Path, workers: int
+) -> None:
+    """All have them at once, as from a wrapper that sends its group what the whole group has been sent."""
+    options = {} if workers == 1 else {"workers": workers}
+    server = serve(app, **options)
+    in_flight = await begin(server, await connect(server), key, tmp_path)
+    server.told_to_stop = True
+    for number in [signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT]:
+        for process in server.processes():
+            process.send_signal(number)
+    await no_longer_listening(server)
+    assert await in_flight.finish() == b"answered"
+    assert await server.exit_code() == 0
+
+
 # --- Processes ---
 
 

@@ -18,6 +18,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use envoy::{BootstrapExtension, BootstrapScheduler, EnvoyBootstrap, ShutdownCompletion};
 use futures::FutureExt;
@@ -28,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::front::{Front, GAUGE_INTERVAL, Gauges};
 use super::server::{self, Supervision};
-use super::stop::{END_GRACE, NOT_STARTED, Stop, abort, give_up, until};
+use super::stop::{ECHO, END_GRACE, NOT_STARTED, Stop, abort, give_up, until};
 use super::{admin, leftovers, runtime};
 use crate::app::event_loop::{self, LoopThread};
 use crate::app::python::app;
@@ -58,7 +59,8 @@ struct Envoy {
 
 #[derive(Default)]
 struct State {
-    signals: usize,
+    /// When the first signal came.
+    signalled: Option<Instant>,
     complete: bool,
     waiting: Vec<ShutdownCompletion>,
 }
@@ -154,8 +156,8 @@ impl BootstrapExtension for Server {
                 return done.complete();
             }
             state.waiting.push(done);
-            state.signals += 1;
-            if state.signals > 1 {
+            let first = *state.signalled.get_or_insert_with(Instant::now);
+            if first.elapsed() >= ECHO {
                 abort();
             }
         }
