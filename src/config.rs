@@ -32,7 +32,7 @@ pub(crate) struct Config {
     /// Options of Python's command line.
     #[serde(default)]
     pub python_options: Vec<String>,
-    /// Where modules are looked for last, besides.
+    /// Where modules are looked for first, before what the environment has.
     #[serde(default)]
     pub python_path: Vec<PathBuf>,
     /// Which event loop runs the application.

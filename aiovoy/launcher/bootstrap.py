@@ -40,7 +40,7 @@ def bootstrap(
     """The bootstrap that serves `config` at `addresses`.
 
     `admin` is where Envoy's admin interface listens; `python` is the executable of the environment that the
-    application runs in, `python_options` are options for it, and in `python_path` modules are looked for, too. With
+    application runs in, `python_options` are options for it, and in `python_path` modules are looked for first. With
     `secrets`, a folder where `write_secrets` has been, certificates can be renewed. The log looks like `log_form`,
     else like Envoy's own. `access_log` is the file for that, if it is not to be standard output. As long as there is
     a 1 in the file `pause`, and no 0, no connections are accepted. With a `lane` the ids of QUIC connections are

@@ -54,11 +54,14 @@ def interpreter_options() -> list[str]:
 
 def import_path() -> list[str]:
     """Where modules are looked for here, but for the folder of the script or the working directory."""
+    entries = [entry for entry in sys.path if isinstance(entry, str) and _is_text(entry)]
     script = getattr(sys.modules["__main__"], "__file__", None)
     own = {"", os.getcwd()}
     if script is not None and os.path.isdir(folder := os.path.dirname(os.path.abspath(script))):
         own.add(folder)  # a zip archive that is run is no folder, and has modules in it
-    return [entry for entry in sys.path if isinstance(entry, str) and _is_text(entry) and entry not in own]
+    if not sys.flags.safe_path and (added := next((entry for entry in entries if entry in own), None)) is not None:
+        entries.remove(added)  # once: PYTHONPATH, or who calls this, may have it, too
+    return list(dict.fromkeys(entries))
 
 
 def _is_text(path: str) -> bool:

@@ -18,7 +18,8 @@ def main() -> int:
     sys.argv = ["aiovoy", app]
     if not sys.flags.safe_path:
         del sys.path[0]  # the folder of this file
-    sys.path += [entry for entry in told["python_path"] if entry not in sys.path]
+    first = told["python_path"]
+    sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
 
     from aiovoy.embedded import interpreter, stacks
     from aiovoy.upstream.server import new_server, run

@@ -132,7 +132,7 @@ KINDS = pytest.mark.parametrize("options", [{"front": ENVOY}, {"front": OWN, "wo
 
 WRAPPER = """
 import sys
-sys.path += [folder for folder in {folders} if folder not in sys.path]
+sys.path[:0] = {folders}
 from aiovoy.__main__ import main
 main()
 """
@@ -161,6 +161,24 @@ async def test_path_of_a_wrapper_holds(tmp_path: Path, options: dict[str, Any]) 
     assert name == "bundled"
     assert path.count(str(folder)) == 1
     assert len(path) == len(set(path))
+
+
+@unlike_uvicorn("this is about aiovoy")
+@KINDS
+async def test_path_of_a_wrapper_holds_in_its_order(tmp_path: Path, options: dict[str, Any]) -> None:
+    """What it has bundled is found before another version of it."""
+    for name in ["bundle", "installed"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bundled.py").write_text(f"NAME = {name!r}\n")
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text(WRAPPER.format(folders=[str(tmp_path / "bundle")]))
+    python, _, _, *words = command(f"{__name__}:app", AIOVOY, **options)
+    env = {"PYTHONPATH": f"{ROOT}:{tmp_path / 'installed'}"}
+    with started([python, str(wrapper), *words], env=env) as server:
+        name, path = (await server.get("/wrapped")).json()
+    assert name == "bundle"
+    own = [str(tmp_path / "bundle"), str(ROOT), str(tmp_path / "installed")]
+    assert [entry for entry in path if entry in own][-3:] == own
 
 
 SITECUSTOMIZE = """

@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use super::{log, traceback};
 use crate::config::Config;
@@ -208,7 +209,7 @@ fn loaded_libpython() -> Option<String> {
 }
 
 fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
-    extend_path(py, &config.python_path)?;
+    order_path(py, &config.python_path)?;
     let module = py.import(intern!(py, "aiovoy.embedded.interpreter"))?;
     log::set_up(py, config)?;
     module.call_method1(
@@ -218,21 +219,19 @@ fn prepare(py: Python<'_>, config: &Config, app_dir: &Path) -> PyResult<()> {
     log::configure(py, config)
 }
 
-/// Has modules looked for in `more`, too.
-fn extend_path(py: Python<'_>, more: &[PathBuf]) -> PyResult<()> {
-    if more.is_empty() {
-        return Ok(());
-    }
+/// Has modules looked for in `first`, in this order, before what else the interpreter has.
+fn order_path(py: Python<'_>, first: &[PathBuf]) -> PyResult<()> {
     let path = py
         .import(intern!(py, "sys"))?
-        .getattr(intern!(py, "path"))?;
-    for folder in more {
-        let folder = folder.as_os_str();
-        if !path.contains(folder)? {
-            path.call_method1(intern!(py, "append"), (folder,))?;
+        .getattr(intern!(py, "path"))?
+        .cast_into::<PyList>()?;
+    let ordered = PyList::new(py, first.iter().map(|folder| folder.as_os_str()))?;
+    for entry in &path {
+        if !ordered.contains(&entry)? {
+            ordered.append(entry)?;
         }
     }
-    Ok(())
+    path.set_slice(0, path.len(), &ordered)
 }
 
 fn describe(py: Python<'_>, error: &PyErr) -> String {
