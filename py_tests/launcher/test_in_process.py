@@ -400,3 +400,39 @@ def test_server_that_nobody_stops_ends_with_its_interpreter(tmp_path: Path) -> N
     assert [code, served] == ["7", "served"]
     assert ended.returncode == 0
     assert "CancelledError" in ended.stderr  # of the request in flight
+
+
+DEAF = """
+import time
+from aiovoy.upstream.thread import ThreadServer
+
+begun = threading.Event()
+
+async def deaf(scope, receive, send):
+    begun.set()
+    while True:
+        try:
+            while True:
+                {act}
+        except asyncio.CancelledError:
+            pass
+
+server = ThreadServer(deaf, port=0, lifespan="off")
+server.ready.result()
+threading.Thread(target=urllib.request.urlopen, args=[server.url], daemon=True).start()
+begun.wait()
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize(
+    "act",
+    ["pass", "time.sleep(0.01)", "await asyncio.sleep(0.01)", "await asyncio.Event().wait()"],
+    ids=["computes", "blocks", "waits", "listens"],
+)
+def test_application_that_does_not_end_does_not_touch_the_exit_code(tmp_path: Path, act: str, loop: str) -> None:
+    code = DEAF.format(act=act).replace("port=0", f"port=0, loop={loop!r}")
+    ended = run([], code, tmp_path)
+    assert ended.returncode == 7, ended.stderr
+    assert "FATAL" not in ended.stderr

@@ -16,7 +16,7 @@ use pyo3_async_runtimes::TaskLocals;
 use tokio::sync::watch;
 
 use super::dispatch::Dispatcher;
-use super::python::traceback;
+use super::python::{slots, traceback};
 use crate::exchange::{LoopWaker, Process, Worker};
 
 /// A loop thread, seen from others.
@@ -170,7 +170,8 @@ where
         let _ = started.send(Ok(thread));
         runs = true;
         let failed = failure_callback(py, failed.clone())?;
-        let ended = module.call_method1(intern!(py, "run"), (event_loop, failed));
+        let runs_loop = module.getattr(intern!(py, "run"))?;
+        let ended = slots::call(&runs_loop, &(event_loop, failed).into_pyobject(py)?);
         dispatcher.get().abandon();
         ended.map(drop)
     };

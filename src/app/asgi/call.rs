@@ -16,7 +16,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::cycle::Cycle;
 use crate::app::outcome::Outcome;
 use crate::app::python::child;
-use crate::app::python::slots::{Resume, Resumed, is_coroutine, resume, stepped};
+use crate::app::python::slots::{self, Resume, Resumed, is_coroutine, resume, stepped};
 
 /// An application call.
 #[pyclass(frozen, freelist = 64, module = "aiovoy")]
@@ -126,9 +126,10 @@ impl Call {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, call) = (slf.py(), slf.get());
         let thrown = match call.coroutine.get() {
-            Some(coroutine) => coroutine
-                .bind(py)
-                .call_method1(intern!(py, "throw"), exception),
+            Some(coroutine) => slots::call(
+                &coroutine.bind(py).getattr(intern!(py, "throw"))?,
+                exception,
+            ),
             // Cancelled before its first step.
             None => {
                 let arguments = call.arguments.lock().take();

@@ -13,6 +13,7 @@ use std::ptr;
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use pyo3::{PyTypeInfo, ffi};
 
 /// What resuming a coroutine leads to.
@@ -58,9 +59,11 @@ pub(crate) fn resume<'py>(
 ) -> PyResult<Resumed<'py>> {
     let py = coroutine.py();
     let mut result = ptr::null_mut();
+    let parking = ParkedAtExit;
     // SAFETY: both objects are live and `result` is ours; the function takes any object, and
     // raises `AttributeError` for one that can't be resumed.
-    let status = unsafe { ffi::PyIter_Send(coroutine.as_ptr(), value.as_ptr(), &raw mut result) };
+    let status = unsafe { PyIter_Send(coroutine.as_ptr(), value.as_ptr(), &raw mut result) };
+    std::mem::forget(parking);
     if matches!(status, ffi::PySendResult::PYGEN_ERROR) {
         return Err(PyErr::fetch(py));
     }
@@ -70,6 +73,47 @@ pub(crate) fn resume<'py>(
         ffi::PySendResult::PYGEN_NEXT => Resumed::Yielded(result),
         _ => Resumed::Returned(result),
     })
+}
+
+/// Calls what may be running when the interpreter ends, with `arguments`.
+pub(crate) fn call<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let parking = ParkedAtExit;
+    // SAFETY: live objects, of which one is a tuple; there are no arguments by name.
+    let result = unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), ptr::null_mut()) };
+    std::mem::forget(parking);
+    // SAFETY: the function gives a new reference, or raises and gives none.
+    unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+}
+
+/// Parks the thread for ever if the interpreter ends while application code runs on it, which is so in somebody else's
+/// process. Python 3.14 does that; before, such a thread is made to exit when it wants the GIL again, by an unwinding
+/// that takes destructors along, as pyo3 makes use of it, too. Caught in Rust, it would abort the process.
+struct ParkedAtExit;
+
+impl Drop for ParkedAtExit {
+    fn drop(&mut self) {
+        while !std::thread::panicking() {
+            std::thread::park();
+        }
+    }
+}
+
+// As pyo3's, but that an unwinding may come out of them.
+unsafe extern "C-unwind" {
+    fn PyIter_Send(
+        coroutine: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> ffi::PySendResult;
+
+    fn PyObject_Call(
+        callable: *mut ffi::PyObject,
+        arguments: *mut ffi::PyObject,
+        named: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
 }
 
 /// A step in the language of iterators, for who does not use the slot.
