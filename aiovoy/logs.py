@@ -35,16 +35,18 @@ class LastHandler(logging.Handler):
     is_json = False
     """Whether it writes objects of JSON."""
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, logger: str = "aiovoy") -> None:
         super().__init__()
         self._write = write
+        self._logger = logger
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
         name, level = record.name, record.levelno
         try:
-            # Ours may have gone to the one of uvicorn's that stands for it.
-            if takers(logger_of(name, level) if name in UVICORNS else logging.getLogger(name), level):
+            # The server's may have gone to the one of uvicorn's that stands for it.
+            through = name if self._logger == "aiovoy" else UVICORNS.get(name, name)
+            if takers(logging.getLogger(through), level):
                 return
             text = self.format(record).encode("utf-8", "backslashreplace").decode()
             if self._pid == os.getpid():
@@ -74,7 +76,7 @@ def set_up(write: Write, level: str) -> None:
         if logger.level in (logging.NOTSET, given):
             given = LEVELS[level]
             logger.setLevel(given)
-        _last[name] = LastHandler(write), given
+        _last[name] = LastHandler(write, name), given
     # As uvicorn has it: what has handlers of both is not written twice.
     logging.getLogger("uvicorn.access").propagate = False
     keep_last()

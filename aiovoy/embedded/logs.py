@@ -35,8 +35,8 @@ def log(level: str, text: str) -> None:
         _write(level, "aiovoy.error", text)
 
 
-def emit(name: str, level: str, text: str, error: BaseException | None) -> bool:
-    """Gives a record to our logger `name`. Returns whether that could be done; never raises."""
+def emit(name: str, level: str, text: str, error: BaseException | None, args: tuple[object, ...] = ()) -> bool:
+    """Gives a record to our logger `name`. Returns whether that could be done; never raises, whatever handlers do."""
     if _write is None:
         return False
     number = logs.LEVELS[level]
@@ -48,8 +48,8 @@ def emit(name: str, level: str, text: str, error: BaseException | None) -> bool:
             info: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
             if error is not None:
                 info = (type(error), error, error.__traceback__)
-            _handle(logger, logger.makeRecord(name, number, __file__, 0, text, (), info))
-    except Exception:
+            _handle(logger, logger.makeRecord(name, number, __file__, 0, text, args, info))
+    except BaseException:
         _write("error", name, f"logging has failed\n{traceback.format_exc().rstrip()}")
         return False
     return True
@@ -57,14 +57,9 @@ def emit(name: str, level: str, text: str, error: BaseException | None) -> bool:
 
 def access(client: str, method: str, target: str, version: str, status: int) -> None:
     """Logs a request as uvicorn does, with the same arguments. Never raises."""
-    try:
-        logger = logs.logger_of("aiovoy.access", logging.INFO)
-        if logger.isEnabledFor(logging.INFO):
-            args = (client, method, target, version, status)
-            text = '%s - "%s %s HTTP/%s" %d'
-            _handle(logger, logger.makeRecord("aiovoy.access", logging.INFO, __file__, 0, text, args, None))
-    except Exception:
-        log("error", f"logging has failed\n{traceback.format_exc().rstrip()}")
+    text, args = '%s - "%s %s HTTP/%s" %d', (client, method, target, version, status)
+    if not emit("aiovoy.access", "info", text, None, args) and _write is not None:
+        _write("info", "aiovoy.access", text % args)
 
 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:

@@ -1,5 +1,6 @@
 """The server's lines, and requests, by the handlers of Python's `logging`; and as JSON, all of them."""
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -135,8 +136,17 @@ async def blocks_handlers(_: Scope, __: Receive, send: Send) -> None:
     await answer(send)
 
 
-async def breaks_handlers(_: Scope, __: Receive, send: Send) -> None:
-    logging.getLogger().addHandler(Broken())
+RAISED = {kind.__name__: kind for kind in (RuntimeError, SystemExit, asyncio.CancelledError)}
+
+
+async def breaks_handlers(scope: Scope, _: Receive, send: Send) -> None:
+    logging.getLogger().addHandler(Broken(RAISED[scope["query_string"].decode()]))
+    await answer(send)
+
+
+async def logs_as_the_server(_: Scope, __: Receive, send: Send) -> None:
+    for name in ("aiovoy", *logs.UVICORNS):
+        logging.getLogger(name).warning("told as the server")
     await answer(send)
 
 
@@ -156,10 +166,12 @@ class Blocking(logging.Handler):
 
 
 class Broken(logging.Handler):
+    def __init__(self, kind: type[BaseException]) -> None:
+        super().__init__()
+        self.kind = kind
+
     def handle(self, record: logging.LogRecord) -> bool:
-        if record.name == "aiovoy.access":
-            return True
-        raise RuntimeError("a handler of no use")
+        raise self.kind("a handler of no use")
 
 
 ROUTES = routes(
@@ -175,6 +187,7 @@ ROUTES = routes(
     blocks_handlers,
     unblocks_handlers,
     breaks_handlers,
+    logs_as_the_server,
 )
 
 
@@ -387,6 +400,19 @@ async def test_records_of_the_application(path: str, serve: Serve) -> None:
     await eventually(lambda: text in server.log)
 
 
+@pytest.mark.parametrize("application", ["app", "added_to_uvicorns", "root_is_json"])
+async def test_records_of_the_application_for_the_server_s_loggers(application: str, serve: Serve) -> None:
+    server = json_server(serve, application)
+    await server.get("/logs_as_the_server")
+    await eventually(lambda: server.log.count("told as the server") == 1 + len(logs.UVICORNS))
+
+
+async def test_client_cannot_end_the_quotes_of_its_path(serve: Serve) -> None:
+    server = json_server(serve, "basic_config")
+    await server.get('/health"?"')
+    assert "GET /health%22?%22 HTTP/1.1" in server.log
+
+
 @pytest.mark.parametrize("application", ["app", "sent_away", "named_without_handlers"])
 async def test_without_handlers_the_server_writes(application: str, serve: Serve) -> None:
     server = json_server(serve, application)
@@ -458,14 +484,21 @@ async def test_last_line_does_not_wait_for_the_gil(serve: Serve, fifo: Path) -> 
     assert "second signal: ended at once" in messages(objects(server.log))
 
 
-async def test_handler_that_raises_loses_no_line(serve: Serve) -> None:
-    server = json_server(serve, "root_is_json")
-    await server.get("/breaks_handlers")
+@pytest.mark.parametrize("kind", RAISED)
+async def test_handler_that_raises_loses_no_line(kind: str, serve: Serve) -> None:
+    """Each is written by the server then, which says once what was raised."""
+    server = json_server(serve, "uvicorns_are_json")
+    await server.get(f"/breaks_handlers?{kind}")
     await be_asked(server)
     await eventually(lambda: any("refused with 400" in text for text in messages(objects(server.log))))
-    lines = objects(server.log)
-    assert any("a handler of no use" in text for text in messages(lines))
-    assert any("told \\udce9 to raise" in json.dumps(line) for line in lines)
+    lines = [(line["logger"], line["message"]) for line in objects(server.log) if "message" in line]
+    for logger, text in [
+        ("aiovoy.access", '"GET /raises?q=1 HTTP/1.1" 500'),
+        ("aiovoy.asgi", "told \\udce9 to raise"),
+        ("aiovoy.error", "refused with 400"),
+    ]:
+        assert [name for name, message in lines if text in message and "logging has failed" not in message] == [logger]
+        assert any(name == logger and "a handler of no use" in message for name, message in lines)
     assert (await server.get("/health")).status == 200
 
 

@@ -51,7 +51,8 @@ impl AccessLine {
             None => host.into_owned(),
         };
         let method = String::from_utf8_lossy(&head.method);
-        let target = String::from_utf8_lossy(&head.target);
+        // In uvicorn's line it stands in quotes.
+        let target = String::from_utf8_lossy(&head.target).replace('"', "%22");
         log::access(
             py,
             [&client, &method, &target, head.version.number()],

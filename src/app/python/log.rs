@@ -91,10 +91,11 @@ pub(crate) fn error(py: Python<'_>, text: &str, raised: Option<&PyErr>) {
         let arguments = (OF_THE_APPLICATION, "error", text, raised);
         logs.call_method1(intern!(py, "emit"), arguments)?.extract()
     };
+    let write = |text: &str| envoy::log_directly(Level::Error, OF_THE_APPLICATION, text);
     match (emit(), raised) {
         (Ok(true), _) => {}
-        (_, None) => log::error!("{text}"),
-        (_, Some(error)) => log::error!("{text}\n{}", traceback::format(py, error)),
+        (_, None) => write(text),
+        (_, Some(error)) => write(&format!("{text}\n{}", traceback::format(py, error))),
     }
 }
 
