@@ -1,7 +1,7 @@
 """A stand-in for Envoy with the bridge, for tests of the launcher: the sockets that it is given, the control channel.
 
-FAKE_ENVOY says how it behaves, FAKE_ENVOY_VERSION which Envoy it is, and it writes what it sees to the file
-FAKE_ENVOY_NOTES.
+FAKE_ENVOY says how it behaves (`mute 2`: the second worker is mute, others serve), FAKE_ENVOY_VERSION which Envoy it
+is, and it writes what it sees to the file FAKE_ENVOY_NOTES.
 """
 
 import json
@@ -20,7 +20,9 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"envoy  version: 9e55/{os.environ.get('FAKE_ENVOY_VERSION', '1.40.99')}/Clean/RELEASE/BoringSSL")
         return 0
-    behaviour = os.environ.get("FAKE_ENVOY", "serve")
+    behaviour, _, worker = os.environ.get("FAKE_ENVOY", "serve").partition(" ")
+    if worker not in ("", os.environ["AIOVOY_WORKER"]):
+        behaviour = "serve"
     with open(argument("-c")) as file:
         bootstrap = file.read()
     if behaviour == "exit":  # a configuration that Envoy refuses
@@ -43,6 +45,10 @@ def main() -> int:
         note(command)
         return 0
     listener.listen()
+    if behaviour == "mute":  # as long as it does not say that it is ready
+        note("listening")
+        note(wait_for_command(control))
+        return 0
     event(control, event="ready", python="3.11.0", workers=1, loop="uvloop")
     command = wait_for_command(control)
     note(command)

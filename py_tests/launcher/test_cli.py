@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from click.testing import CliRunner
 
 from aiovoy import ConfigError, Server, StartupError, __version__
 from aiovoy.launcher.cli import main
+from aiovoy.launcher.workers.supervisor import Supervisor
 from aiovoy.pytest_plugin import StartServer
 from py_tests.harness.certificates import Pair
 from py_tests.harness.folders import TESTS
@@ -265,14 +267,21 @@ def test_signal_before_the_bridge_is_loaded(launch: Callable[..., Launcher], fak
     assert code == 0
 
 
-def test_signal_during_startup(launch: Callable[..., Launcher], fake: Fake) -> None:
-    fake.behave("slow")
-    launcher = launch()
-    eventually(lambda: fake.notes == ["slow"])
-    launcher.process.terminate()
-    code, _ = launcher.end()
-    assert code == 0
-    assert fake.notes == ["slow", "shutdown"]
+@pytest.mark.parametrize(
+    ("behaviour", "workers", "noted"),
+    [("slow", 1, "slow"), ("slow 2", 2, "slow"), ("mute", 1, "listening"), ("mute 2", 2, "listening")],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_during_startup(
+    launch: Callable[..., Launcher], fake: Fake, behaviour: str, workers: int, noted: str, number: int
+) -> None:
+    fake.behave(behaviour)
+    launcher = launch(f"--workers={workers}", "--log-level=error")
+    eventually(lambda: fake.notes == [noted])
+    for other in [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, number]:
+        launcher.process.send_signal(other)
+    assert launcher.end() == (0, "")
+    assert fake.notes == [noted, *["shutdown"] * workers]
 
 
 def test_envoy_stops_when_its_launcher_dies(launch: Callable[..., Launcher], fake: Fake, run_folders: Path) -> None:
@@ -497,6 +506,42 @@ async def test_cancelled_start_leaves_nothing(fake: Fake) -> None:
     assert not psutil.pid_exists(server.pid)
 
 
+@pytest.mark.parametrize("behaviour", ["hang", "slow", "slow 2", "mute", "mute 2"])
+@pytest.mark.parametrize("stop", [Server.shutdown, Server.abort])
+async def test_start_that_is_told_to_stop(
+    fake: Fake, caplog: pytest.LogCaptureFixture, behaviour: str, stop: Callable[[Server], None]
+) -> None:
+    fake.behave(behaviour)
+    server = server_of(fake, workers=2)
+    start = asyncio.create_task(server.start())
+    while not fake.notes:
+        await asyncio.sleep(0.01)
+    stop(server)
+    with pytest.raises(StartupError, match=r"^told to stop before it was ready$"):
+        await start
+    await server.wait()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("stop", [Supervisor.shutdown, Supervisor.abort, Supervisor.kill])
+def test_stop_before_the_start_has_begun(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Supervisor], None]
+) -> None:
+    told, run = threading.Event(), Supervisor._run
+
+    def run_later(supervisor: Supervisor) -> None:
+        told.wait()
+        run(supervisor)
+
+    monkeypatch.setattr(Supervisor, "_run", run_later)
+    fake.behave("slow")
+    supervisor = Supervisor(server_of(fake).config)
+    stop(supervisor)
+    told.set()
+    assert supervisor.exited.result(DEADLINE) == 0
+    assert fake.notes == []
+
+
 async def test_cancelled_stop_kills(fake: Fake) -> None:
     fake.behave("drain")
     server = server_of(fake)
@@ -519,6 +564,17 @@ async def test_envoy_that_does_not_end_is_killed(
     await server.start()
     assert await server.stop() == -signal.SIGKILL
     assert caplog.messages == ["Envoy has not ended 0.2 s after it was asked to: killed"]
+
+
+async def test_abort_at_once_after_a_graceful_stop(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiovoy.launcher.workers.process.ABORT_SECONDS", 0.1)
+    fake.behave("deaf")
+    server = server_of(fake)
+    await server.start()
+    server.shutdown()
+    server.abort()
+    assert await asyncio.wait_for(server.wait(), DEADLINE) == -signal.SIGKILL
+    assert fake.notes == ["abort"]
 
 
 async def test_cancelled_wait_changes_nothing(fake: Fake) -> None:

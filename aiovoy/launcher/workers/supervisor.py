@@ -79,7 +79,8 @@ class Supervisor:
         """Whether files have changed."""
         self._is_outdated = False
         """Whether what starts first is to be replaced once it has."""
-        self._rolling: asyncio.Task[None] | None = None
+        self._course: asyncio.Task[None] | None = None
+        """What is done with the workers: their start, their replacement, or their end."""
         self._processes: dict[Process, asyncio.Task[None]] = {}
         """Those that have not exited, with who watches them."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,16 +188,16 @@ class Supervisor:
                 self.exited.set_result(self._code)
 
     async def _serve(self) -> None:
-        startup = self._spawn(self._start())
-        stop = self._spawn(_true(self._stopping))
         try:
-            await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done():
+            if not self._stopping.is_set():  # before the loop ran
+                startup = self._course = self._spawn(self._start())
+                await asyncio.wait([startup])
+            if not self._stopping.is_set():
                 startup.result()
-                await stop
+                if self._is_outdated:
+                    self._begin_roll()
+                await self._stopping.wait()
         except BaseException:
-            self._stopping.set()
-            self._abandon()
             self._kill()
             raise
         finally:
@@ -247,8 +248,6 @@ class Supervisor:
         await asyncio.wait([slot.task for slot in started if slot.task is not None])
         self._spawn(self._examine_all())
         self.ready.set_result(dataclasses.replace(self._info, workers=len(self._slots)))
-        if self._is_outdated:
-            self._begin_roll()
 
     async def _started_or_changed(self, slot: Slot) -> None:
         """Waits until the application has started in a slot; if files change before, what was begun is given up."""
@@ -407,11 +406,8 @@ class Supervisor:
             _logger.warning("%s is well again", name)
             process.is_suspected = False
             self._steer()
-        elif not self._is_replacing() and (why := slot.limits.reached(process)) is not None:
-            self._rolling = self._spawn(self._recycle(slot, f"{name} is replaced {why}"))
-
-    def _is_replacing(self) -> bool:
-        return self._rolling is not None and not self._rolling.done()
+        elif (self._course is None or self._course.done()) and (why := slot.limits.reached(process)) is not None:
+            self._course = self._spawn(self._recycle(slot, f"{name} is replaced {why}"))
 
     async def _recycle(self, slot: Slot, why: str) -> None:
         _logger.info("%s", why)
@@ -428,9 +424,9 @@ class Supervisor:
         if not self.ready.done():
             self._is_outdated = True
             return
-        if self._rolling is not None:
-            self._rolling.cancel()
-        self._rolling = self._spawn(self._roll())
+        if self._course is not None:
+            self._course.cancel()
+        self._course = self._spawn(self._roll())
 
     async def _roll(self) -> None:
         for slot in list(self._slots):
@@ -506,7 +502,7 @@ class Supervisor:
         if not self._stopping.is_set():
             self._stopping.set()
             self._abandon()
-            self._spawn(self._shut_down())
+            self._course = self._spawn(self._shut_down())
 
     async def _shut_down(self) -> None:
         if self._opened.is_set():
@@ -531,7 +527,7 @@ class Supervisor:
 
     def _abandon(self) -> None:
         """Nothing is to come any more."""
-        for task in (self._rolling, *(slot.task for slot in self._slots)):
+        for task in (self._course, *(slot.task for slot in self._slots)):
             if task is not None:
                 task.cancel()
 
