@@ -50,7 +50,10 @@ class StartServer(Protocol):
 
 @pytest.fixture
 def aiovoy_server() -> Iterator[StartServer]:
-    """Starts servers, on free ports unless told otherwise; they are stopped when the test ends."""
+    """Starts servers, which are stopped when the test ends.
+
+    They are on free ports, unless a `port` is given, or a `Config` has another one than the default.
+    """
     with _servers() as start:
         yield start
 
@@ -67,7 +70,7 @@ def _servers() -> Iterator[StartServer]:
     with ExitStack() as servers:
 
         def start(app: object, **settings: Any) -> RunningServer:
-            server = _server(app, {"port": 0, **settings})
+            server = _server(app, settings)
             servers.callback(server.stop)
             server.ready.result()
             return server
@@ -81,6 +84,8 @@ def _server(app: object, settings: dict[str, Any]) -> "Supervisor | ThreadServer
     from .launcher.workers.supervisor import Supervisor
     from .upstream.thread import ThreadServer
 
+    if not isinstance(app, Config) or app.port == Config.port:
+        settings = {"port": 0, **settings}
     if not isinstance(app, str | Config):
         return ThreadServer(app, **settings)
     outputs = {name: settings.pop(name, None) for name in ("stdout", "stderr")}

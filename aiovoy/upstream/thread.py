@@ -35,7 +35,7 @@ class ThreadServer:
     ssl_port: int | None = None
 
     def __init__(self, app: object, **settings: Any) -> None:
-        """`ConfigError` if there is something in `settings` that needs Envoy, or another process."""
+        """`ConfigError` if `app` is no application, or something in `settings` needs Envoy, or another process."""
         self._config = _config(app, settings)
         self.pid = _claim_process()
         check_library(extension_path())
@@ -45,7 +45,7 @@ class ThreadServer:
         atexit.register(self._end_with_interpreter)
         try:
             # The server is not to refer to this object: nothing would find the circle.
-            self._server = new_server(
+            self._server: Any = new_server(
                 Settings.of(self._config),
                 self._listening.filenos(0),
                 opening=self._listening.listen,
@@ -65,12 +65,17 @@ class ThreadServer:
 
     def stop(self) -> int:
         """Stops gracefully and waits for the end, of which `exited` tells. Who is interrupted has it stop at once."""
-        self._server.stop()
+        server = self._server
+        if server is None:
+            return self.exited.result()
+        if self.pid != os.getpid():
+            raise AiovoyError("this process was forked from the one that serves the application, and can't stop it")
+        server.stop()
         limit = graceful_seconds(self._config) + SPARE_SECONDS
         try:
             return self.exited.result(limit)
         except KeyboardInterrupt:
-            self._server.abort()
+            server.abort()
             raise
         except TimeoutError:
             raise AiovoyError(
@@ -83,8 +88,10 @@ class ThreadServer:
             code = self._server.run(_nothing)
         finally:
             self._let_go()
+            failure = self._server.failure
+            self._server = None  # who keeps this object keeps no descriptors, and no application
             if not self.ready.done():
-                reason = self._server.failure or "told to stop before it was ready"
+                reason = failure or "told to stop before it was ready"
                 self.ready.set_exception(StartupError(reason, exit_code=code, reported=True))
             self.exited.set_result(code)
 
@@ -93,8 +100,9 @@ class ThreadServer:
         atexit.unregister(self._end_with_interpreter)
 
     def _end_with_interpreter(self) -> None:
-        if self.pid == os.getpid():
-            self._server.abort()
+        server = self._server
+        if self.pid == os.getpid() and server is not None:
+            server.abort()
             wait([self.exited], ABORT_SECONDS)
 
 
@@ -108,6 +116,10 @@ ELSEWHERE = {
 
 
 def _config(app: object, settings: dict[str, Any]) -> Config:
+    if not callable(app):
+        hint = "\nhint: what makes it may lack its `return`" if app is None else ""
+        kind = type(app).__name__
+        raise ConfigError(f"expected an application, got an object of type `{kind}`, which can't be called{hint}")
     named = app if isinstance(app, type | FunctionType) else type(app)
     here = {name: value for name, value in settings.items() if name not in ELSEWHERE}
     for name in settings.keys() - here:

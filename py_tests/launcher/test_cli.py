@@ -21,7 +21,7 @@ import pytest
 import uvloop
 from click.testing import CliRunner
 
-from aiovoy import ConfigError, Server, StartupError, __version__
+from aiovoy import Config, ConfigError, Server, StartupError, __version__
 from aiovoy.launcher.cli import main
 from aiovoy.launcher.workers.supervisor import Supervisor
 from aiovoy.pytest_plugin import StartServer
@@ -608,6 +608,14 @@ def test_fixture_in_sync_tests(fake: Fake, aiovoy_server: StartServer) -> None:
     assert first.port != second.port
     socket.create_connection((second.host, second.port), timeout=5).close()
     assert first.stop() == 0
+
+
+def test_fixture_keeps_the_port_of_a_config(fake: Fake, aiovoy_server: StartServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert aiovoy_server(Config("main:app", envoy=fake.path, port=port)).port == port
+    assert aiovoy_server(Config("main:app", envoy=fake.path)).port not in (port, Config.port)
+    assert aiovoy_server(Config("main:app", envoy=fake.path, port=port), port=0).port not in (port, Config.port)
 
 
 async def test_fixture_in_async_tests(fake: Fake, aiovoy_server: StartServer) -> None:

@@ -83,15 +83,17 @@ async def test_asynchronous_test_has_its_own_loop(aiovoy_server: StartServer) ->
         assert (await client.get("/")).json() is False
 
 
-def test_process_stays_as_it_is(aiovoy_server: StartServer) -> None:
-    def state() -> list[Any]:
-        handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        paths, environ = [sys.path[:], sys.argv[:]], dict(os.environ)
-        loop = asyncio.new_event_loop()
-        loop.close()
-        return [handlers, blocked, signal.signal, paths, environ, type(loop), aiovoy.inside_server]
+def state() -> list[Any]:
+    """What of the process a server in it is to leave alone."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    paths, environ = [sys.path[:], sys.argv[:]], dict(os.environ)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return [handlers, blocked, signal.signal, paths, environ, type(loop), aiovoy.inside_server]
 
+
+def test_process_stays_as_it_is(aiovoy_server: StartServer) -> None:
     before = state()
     server = aiovoy_server(Told())
     assert get(server.url) == "unset"
@@ -113,9 +115,13 @@ def test_two_at_a_time(aiovoy_server: StartServer) -> None:
 
 
 def test_many_leave_nothing_behind() -> None:
+    """Though they themselves are kept, as fixtures keep them."""
+    kept = []
+
     def serve_one() -> "weakref.ref[Told]":
         app = Told()
         server = ThreadServer(app, port=0)
+        kept.append(server)
         server.ready.result()
         assert get(server.url) == "unset"
         server.stop()
@@ -131,6 +137,12 @@ def test_many_leave_nothing_behind() -> None:
     apps = [serve_one() for _ in range(30)]
     assert left() <= before
     assert sum(app() is not None for app in apps) == 0
+    assert {server.stop() for server in kept} == {0}
+
+
+def test_stop_from_several_threads(aiovoy_server: StartServer, other_thread: ThreadPoolExecutor) -> None:
+    server = aiovoy_server(Told())
+    assert set(other_thread.map(lambda _: server.stop(), range(8))) == {0}
 
 
 class Gated:
@@ -207,9 +219,11 @@ def make() -> App:
 
 @pytest.mark.parametrize(("app", "settings"), [(raises, {"lifespan": "on"}), (fails, {}), (make, {"factory": True})])
 def test_start_that_fails_says_why(aiovoy_server: StartServer, app: App, settings: dict[str, Any]) -> None:
+    before = state()
     with pytest.raises(aiovoy.StartupError, match="no database") as failed:
         aiovoy_server(app, **settings)
     assert ("LookupError" in str(failed.value)) == (app is not fails)
+    assert state() == before
     assert get(aiovoy_server(Told()).url) == "unset"
 
 
@@ -228,11 +242,27 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     raise AssertionError
 
 
-def test_what_is_no_asgi_application_is_refused_in_words(aiovoy_server: StartServer) -> None:
-    with pytest.raises(aiovoy.StartupError, match=r"`py_tests\.launcher\.test_in_process:wsgi` is a WSGI application"):
-        aiovoy_server(wsgi)
-    with pytest.raises(aiovoy.StartupError, match="an object of type `int`"):
-        aiovoy_server(3)
+def none() -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("app", "settings", "words"),
+    [
+        (wsgi, {}, r"`py_tests\.launcher\.test_in_process:wsgi` is a WSGI application"),
+        (3, {}, r"an application, got an object of type `int`, which can't be called$"),
+        (None, {}, r"an application, got an object of type `NoneType`, .*\nhint: what makes it may lack its `return`$"),
+        (None, {"factory": True}, "`NoneType`"),
+        (none, {"factory": True}, "what the factory .* makes is an object of type `NoneType`"),
+    ],
+)
+def test_what_is_no_asgi_application_is_refused_in_words(
+    aiovoy_server: StartServer, app: object, settings: dict[str, Any], words: str
+) -> None:
+    before = state()
+    with pytest.raises(aiovoy.AiovoyError, match=words):
+        aiovoy_server(app, **settings)
+    assert state() == before
 
 
 @pytest.mark.parametrize(
@@ -371,6 +401,10 @@ if (child := os.fork()) == 0:
         ThreadServer(app, port=0)
     except aiovoy.StartupError as error:
         print(error, flush=True)
+    try:
+        server.stop()
+    except aiovoy.AiovoyError as error:
+        print(error, flush=True)
         sys.exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 print(urllib.request.urlopen(server.url).read().decode(), flush=True)
@@ -395,8 +429,8 @@ def test_interrupted_session_ends_its_servers(tmp_path: Path, code: str, shutdow
 
 def test_server_that_nobody_stops_ends_with_its_interpreter(tmp_path: Path) -> None:
     ended = run([], LEFT, tmp_path)
-    refusal, code, served = ended.stdout.splitlines()
-    assert "forked" in refusal
+    *refusals, code, served = ended.stdout.splitlines()
+    assert [refusal.count("was forked from") for refusal in refusals] == [1, 1]
     assert [code, served] == ["7", "served"]
     assert ended.returncode == 0
     assert "CancelledError" in ended.stderr  # of the request in flight
