@@ -104,7 +104,7 @@ def configure(source: str) -> None:
     except Exception as error:
         what = "a dictionary" if source.startswith("{") else f"`{source}`"
         hint = "\nhint: `pip install pyyaml`" if getattr(error, "name", None) == "yaml" else ""
-        causes = ": ".join(dict.fromkeys(str(one) or repr(one) for one in _causes(error)))
+        causes = ": ".join(dict.fromkeys(map(_words, _causes(error))))
         raise LoggingConfigError(f"`log_config` of {what} cannot be applied: {causes}{hint}") from error
     _configured[:] = [source]
     _enable()
@@ -117,17 +117,25 @@ def _configure(source: str) -> None:
     import logging.config
 
     if source.startswith("{"):
-        logging.config.dictConfig(json.loads(source))
+        found = json.loads(source)
     elif source.endswith(".json"):
         with open(source, encoding="utf-8") as file:
-            logging.config.dictConfig(json.load(file))
+            found = json.load(file)
     elif source.endswith((".yaml", ".yml")):
         import yaml
 
         with open(source, encoding="utf-8") as file:
-            logging.config.dictConfig(yaml.safe_load(file))
+            found = yaml.safe_load(file)
     else:
         logging.config.fileConfig(source, disable_existing_loggers=False)
+        return
+    if not isinstance(found, dict):
+        raise TypeError(f"it is no dictionary, but a {type(found).__name__}")
+    logging.config.dictConfig(found)
+
+
+def _words(error: BaseException) -> str:
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error) or repr(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -556,7 +556,9 @@ def test_all_that_is_written_to_a_pipe_is_json(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("broken.json", "{", "Expecting property name"),
-        ("empty.yaml", "", "cannot be applied: "),
+        ("empty.yaml", "", "cannot be applied: it is no dictionary, but a NoneType\n"),
+        ("list.json", '["h"]', "cannot be applied: it is no dictionary, but a list\n"),
+        ("formless.ini", "[loggers]\nkeys=root\n", "cannot be applied: there is no 'formatters'\n"),
         ("classless.json", '{"version": 1, "handlers": {"h": {"class": "gone.Handler"}}}', "No module named 'gone'"),
         ("broken.ini", "[x", "cannot be applied: "),
     ],
