@@ -13,6 +13,9 @@ def app_name(app: object) -> tuple[str, str]:
     The module is the one that `app` says it is from, else any module that has `app` under a name. A script that runs
     as `__main__` counts as the module that its file would be.
     """
+    if not callable(app):
+        hint = "\nhint: did the factory forget to return it?" if app is None else ""
+        raise ConfigError(f"expected an application, got `{app!r}`{hint}")
     for module in _candidates(app):
         for attribute, value in list(vars(module).items()):
             if value is app:

@@ -599,7 +599,7 @@ def test_server_is_not_left_behind(fake: Fake, tmp_path: Path) -> None:
 
 def test_server_needs_a_name_for_its_app() -> None:
     with pytest.raises(ConfigError, match="found no module with the application"):
-        Server(object())
+        Server(lambda: None)
 
 
 def test_fixture_in_sync_tests(fake: Fake, aiovoy_server: StartServer) -> None:

@@ -103,7 +103,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     web.mkdir(parents=True)
     (tmp_path / "shop" / "__init__.py").touch()
     (web / "__init__.py").write_text("from .main import app\n")
-    (web / "main.py").write_text("class App: pass\napp = App()\ndef function(): pass\n")
+    (web / "main.py").write_text("class App:\n    def __call__(self): pass\napp = App()\ndef function(): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     import shop.web.main  # type: ignore[import-not-found]
 
@@ -123,7 +123,7 @@ def test_function_is_named_by_its_module(package: ModuleType, tmp_path: Path) ->
 
 
 def test_app_object_of_a_package(package: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = object()
+    app = lambda: None  # noqa: E731
     monkeypatch.setattr(sys.modules["shop"], "app", app, raising=False)
     config = Config.of(app)
     assert (config.app, config.app_dir) == ("shop:app", str(tmp_path))
@@ -136,7 +136,7 @@ def test_app_dir_may_be_chosen(package: ModuleType) -> None:
 def test_app_object_of_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     script.__file__ = str(tmp_path / "serve_it.py")
-    app = object()
+    app = lambda: None  # noqa: E731
     vars(script)["app"] = app
     monkeypatch.setitem(sys.modules, "__main__", script)
     config = Config.of(app)
@@ -146,7 +146,7 @@ def test_app_object_of_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_script_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = ModuleType("__main__")
     script.__file__ = str(tmp_path / "serve-it.py")
-    app = object()
+    app = lambda: None  # noqa: E731
     vars(script)["app"] = app
     monkeypatch.setitem(sys.modules, "__main__", script)
     with pytest.raises(ConfigError, match=r"`serve-it\.py` cannot be imported"):
@@ -155,4 +155,13 @@ def test_script_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_app_object_without_a_name() -> None:
     with pytest.raises(ConfigError, match="hint: pass it as `module:attribute`"):
-        Config.of(object())
+        Config.of(lambda: None)
+
+
+def test_app_object_that_is_none() -> None:
+    with pytest.raises(
+        ConfigError, match="expected an application, got `None`\nhint: did the factory forget to return"
+    ):
+        Config.of(None)
+    with pytest.raises(ConfigError, match="expected an application, got `<module 'sys'"):
+        Config.of(sys)
