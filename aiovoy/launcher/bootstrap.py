@@ -19,7 +19,7 @@ from .addresses import Address
 from .certificates import Authorities, Certificate
 from .config import LOG_LEVELS, Config, LogForm
 from .environ import bridge_path
-from .errors import ConfigError
+from .errors import StartupError
 from .lanes import Lane
 
 
@@ -147,7 +147,9 @@ def bridge_settings(config: Config) -> dict[str, Any]:
         "log_config": config.logging_config,
         "log_requests": (bool(config.access_log) and config.access_log_format is None) or None,
     }
-    return {name: value for name, value in settings.items() if value is not None}
+    told = {name: value for name, value in settings.items() if value is not None}
+    _lines(told)  # which refuses what is not UTF-8
+    return told
 
 
 def _number(value: float | None) -> float | None:
@@ -402,7 +404,7 @@ def _quote(value: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"expected a setting in UTF-8, got `{text}`") from None
+        raise StartupError(f"expected a setting in UTF-8, got {json.dumps(value)}") from None
     return text
 
 

@@ -515,7 +515,9 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
 def _envoy_config(config: Config) -> str:
     """The bootstrap for an Envoy started by hand; its admin socket is in the working directory then."""
     from .bootstrap import bootstrap
+    from .environ import read_env_file
 
+    read_env_file(config.env_file)  # which is checked, as all is
     admin = "./aiovoy-admin.sock"
     return bootstrap(config, addresses=list(_addresses(config)), admin=admin, python=sys.executable)
 

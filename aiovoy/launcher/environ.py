@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .config import Config
 from .errors import StartupError
+from .port import reason
 
 SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 """Variables by which systemd passes sockets (sd_listen_fds(3))."""
@@ -122,4 +123,9 @@ def read_env_file(path: str | os.PathLike[str] | None) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values  # only those who use it pay for it
 
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    try:
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except OSError as error:
+        raise StartupError(f"cannot read `env_file` `{os.fspath(path)}`: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise StartupError(f"cannot read `env_file` `{os.fspath(path)}`: it is not in UTF-8") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiovoy import Config, ConfigError, StartupError
+from aiovoy import Config, StartupError
 from aiovoy.launcher.addresses import Address, authority
 from aiovoy.launcher.binary import envoy_binary
 from aiovoy.launcher.bootstrap import bootstrap
@@ -78,7 +78,7 @@ def test_values_are_quoted() -> None:
 
 
 def test_values_that_are_no_text_are_refused() -> None:
-    with pytest.raises(ConfigError, match="UTF-8"):
+    with pytest.raises(StartupError, match=r"expected a setting in UTF-8, got "):
         make(app_dir="/srv/\udcff")
 
 
@@ -146,6 +146,13 @@ def test_env_file_does_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("SHOP_DB", "environment")
     environ = envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"), 1)
     assert (environ["SHOP_DB"], environ["SHOP_KEY"]) == ("environment", "a b")
+
+
+def test_env_file_that_is_no_text(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes("SHOP_DB=file\n".encode("utf-16"))
+    with pytest.raises(StartupError, match=f"cannot read `env_file` `{env_file}`: it is not in UTF-8"):
+        envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"), 1)
 
 
 def interpreter(folder: Path, **config_vars: str) -> dict[str, object]:
