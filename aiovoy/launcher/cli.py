@@ -4,6 +4,7 @@ What only some commands need is imported by these: `aiovoy upstream` has the opt
 """
 
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -180,7 +181,9 @@ class Command(click.Command):
         except OSError as error:
             with contextlib.suppress(OSError):
                 if not isinstance(error, BrokenPipeError):
-                    write_all(2, f"error: cannot write: {reason(error)}\n".encode())
+                    what = f"`{error.filename}`: " if error.filename else ""
+                    what = "cannot write: " if error.errno in _OF_WRITING else what
+                    write_all(2, f"error: {what}{reason(error)}\n".encode(errors="backslashreplace"))
             _forget_output()
         sys.exit(code)
 
@@ -222,6 +225,10 @@ def from_file(context: click.Context, name: str | None) -> bool:
 
 _SERVERS = ("AIOVOY_", "UVICORN_", "GRANIAN_", "GUNICORN_CMD_ARGS")
 """How variables begin that are meant for a server; hypercorn reads none."""
+
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What the system says where nothing can be written."""
 
 
 def _forget_output() -> None:

@@ -157,6 +157,34 @@ def test_print_envoy_config() -> None:
         assert line in result.output
 
 
+def test_print_envoy_config_checks_the_file_of_variables(tmp_path: Path) -> None:
+    (tmp_path / "env").write_bytes(b"KEY=\xff\n")
+    result = CliRunner().invoke(main, ["shop:app", f"--env-file={tmp_path}/env", "--print-envoy-config"])
+    assert (result.exit_code, result.output) == (
+        1,
+        f"Error: cannot read `env_file` `{tmp_path}/env`: it is not in UTF-8\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        ("OSError(28, 'No space left on device')", "cannot write: no space left on device"),
+        ("OSError(13, 'Permission denied', '/srv/a')", "`/srv/a`: permission denied"),
+        ("OSError(11, 'Resource temporarily unavailable')", "resource temporarily unavailable"),
+    ],
+)
+def test_error_of_the_system(raised: str, message: str) -> None:
+    script = (
+        "from aiovoy.launcher.cli import Command\n"
+        "def fail():\n"
+        f"    raise {raised}\n"
+        "Command('fail', callback=fail).main([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+
+
 def test_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOVOY_APP", "shop:app")
     monkeypatch.setenv("AIOVOY_PORT", "81")
