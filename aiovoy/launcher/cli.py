@@ -45,7 +45,7 @@ def _octal(_: click.Context, __: click.Parameter, text: str) -> int:
         raise click.BadParameter(f"expected an octal number, got `{text}`") from None
 
 
-def _descriptor(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
+def _number_or_name(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
@@ -100,12 +100,14 @@ _choice = functools.partial(click.Choice, case_sensitive=False)
 class _Workers(click.IntRange):
     """A number, or `auto`."""
 
+    name = "number, nor `auto`"
+
     def __init__(self) -> None:
         least, most = RANGES["workers"]
         super().__init__(int(least), int(most))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else super().convert(value, param, ctx)
+        return "auto" if str(value).lower() == "auto" else super().convert(value, param, ctx)
 
 
 def _number(name: str, kind: Any, **more: Any) -> Callable[[_F], _F]:
@@ -304,7 +306,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 )
 @click.option(
     "--fd",
-    callback=_descriptor,
+    callback=_number_or_name,
     metavar="NUMBER|NAME",
     help="Inherited socket to listen on, instead: its number, or the name that systemd has given it.",
 )
@@ -341,6 +343,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
 @click.option(
     "--ssl-cert-reqs",
     type=_choice([*CERT_REQS, *map(str, range(len(CERT_REQS)))]),
+    callback=_number_or_name,
     metavar="|".join(CERT_REQS),
     default=Config.ssl_cert_reqs,
     show_default=True,

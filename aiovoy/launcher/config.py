@@ -8,9 +8,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 from .addresses import Place, parse_bind
 from .appname import app_name
@@ -28,6 +29,8 @@ CertReqs = Literal["none", "optional", "required"]
 ResponsePath = Literal["direct", "router"]
 ReplaceFirst = Literal["new", "old"]
 StrPath = str | os.PathLike[str]
+Texts = str | Sequence[str] | None
+Paths = StrPath | Sequence[StrPath] | None
 
 LOOPS: tuple[Loop, ...] = get_args(Loop)
 WS: tuple[Ws, ...] = get_args(Ws)
@@ -118,13 +121,13 @@ class Config:
     reload: bool = False
     """Whether workers are replaced when files change."""
 
-    reload_dir: StrPath | Sequence[StrPath] = ()
+    reload_dir: Paths = ()
     """Folders whose files are watched for that; by default `app_dir`."""
 
-    reload_include: str | Sequence[str] = ()
+    reload_include: Texts = ()
     """Patterns of names of files that are watched besides `*.py`."""
 
-    reload_exclude: str | Sequence[str] = ()
+    reload_exclude: Texts = ()
     """Patterns of names of files or folders that are not watched."""
 
     loop: Loop | None = None
@@ -178,16 +181,16 @@ class Config:
     fd: int | str | None = None
     """Inherited socket to listen on instead: its number, or the name that systemd has given it."""
 
-    bind: str | Sequence[str] = ()
+    bind: Texts = ()
     """Addresses to listen on instead, each `HOST:PORT`, `unix:PATH`, or `fd://NUMBER` or `fd://NAME`."""
 
     uds_permissions: int = 0o666
     """Who may connect to it."""
 
-    ssl_certfile: StrPath | Sequence[StrPath] = ()
+    ssl_certfile: Paths = ()
     """File of a certificate and its chain, or several, among which a client's SNI chooses. `port` speaks TLS then."""
 
-    ssl_keyfile: StrPath | Sequence[StrPath] = ()
+    ssl_keyfile: Paths = ()
     """File of the certificate's key, or one for each certificate; by default it is in the certificate's file."""
 
     ssl_keyfile_password: str | None = field(default=None, repr=False)
@@ -211,7 +214,7 @@ class Config:
     proxy_headers: bool = True
     """Whether `x-forwarded-for` and `x-forwarded-proto` of trusted proxies set the scope's client and scheme."""
 
-    forwarded_allow_ips: str | Sequence[str] | None = None
+    forwarded_allow_ips: Texts = None
     """Trusted proxies: addresses, networks, other names of peers, or `*`; by default $FORWARDED_ALLOW_IPS, else
     127.0.0.1 and ::1."""
 
@@ -281,26 +284,27 @@ class Config:
         return cls(app, **settings)
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, checked(f"`{one.name}`", getattr(self, one.name), one.type))
         self._check_apps()
-        _check_choice("loop", self.loop, LOOPS)
-        _check_choice("response_path", self.response_path, RESPONSE_PATHS)
-        _check_choice("replace_first", self.replace_first, REPLACE_FIRST)
-        _check_choice("ws", self.ws, WS)
-        _check_choice("lifespan", self.lifespan, LIFESPANS)
-        _check_choice("log_level", self.log_level, LOG_LEVELS)
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if value not in (None, "auto") and not least <= value <= most:
-                bound = f"{least} or more" if value < least else f"{most} or less"
-                raise ConfigError(f"expected `{name}` of {bound}, got `{value}`")
-        if fields := _GUNICORN_FIELD.findall(self.access_format):
+                form = "#o" if name == "uds_permissions" else ""
+                bound = f"{most:{form}} or less" if value > most else f"{least:{form}} or more"
+                raise ConfigError(f"expected `{name}` of {bound}, got `{value:{form}}`")
+        if foreign := _GUNICORN_FIELD.findall(self.access_format):
             raise ConfigError(
                 f"expected `access_log_format` of common, combined, json, or a format string of Envoy, got one with "
-                f"`{fields[0]}`, which is gunicorn's or granian's"
+                f"`{foreign[0]}`, which is gunicorn's or granian's"
             )
         self._check_log_config()
         if self.env_file is not None and not Path(self.env_file).is_file():
             raise ConfigError(f"found no `env_file` at `{self.env_file}`")
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise ConfigError("the working directory has been removed\nhint: `cd` to one that is there") from None
         if self.app_dir is not None and Path(self.app_dir).is_file() and not _is_zip_file(self.app_dir):
             raise ConfigError(f"expected `app_dir` to be a folder or a zip archive, got `{self.app_dir}`")
         if self.reload and not _can_watch_files():
@@ -311,8 +315,9 @@ class Config:
         self._check_places()
         self._check_router()
         self._check_tls()
-        if self.http3 and self.worker_count > MOST_WORKERS:
-            raise ConfigError(f"`http3` allows {MOST_WORKERS} workers, got `workers` of {self.worker_count}")
+        workers = self.worker_count  # which looks at $WEB_CONCURRENCY
+        if self.http3 and workers > MOST_WORKERS:
+            raise ConfigError(f"`http3` allows {MOST_WORKERS} workers, got `workers` of {workers}")
 
     def _check_log_config(self) -> None:
         source = self.log_config
@@ -327,6 +332,8 @@ class Config:
         given = [name for name in ("uds", "fd", "bind") if getattr(self, name) not in (None, (), [])]
         if len(given) > 1:
             raise ConfigError(f"expected one of `uds`, `fd` and `bind`, got {' and '.join(f'`{n}`' for n in given)}")
+        if self.uds is not None and not os.fspath(self.uds):
+            raise ConfigError("expected `uds` to be a path, got an empty string")
         for place in self.places:
             if place.descriptor is not None and place.descriptor in range(3):
                 raise ConfigError(f"expected a descriptor of 3 or more, got `{place.descriptor}`")
@@ -341,10 +348,8 @@ class Config:
     def _check_apps(self) -> None:
         if self.app or not self.mount:
             _check_app(self.app)
-        for path, app in self.mount.items():
-            if not _PREFIX.fullmatch(path):
-                raise ConfigError(f"expected the prefix of a mount as `/path`, got `{path}`")
-            _check_mount(f"the mount `{path}`", {"app": app} if isinstance(app, str) else app)
+        mounts = {path: _checked_mount(path, app) for path, app in self.mount.items()}
+        object.__setattr__(self, "mount", mounts)
 
     def _check_tls(self) -> None:
         certificates = self.certificates
@@ -450,7 +455,7 @@ class Config:
     def cert_reqs(self) -> CertReqs:
         """`ssl_cert_reqs` as a word."""
         for number, word in enumerate(CERT_REQS):
-            if self.ssl_cert_reqs in (word, number, str(number)):
+            if self.ssl_cert_reqs in (word, number):
                 return word
         raise ConfigError(f"expected `ssl_cert_reqs` to be one of {', '.join(CERT_REQS)}, got `{self.ssl_cert_reqs}`")
 
@@ -480,24 +485,26 @@ def _check_app(app: str, where: str = "") -> None:
         raise ConfigError(f"expected an application as `module:attribute`{where}, got `{app}`{_meant(app)}")
 
 
-def _check_mount(mount: str, settings: Any) -> None:
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"expected an application for {mount}, or its settings, got `{settings}`")
-    for name, value in settings.items():
+def _checked_mount(path: Any, app: Any) -> str | Mapping[str, str | bool]:
+    if not isinstance(path, str) or not _PREFIX.fullmatch(path):
+        raise ConfigError(f"expected the prefix of a mount as `/path`, got `{path}`")
+    mount = f"the mount `{path}`"
+    if isinstance(app, str):
+        _check_app(app, f" for {mount}")
+        return app
+    if not isinstance(app, Mapping):
+        raise ConfigError(f"expected an application for {mount}, or its settings, got `{app}`")
+    for name in app:
         if name not in _OF_MOUNT:
             raise ConfigError(f"{mount} has no `{name}` of its own, only {', '.join(_OF_MOUNT)}")
-        if not isinstance(value, _OF_MOUNT[name]):
-            kind = "true or false" if _OF_MOUNT[name] is bool else "a string"
-            raise ConfigError(f"expected `{name}` of {mount} to be {kind}, got `{value}`")
+    settings = {name: checked(f"`{name}` of {mount}", value, _OF_MOUNT[name]) for name, value in app.items()}
     if "app" not in settings:
         raise ConfigError(f"{mount} needs an `app`")
     _check_app(settings["app"], f" for {mount}")
-    if settings.get("lifespan", "auto") not in LIFESPANS:
-        choices = ", ".join(LIFESPANS)
-        raise ConfigError(f"expected `lifespan` of {mount} to be one of {choices}, got `{settings['lifespan']}`")
+    return settings
 
 
-_OF_MOUNT = {"app": str, "factory": bool, "lifespan": str, "root_path": str}
+_OF_MOUNT: dict[str, Any] = {"app": str, "factory": bool, "lifespan": Lifespan, "root_path": str}
 
 
 def _meant(app: str) -> str:
@@ -514,12 +521,64 @@ def _meant(app: str) -> str:
     return f"\nhint: write `{'.'.join([*folders, name])}:{attribute or 'app'}{options}`"
 
 
-def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise ConfigError(f"expected `{name}` to be one of {', '.join(choices)}, got `{value}`")
+def checked(what: str, value: Any, kind: Any) -> Any:
+    """`value`, a word to choose from in small letters; `ConfigError` if it is not of `kind`, which is an annotation."""
+    kinds = _alternatives(kind)
+    choices = any(get_origin(one) is Literal for one in kinds)
+    if not _fits(value, kind):
+        names = " or ".join(_name(one) for one in kinds if one is not type(None))
+        got = f"the string `{value}`" if choices and isinstance(value, str) else kind_of(value)
+        raise ConfigError(f"expected {what} to be {names}, got {got}")
+    return value.lower() if choices and isinstance(value, str) else value
 
 
-def _several(paths: StrPath | Sequence[StrPath] | None) -> list[str]:
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    for one in _alternatives(kind):
+        origin = get_origin(one) or one
+        if origin is Literal:
+            fits = isinstance(value, str) and value.lower() in get_args(one)
+        elif origin is Sequence:
+            fits = isinstance(value, Sequence) and all(_fits(item, *get_args(one)) for item in value)
+        elif isinstance(value, bool):  # to `isinstance` it is a number
+            fits = one is bool
+        else:
+            fits = isinstance(value, int | float if one is float else origin)
+        if fits:
+            return True
+    return False
+
+
+def _name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return ", ".join(choices) if len(choices) == 1 else f"one of {', '.join(choices)}"
+    return _NAMES[get_origin(kind) or kind]
+
+
+def kind_of(value: object) -> str:
+    """What `value` is, without what may be secret in it."""
+    return _NAMES.get(type(value), f"a `{type(value).__name__}`")
+
+
+_NAMES = {
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "a table",
+    type(None): "`None`",
+    os.PathLike: "a path",
+    Sequence: "an array of such",
+    Mapping: "a table",
+}
+
+
+def _several(paths: Paths) -> list[str]:
     if paths is None or isinstance(paths, str | os.PathLike):
         paths = [] if paths is None else [paths]
     return [os.fspath(path) for path in paths]

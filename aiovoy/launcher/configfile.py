@@ -5,13 +5,14 @@ Only those who have one pay for this module.
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .config import Config, checked, kind_of
 from .errors import ConfigError
 from .port import reason
 
@@ -37,7 +38,7 @@ class ConfigFile:
 def read(path: str, options: Mapping[str, click.Parameter]) -> ConfigFile | None:
     """The settings at `path`, each for one of `options`; `None` for a `pyproject.toml` that has none."""
     try:
-        table = tomllib.loads(Path(path).read_bytes().decode())
+        table = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read `{path}`: {reason(error)}") from None
     except ValueError as error:
@@ -48,76 +49,51 @@ def read(path: str, options: Mapping[str, click.Parameter]) -> ConfigFile | None
             return None
         table = tools["aiovoy"]
         if not isinstance(table, dict):
-            raise ConfigError(f"`{path}`: expected `tool.aiovoy` to be a table, got {_kind(table)}")
+            raise ConfigError(f"`{path}`: expected `tool.aiovoy` to be a table, got {kind_of(table)}")
+    elif "tool" in table:
+        raise ConfigError(f"`{path}`: `[tool.aiovoy]` is for `pyproject.toml`; here the settings stand at the top")
     settings: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in options:
-            from . import elsewhere
+    try:
+        for key, name, value in _named(table):
+            if name not in options:
+                from . import elsewhere
 
-            raise ConfigError(f"`{path}`: {elsewhere.unknown(key, options)}")
-        if name in settings:
-            raise ConfigError(f"`{path}`: `{name}` stands there twice, as `{key}`, too")
-        try:
-            settings[name] = _as_option(options[name], value)
-        except _UnexpectedError as expected:
-            raise ConfigError(f"`{path}`: expected `{key}` to be {expected}, got {_kind(value)}") from None
+                raise ConfigError(elsewhere.unknown(key, options))
+            settings[name] = _as_option(options[name], key, value)
+    except ConfigError as error:
+        raise ConfigError(f"`{path}`: {error}") from None
     return ConfigFile(path, settings)
 
 
-def _as_option(option: click.Parameter, value: Any) -> Any:
-    """`value` as click takes it for `option`; of another type than the setting has, it is `_UnexpectedError`."""
-    if option.name == "mount":
-        if not isinstance(value, dict):
-            raise _UnexpectedError("a table")
+def _named(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The keys of a table, the settings that they name, and the values."""
+    seen = set()
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name in seen:
+            raise ConfigError(f"`{name}` stands there twice, as `{key}`, too")
+        seen.add(name)
+        yield key, name, value
+
+
+def _as_option(option: click.Parameter, key: str, value: Any) -> Any:
+    """`value` as click takes it for `option`; `ConfigError` if it is of another type than the setting has."""
+    name = option.name or ""
+    if name == "uds_permissions" and not isinstance(value, str):
+        raise ConfigError(f"expected `{key}` to be a string of octal digits, got {kind_of(value)}")
+    value = checked(f"`{key}`", value, _IN_FILE.get(name) or Config.__annotations__[name])
+    if name == "mount":
         return {prefix: _underscored(app) for prefix, app in value.items()}
-    if option.multiple or option.name == "forwarded_allow_ips":
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str) for one in values):
-            raise _UnexpectedError("a string, or an array of strings")
+    if option.multiple or name == "forwarded_allow_ips":
+        values = [value] if isinstance(value, str) else value
         return values if option.multiple else ",".join(values)
-    kinds, words = _kinds(option)
-    if type(value) not in kinds:  # to `isinstance` true is a number
-        raise _UnexpectedError(words)
-    return value if kinds[0] is not str else str(value)
+    return str(value) if isinstance(option.type, click.Choice) else value
 
 
-def _kinds(option: click.Parameter) -> tuple[list[type], str]:
-    """The types that a value of `option` may have, and how they are called."""
-    match option:
-        case click.Parameter(name="workers"):
-            return [int, str], "a whole number or a string"
-        case click.Parameter(name="fd" | "ssl_cert_reqs"):
-            return [str, int], "a string or a whole number"
-        case click.Parameter(name="uds_permissions"):
-            return [str], "a string of octal digits"
-        case click.Parameter(type=click.types.BoolParamType()):
-            return [bool], "a boolean"
-        case click.Parameter(type=click.IntRange()):
-            return [int], "a whole number"
-        case click.Parameter(type=click.FloatRange()):
-            return [float, int], "a number"
-    return [str], "a string"
-
-
-class _UnexpectedError(Exception):
-    """The message says what was expected."""
-
-
-_NAMES = {
-    bool: "a boolean",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "a table",
-}
-
-
-def _kind(value: object) -> str:
-    return _NAMES.get(type(value), "a date or a time")
+_IN_FILE = {"uds_permissions": str, "log_config": str}
+"""The types of settings that are of others in Python."""
 
 
 def _underscored(app: Any) -> Any:
     """What is said of an application at a prefix, if it is more than its name."""
-    return {key.replace("-", "_"): value for key, value in app.items()} if isinstance(app, dict) else app
+    return {name: value for _, name, value in _named(app)} if isinstance(app, dict) else app

@@ -1,5 +1,6 @@
 """Settings: what is refused, and applications that are passed as objects."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiovoy import Config, ConfigError
+from aiovoy.launcher.config import LOG_LEVELS
 
 
 @pytest.mark.parametrize("app", ["main", "main:", ":app", "main:app:x", "main app", ""])
@@ -30,7 +32,6 @@ def test_app_is_module_and_attribute(app: str) -> None:
         {"timeout_idle": -1},
         {"timeout_request_headers": -0.5},
         {"ssl_port": 70000},
-        {"uds_permissions": 0o1000},
         {"limit_request_header_bytes": 0},
         {"limit_request_header_count": 0},
         {"limit_request_body": -1},
@@ -40,12 +41,79 @@ def test_app_is_module_and_attribute(app: str) -> None:
         {"ws": "wsproto"},
         {"ws_max_size": -1},
         {"env_file": "/nowhere/.env"},
+        {"timeout_idle": math.nan},
+        {"workers": "many"},
+        {"ssl_cert_reqs": 3},
     ],
 )
 def test_wrong_setting_is_named_with_its_value(setting: dict[str, Any]) -> None:
     (name, value), *_ = setting.items()
     with pytest.raises(ConfigError, match=f"`{name}`.*`{value}`"):
         Config("main:app", **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"port": "8000"}, "expected `port` to be a whole number, got a string"),
+        ({"port": "auto"}, "expected `port` to be a whole number, got a string"),
+        ({"port": True}, "expected `port` to be a whole number, got a boolean"),
+        ({"port": None}, "expected `port` to be a whole number, got `None`"),
+        ({"workers": 1.5}, "expected `workers` to be a whole number or auto, got a number"),
+        ({"workers": "2"}, "expected `workers` to be a whole number or auto, got the string `2`"),
+        ({"timeout_idle": "5"}, "expected `timeout_idle` to be a number, got a string"),
+        ({"timeout_keep_alive": None}, "expected `timeout_keep_alive` to be a number, got `None`"),
+        ({"uds_permissions": "660"}, "expected `uds_permissions` to be a whole number, got a string"),
+        ({"uds_permissions": 0o1000}, "expected `uds_permissions` of 0o777 or less, got `0o1000`"),
+        ({"uds": ""}, "expected `uds` to be a path, got an empty string"),
+        ({"uds": 1}, "expected `uds` to be a string or a path, got a whole number"),
+        ({"ssl_keyfile_password": 1234}, "expected `ssl_keyfile_password` to be a string, got a whole number"),
+        ({"access_log": "no"}, "expected `access_log` to be a boolean, got a string"),
+        ({"reload": 1}, "expected `reload` to be a boolean, got a whole number"),
+        ({"log_level": None}, f"expected `log_level` to be one of {', '.join(LOG_LEVELS)}, got `None`"),
+        ({"bind": 8000}, "expected `bind` to be a string or an array of such, got a whole number"),
+        ({"bind": [8000]}, "expected `bind` to be a string or an array of such, got an array"),
+        ({"reload_dir": b"."}, "expected `reload_dir` to be a string or a path or an array of such, got a `bytes`"),
+        ({"mount": ["/api"]}, "expected `mount` to be a table, got an array"),
+        ({"mount": {1: "api:app"}}, "expected the prefix of a mount as `/path`, got `1`"),
+        (
+            {"mount": {"/api": {"app": "api:app", "factory": "true"}}},
+            "expected `factory` of the mount `/api` to be a boolean, got a string",
+        ),
+    ],
+)
+def test_setting_of_another_type(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config("main:app", **setting)
+    assert str(error.value) == message
+
+
+def test_what_is_not_said_may_be_none() -> None:
+    Config("main:app", bind=None, reload_dir=None, ssl_certfile=None, ssl_keyfile=None)
+
+
+def test_words_to_choose_from_may_be_in_capitals() -> None:
+    words: dict[str, Any] = {
+        "log_level": "INFO",
+        "workers": "AUTO",
+        "mount": {"/a": {"app": "a:app", "lifespan": "ON"}},
+    }
+    config = Config("main:app", **words)
+    assert (config.log_level, config.workers, config.mounts["/a"]["lifespan"]) == ("info", "auto", "on")
+
+
+def test_number_of_processes_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "two")
+    with pytest.raises(ConfigError, match=r"expected \$WEB_CONCURRENCY to be a number from 1 to 1000, got `two`"):
+        Config("main:app")
+
+
+def test_working_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="the working directory has been removed\nhint: `cd` to one that is there"):
+        Config("main:app")
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "api", "/api/", "//api"])

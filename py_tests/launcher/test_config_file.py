@@ -170,7 +170,7 @@ OTHERS: dict[str, Any] = {
 }
 """What cannot stand beside the others, or may look otherwise."""
 
-CONVERTED = {"uds_permissions": 0o660, "forwarded_allow_ips": "10.0.0.0/8,::1", "ssl_cert_reqs": "0"}
+CONVERTED = {"uds_permissions": 0o660, "forwarded_allow_ips": "10.0.0.0/8,::1", "ssl_cert_reqs": 0}
 
 
 def toml(value: Any) -> str:
@@ -199,6 +199,11 @@ def test_setting_that_stands_alone(folder: Path, name: str, value: Any) -> None:
     (folder / "aiovoy.toml").write_text(f"app = 'main:app'\n{name} = {toml(value)}\n")
     seen = getattr(config_of(), name)
     assert seen in (value, str(value), (value,))
+
+
+def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "aiovoy.toml").write_text("port = 82\n", "utf-8-sig")
+    assert port_of() == 82
 
 
 def test_settings_of_a_mount_may_have_dashes(folder: Path) -> None:

@@ -73,7 +73,9 @@ def test_options_of_other_servers_are_none_of_ours() -> None:
 
 
 @COMMANDS
-@pytest.mark.parametrize("words", ["--log-level INFO", "--loop UVLoop", "--lifespan Off", "--ws NONE"])
+@pytest.mark.parametrize(
+    "words", ["--log-level INFO", "--loop UVLoop", "--lifespan Off", "--ws NONE", "--workers AUTO"]
+)
 def test_choice_in_capitals_is_taken(command: click.Command, words: str) -> None:
     assert told(command, *words.split()) == "Error: Missing argument 'MODULE:ATTRIBUTE'.\n"
 
@@ -182,16 +184,19 @@ def test_parentheses_behind_a_field_of_envoy() -> None:
         ("port = 65536", "Invalid value for `port` in `aiovoy.toml`: 65536 is not in the range 0<=x<=65535."),
         ("timeout-idle = [1]", "`aiovoy.toml`: expected `timeout-idle` to be a number, got an array"),
         ('reload = "yes"', "`aiovoy.toml`: expected `reload` to be a boolean, got a string"),
-        ("host = 1979-05-27", "`aiovoy.toml`: expected `host` to be a string, got a date or a time"),
-        ("bind = [81]", "`aiovoy.toml`: expected `bind` to be a string, or an array of strings, got an array"),
+        ("host = 1979-05-27", "`aiovoy.toml`: expected `host` to be a string, got a `date`"),
+        ("bind = [81]", "`aiovoy.toml`: expected `bind` to be a string or an array of such, got an array"),
         (
             "uds-permissions = 0o660",
             "`aiovoy.toml`: expected `uds-permissions` to be a string of octal digits, got a whole number",
         ),
         ('mount = "/api=api:app"', "`aiovoy.toml`: expected `mount` to be a table, got a string"),
+        ('loop = "trio"', "`aiovoy.toml`: expected `loop` to be one of uvloop, asyncio, got the string `trio`"),
+        ('workers = "many"', "`aiovoy.toml`: expected `workers` to be a whole number or auto, got the string `many`"),
+        ("log-config = {version = 1}", "`aiovoy.toml`: expected `log-config` to be a string, got a table"),
         (
-            'loop = "trio"',
-            "Invalid value for `loop` in `aiovoy.toml`: 'trio' is not one of 'uvloop', 'asyncio'.",
+            "[project]\nname = 'shop'\n[tool.aiovoy]\nport = 81",
+            "`aiovoy.toml`: `[tool.aiovoy]` is for `pyproject.toml`; here the settings stand at the top",
         ),
         ('env-file = "env"', "Invalid value for `env_file` in `aiovoy.toml`: File 'env' does not exist."),
         ("worker-lifetime = 1e9", "expected `worker_lifetime` of 2000000 or less, got `1000000000.0`"),
@@ -205,9 +210,13 @@ def test_parentheses_behind_a_field_of_envoy() -> None:
         ('[mount."/api"]\nfactory = true', "the mount `/api` needs an `app`"),
         (
             '[mount."/api"]\napp = "api:app"\nlifespan = "no"',
-            "expected `lifespan` of the mount `/api` to be one of auto, on, off, got `no`",
+            "expected `lifespan` of the mount `/api` to be one of auto, on, off, got the string `no`",
         ),
-        ('[mount."/api"]\nfactory = 1', "expected `factory` of the mount `/api` to be true or false, got `1`"),
+        ('[mount."/api"]\nfactory = 1', "expected `factory` of the mount `/api` to be a boolean, got a whole number"),
+        (
+            '[mount."/api"]\napp = "api:app"\nroot-path = "/a"\nroot_path = "/b"',
+            "`aiovoy.toml`: `root_path` stands there twice, as `root_path`, too",
+        ),
         (
             '[mount."/api"]\napp = "api:app"\nlimit-concurrency = 1',
             "the mount `/api` has no `limit_concurrency` of its own, only app, factory, lifespan, root_path",
