@@ -199,8 +199,15 @@ class Command(click.Command):
                 raise click.UsageError(told, ctx) from None
             raise
         except click.BadParameter as error:
-            if error.param is not None and from_file(ctx, error.param.name):
-                error.param_hint = f"`{error.param.name}` in `{ctx.obj.path}`"
+            name = (error.param and error.param.name) or ""
+            if from_file(ctx, name):
+                error.param_hint = f"`{name}` in `{ctx.obj.path}`"
+            elif ctx.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
+                from . import elsewhere
+
+                variable = elsewhere.variable_of(name)
+                message = f"{error.message}{elsewhere.of_kubernetes(variable, os.environ.get(variable, ''))}"
+                raise click.BadParameter(message, ctx, error.param, f"`{variable}`") from None
             raise
         settings = [one.name or "" for one in self.params]
         known = {f"AIOVOY_{setting}".upper() for setting in settings}

@@ -1,6 +1,7 @@
 """What uvicorn, gunicorn and granian call otherwise, or have and this server has not."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 RENAMED = {
@@ -127,34 +128,40 @@ def unknown(key: str, settings: Iterable[str]) -> str:
 
 def unread(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
     """What to say of `variables` that are not read: almost the name of a setting, or meant for another server."""
-    names = [_variable(name) for name in settings]
+    names = [variable_of(name) for name in settings]
     for variable in variables:
         server, _, name = variable.partition("_")
         option = _BY_VARIABLE.get(name) or f"--{name}".lower().replace("_", "-")
-        if variable in _SET_FOR_WORKERS:
-            continue
-        if server == "AIOVOY":
-            for nearest in difflib.get_close_matches(variable, names, 1, _LIKENESS):
-                yield f"no setting is called `{variable}`; did you mean `{nearest}`?"
-        elif server == "GUNICORN":
+        if server == "GUNICORN":
             yield f"`{variable}` is not read: write options on the command line"
-        elif (ours := _variable(option[2:])) in names:
+        elif (ours := variable_of(option[2:])) in names:
             yield f"`{variable}` is not read: it is `{ours}` here"
         elif option in RENAMED:
             ours, comma, more = RENAMED[option].partition(",")
             name, *value = ours.removeprefix("--").split()
-            yield f"`{variable}` is not read: it is `{'='.join([_variable(name), *value])}` here{comma}{more}"
+            yield f"`{variable}` is not read: it is `{'='.join([variable_of(name), *value])}` here{comma}{more}"
+        elif server == "AIOVOY":
+            for nearest in difflib.get_close_matches(variable, names, 1, _LIKENESS):
+                yield f"no setting is called `{variable}`; did you mean `{nearest}`?"
         elif option in ABSENT:
             yield f"`{variable}` is not read: {ABSENT[option]}"
 
 
-def _variable(setting: str) -> str:
+def variable_of(setting: str) -> str:
     """The variable of a setting, or of an option without its first dashes."""
     return f"AIOVOY_{setting}".replace("-", "_").upper()
 
 
-_SET_FOR_WORKERS = ("AIOVOY_WORKER", "AIOVOY_CONTROL")
-"""They are no mistakes: what an application starts inherits them."""
+def of_kubernetes(variable: str, value: str) -> str:
+    """A hint, if `variable` looks as Kubernetes sets it for a Service."""
+    if not re.match("(tcp|udp|sctp)://", value):
+        return ""
+    service = variable.removesuffix("_PORT").replace("_", "-").lower()
+    return (
+        f"\nhint: Kubernetes sets it for a Service called `{service}`: "
+        "give that another name, or the pod `enableServiceLinks: false`"
+    )
+
 
 _LIKENESS = 0.9
 """Kubernetes has variables of services, such as `AIOVOY_PORT_80_TCP`, which are less like those of settings."""

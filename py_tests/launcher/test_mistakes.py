@@ -85,13 +85,41 @@ def test_variable_that_is_mistyped(command: click.Command, capfd: pytest.Capture
     variables = {
         "AIOVOY_LOGLEVEL": "debug",
         "AIOVOY_PORT_80_TCP": "tcp://10.0.0.1:80",
-        "AIOVOY_WORKER": "1",
+        "AIOVOY_WORKER": "4",
         "AIOVOY_WS": "none",
+        "AIOVOY_MAX_REQUESTS": "1000",
+        "AIOVOY_RELOAD_DIRS": "src",
+        "AIOVOY_METRICS_PORT": "tcp://10.0.0.1:80",
     }
     assert CliRunner(env=variables).invoke(command, []).exit_code == 2
-    assert capfd.readouterr().err == (
-        "warning: no setting is called `AIOVOY_LOGLEVEL`; did you mean `AIOVOY_LOG_LEVEL`?\n"
-    )
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        "warning: `AIOVOY_MAX_REQUESTS` is not read: it is `AIOVOY_LIMIT_MAX_REQUESTS` here",
+        "warning: `AIOVOY_RELOAD_DIRS` is not read: it is `AIOVOY_RELOAD_DIR` here",
+        "warning: no setting is called `AIOVOY_LOGLEVEL`; did you mean `AIOVOY_LOG_LEVEL`?",
+        "warning: no setting is called `AIOVOY_WORKER`; did you mean `AIOVOY_WORKERS`?",
+    ]
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("AIOVOY_LOOP", "trio", "`AIOVOY_LOOP`: 'trio' is not one of 'uvloop', 'asyncio'."),
+        ("AIOVOY_UDS_PERMISSIONS", "9", "`AIOVOY_UDS_PERMISSIONS`: expected an octal number, got `9`"),
+        ("AIOVOY_WORKERS", "many", "`AIOVOY_WORKERS`: 'many' is not a valid number, nor `auto`."),
+        (
+            "AIOVOY_PORT",
+            "tcp://10.0.0.1:80",
+            "`AIOVOY_PORT`: 'tcp://10.0.0.1:80' is not a valid integer range.\nhint: Kubernetes sets it for a Service "
+            "called `aiovoy`: give that another name, or the pod `enableServiceLinks: false`",
+        ),
+    ],
+)
+def test_variable_with_a_wrong_value(
+    command: click.Command, variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert told(command, "main:app") == f"Error: Invalid value for {message}\n"
 
 
 @COMMANDS
