@@ -26,8 +26,9 @@ def load_app(path: str, app_dir: str, factory: bool, given: Any = None) -> App:
     """The ASGI 3 application at `path`, a `module:attribute`; `ImportFromStringError` if there is none.
 
     `app_dir` is where the module was to be found; it is on `sys.path` already. With `factory`, the
-    attribute is called without arguments and returns the application; without, too, if it is nothing else. An ASGI 2
-    application, a callable that returns a callable, is wrapped. If the object is `given`, nothing is imported.
+    attribute is called without arguments and returns the application; without, too, if it is nothing else, or if it
+    takes any arguments and an application comes of it. An ASGI 2 application, a callable that returns a callable, is
+    wrapped. If the object is `given`, nothing is imported.
     """
     try:
         return _asgi3(path, import_from_string(path, app_dir) if given is None else given, factory)
@@ -52,7 +53,8 @@ _IMPORTERS = (__file__, importlib.__file__, "<frozen ")
 
 
 def _asgi3(path: str, app: Any, factory: bool) -> App:
-    what = f"`{path}`"
+    what, made = f"`{path}`", f"what the factory `{path}` makes"
+    called = f"`{path}` is called to make the application: say so by --factory"
     if factory and not callable(app):
         raise ImportFromStringError(f"{what} is {_described(app)}, and no factory that could be called")
     if factory and not _takes(app, 0):
@@ -60,11 +62,14 @@ def _asgi3(path: str, app: Any, factory: bool) -> App:
         raise ImportFromStringError(f"the factory {what} cannot be called without arguments{hint}")
     if factory or _makes_application(app):
         if not factory:
-            log("warning", f"{what} is called to make the application: say so by --factory")
-        app, what = app(), f"what the factory {what} makes"
+            log("warning", called)
+        app, what = app(), made
         if inspect.iscoroutine(app):
             app.close()
             raise ImportFromStringError(f"the factory `{path}` is asynchronous; it must return the application")
+    elif _takes_any(app, 0) and (application := _made_by(app)) is not None:
+        log("warning", called)
+        app, what = application, made
     if not callable(app):
         raise ImportFromStringError(f"{what} is {_described(app)}, and no ASGI application that could be called")
     if _makes_application(app):
@@ -72,9 +77,10 @@ def _asgi3(path: str, app: Any, factory: bool) -> App:
     if _is_wsgi(app):
         raise ImportFromStringError(
             f"{what} is a WSGI application, and only ASGI applications are served\n"
-            "hint: a framework that has both says which is which, as Django does by `asgi.py`; "
-            "WSGIMiddleware of `a2wsgi` makes ASGI of WSGI"
+            f"hint: a framework that has both says which is which, as Django does by `asgi.py`; {_WSGI_AS_ASGI}"
         )
+    if _takes_any(app, 1) and not inspect.isclass(app):
+        return _either_as_asgi3(app, what)
     asgi2 = _is_asgi2(app)
     if not asgi2 and not _takes(app, 3):
         raise ImportFromStringError(f"{what} cannot be called with scope, receive and send, as ASGI applications are")
@@ -112,6 +118,23 @@ def _makes_application(app: Any) -> bool:
     parameters = _parameters(app)
     needs = [one for one in parameters or [] if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     return parameters is not None and not needs and not (_is_async(app) and _takes(app, 3))
+
+
+def _takes_any(app: Any, count: int) -> bool:
+    """Whether `app` can be called with as many arguments or any more, and a call does not tell what comes of it."""
+    kinds = [one.kind for one in _parameters(app) or []]
+    return inspect.Parameter.VAR_POSITIONAL in kinds and not _is_async(app) and _takes(app, count)
+
+
+def _made_by(app: Any) -> Any:
+    """The application that a call without arguments makes, if it makes one."""
+    try:
+        made = app()
+    except (TypeError, IndexError):  # what is behind `*args` misses them
+        return None
+    if inspect.iscoroutine(made):
+        made.close()
+    return made if callable(made) and (_takes(made, 3) or _is_asgi2(made) or _is_wsgi(made)) else None
 
 
 def _is_wsgi(app: Any) -> bool:
@@ -157,6 +180,31 @@ def _asgi2_as_asgi3(app: Callable[[Any], Callable[[Any, Any], Awaitable[None]]])
         await app(scope)(receive, send)
 
     return asgi3
+
+
+def _either_as_asgi3(app: Callable[..., Any], what: str) -> App:
+    """For what passes on all that it gets, perhaps to an application of ASGI 2."""
+
+    async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            called = app(scope, receive, send)
+        except TypeError:
+            called = None
+        if not inspect.isawaitable(called):
+            try:
+                called = app(scope)(receive, send)
+            except TypeError as error:
+                error.add_note(
+                    f"{what} can be called neither as ASGI 3 nor as ASGI 2 applications are; "
+                    f"if it is a WSGI application, {_WSGI_AS_ASGI}"
+                )
+                raise
+        await called
+
+    return asgi3
+
+
+_WSGI_AS_ASGI = "WSGIMiddleware of `a2wsgi` makes ASGI of WSGI"
 
 
 def _described(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,27 @@ callable3 = Callable3()
 partial = functools.partial(greets, b"partial ")
 
 
+def passes_on(*args: Any) -> Any:
+    return callable3(*args)
+
+
+def passes_on_to_asgi2(*args: Any) -> Any:
+    return asgi2_function(*args)
+
+
+async def takes_any(*args: Any) -> None:
+    await callable3(*args)
+
+
+def passes_on_to_any(*args: Any) -> Any:
+    return takes_any(*args)
+
+
+class Asgi2TakesAny(Asgi2):
+    def __init__(self, *args: Any) -> None:
+        self.scope = args[0]
+
+
 taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
 
 
@@ -58,6 +80,11 @@ taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
         ("callable3", b"object"),
         pytest.param("callable3.method", b"method", marks=taken_for_asgi2),
         pytest.param("partial", b"partial", marks=taken_for_asgi2),
+        pytest.param("passes_on", b"object", marks=taken_for_asgi2),
+        ("passes_on_to_asgi2", b"ASGI 2 function"),
+        pytest.param("takes_any", b"object", marks=taken_for_asgi2),
+        pytest.param("passes_on_to_any", b"object", marks=taken_for_asgi2),
+        pytest.param("Asgi2TakesAny", b"ASGI 2 class", marks=taken_for_asgi2),
     ],
 )
 @pytest.mark.conforms("core.asgi2", on=["http/1.1"])
@@ -79,6 +106,34 @@ async def test_factory_makes_the_application_once(serve: Serve) -> None:
         for _ in range(3):
             assert (await connection.post("/", b"x")).body == b"object x"
     assert server.output.count("factory called") == 1
+
+
+def factory_that_takes_any(*args: Any, **kwargs: Any) -> Callable3:
+    return factory()
+
+
+async def test_factory_that_takes_any_arguments_makes_the_application_once(serve: Serve) -> None:
+    server = serve(factory_that_takes_any, env={"PYTHONUNBUFFERED": "1"})
+    async with await Http1Connection.open(server.port) as connection:
+        for _ in range(3):
+            assert (await connection.post("/", b"x")).body == b"object x"
+    assert server.output.count("factory called") == 1
+
+
+def wsgi(environ: Any, start_response: Any) -> None: ...
+
+
+def passes_on_to_wsgi(*args: Any) -> Any:
+    return wsgi(*args)
+
+
+@unlike_uvicorn("it says less")
+async def test_error_of_a_wsgi_application_that_takes_any_arguments_names_it(serve: Serve) -> None:
+    server = serve(passes_on_to_wsgi)
+    assert (await server.get("/")).status == 500
+    assert re.search(
+        r"TypeError: wsgi\(\) missing .*\n`\S+:passes_on_to_wsgi` .* if it is a WSGI application", server.log
+    )
 
 
 @pytest.fixture

@@ -195,6 +195,7 @@ WSGI = {
         @functools.wraps(application)
         def app(*args, **kwargs): ...
         """),
+    "made by a factory": "def app(*args): return lambda environ, start_response: ...\n",
 }
 
 
@@ -204,7 +205,9 @@ async def test_wsgi_application_is_told_from_others(tmp_path: Path, text: str) -
     (tmp_path / "main.py").write_text(text)
     with launch("main:app", app_dir=tmp_path) as server:
         assert await server.exit_code() == 1
-        assert "[error] `main:app` is a WSGI application, and only ASGI applications are served\nhint: " in server.log
+        assert re.search(
+            "`main:app`(?: makes)? is a WSGI application, and only ASGI applications are served\nhint: ", server.log
+        )
 
 
 ASGI = {
@@ -212,6 +215,9 @@ ASGI = {
     "ASGI 3, with one more": "async def app(scope, receive, send, debug=False): ...\n",
     "ASGI 3, not async": "def app(scope, receive, send): ...\n",
     "ASGI 3, whatever the arguments": "def app(*args, **kwargs): ...\n",
+    "ASGI 3, whatever the arguments, async": "async def app(*args, **kwargs): ...\n",
+    "ASGI 3, behind a function": "def app(*args): return serve(*args)\n",
+    "ASGI 3, behind one that looks at the scope": "def app(*args): return print(args[0]) or serve(*args)\n",
     "ASGI 3, an object": "class App:\n    async def __call__(self, scope, receive, send): ...\n\napp = App()\n",
     "ASGI 2": "def app(scope): ...\n",
     "ASGI 2, with a default": "def app(scope, settings=None): ...\n",
@@ -222,6 +228,10 @@ FACTORIES = {
     "with defaults": "def app(debug=False, name='shop', more=()): return serve\n",
     "without arguments": "def app(): return serve\n",
     "a class": "class app:\n    async def __call__(self, scope, receive, send): ...\n",
+    "whatever the arguments": "def app(*args, **kwargs): return serve\n",
+    "a class, whatever the arguments": (
+        "class app:\n    def __init__(self, *args): ...\n    async def __call__(self, scope, receive, send): ...\n"
+    ),
 }
 
 WARNING = "[warning] `main:app` is called to make the application: say so by --factory"
