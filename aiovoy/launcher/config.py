@@ -508,17 +508,19 @@ _OF_MOUNT: dict[str, Any] = {"app": str, "factory": bool, "lifespan": Lifespan, 
 
 
 def _meant(app: str) -> str:
-    """A hint, if `app` has a file or a call in it, or no attribute."""
-    file, _, attribute = app.partition(":")
+    """A hint, if `app` has a file or a call in it, or no attribute, and can be guessed."""
+    target, called, _ = app.partition("(")
+    file, _, attribute = target.rpartition(".") if called and ":" not in target else target.partition(":")
     *folders, name = Path(file.removesuffix(".py")).parts or [""]
-    attribute, called, _ = attribute.partition("(")
-    if not name or re.search(r"\s|:", name + attribute):
-        return ""
     options = " --factory" if called else ""
-    if folders[:1] in (["/"], [".."]):
+    if folders and (folders[0] in ("/", "..") or folders[0].startswith("~")):
         options += f" --app-dir {Path(*folders)}"
         folders = []
-    return f"\nhint: write `{'.'.join([*folders, name])}:{attribute or 'app'}{options}`"
+    module = ".".join([*folders, name])
+    usual = "application" if module.split(".")[-1] == "asgi" else "app"  # as Django has it
+    guess = f"{module}:{attribute or usual}"
+    known = not re.search(r"\s", target) and re.fullmatch(r"[\w-]+(\.[\w-]+)*:\w+(\.\w+)*", guess)
+    return f"\nhint: write `{guess}{options}`" if known else ""
 
 
 def checked(what: str, value: Any, kind: Any) -> Any:

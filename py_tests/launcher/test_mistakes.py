@@ -170,6 +170,10 @@ def test_help_is_short(command: click.Command) -> None:
         ("../shop/main.py:app", "main:app --app-dir ../shop"),
         ("main:create_app()", "main:create_app --factory"),
         ("main:create_app('shop', 2)", "main:create_app --factory"),
+        ("shop.main.create_app()", "shop.main:create_app --factory"),
+        ("~/shop/main.py:app", "main:app --app-dir ~/shop"),
+        ("shop.asgi", "shop.asgi:application"),
+        ("shop/asgi.py", "shop.asgi:application"),
     ],
 )
 def test_application_that_is_a_file_or_a_call(command: click.Command, app: str, hint: str) -> None:
@@ -177,7 +181,9 @@ def test_application_that_is_a_file_or_a_call(command: click.Command, app: str, 
     assert told(command, app) == message
 
 
-@pytest.mark.parametrize("app", ["", ":app", "main:app:app", "my main:app"])
+@pytest.mark.parametrize(
+    "app", ["", ":app", "main:app:app", "my main:app", "/:app", "../:app", "main()", "/my shop/main.py"]
+)
 def test_application_that_cannot_be_guessed(app: str) -> None:
     with pytest.raises(ConfigError) as error:
         Config(app)
