@@ -1,4 +1,4 @@
-"""What uvicorn, gunicorn and granian call otherwise, or have and this server has not."""
+"""What uvicorn, gunicorn, granian and hypercorn call otherwise, or have and this server has not."""
 
 import difflib
 import re
@@ -8,12 +8,16 @@ RENAMED = {
     "-b": "--bind",
     "-w": "--workers",
     "-c": "--config, a file in TOML",
+    "-v": "--version",
+    "--insecure-bind": "--port, beside `--ssl-port`",
+    "--quic-bind": "--http3, on the UDP port of the TLS port's number",
     "--max-requests": "--limit-max-requests",
     "--timeout": "--timeout-worker-healthcheck",
     "-t": "--timeout-worker-healthcheck",
     "--workers-kill-timeout": "--timeout-graceful-shutdown",
     "--graceful-timeout": "--timeout-graceful-shutdown",
     "--keep-alive": "--timeout-keep-alive",
+    "--read-timeout": "--timeout-idle",
     "--workers-lifetime": "--worker-lifetime",
     "--workers-max-rss": "--limit-max-rss",
     "--chdir": "--app-dir",
@@ -30,21 +34,25 @@ RENAMED = {
     "--http2-max-headers-size": "--limit-request-header-bytes",
     "--http2-max-header-list-size": "--limit-request-header-bytes",
     "--websocket-max-message-size": "--ws-max-size",
+    "--websocket-ping-interval": "--ws-ping-interval",
     "--no-ws": "--ws none",
     "--backpressure": "--limit-concurrency",
     "--worker-connections": "--limit-connections",
     "--access-logfile": "--access-log, on standard output",
     "--access-logformat": "--access-log-format",
     "--log-config-json": "--log-config",
+    "--debug": "--log-level debug",
     "--access-log-fmt": "--access-log-format",
     "--asgi-lifespan": "--lifespan",
     "--asgi-loop": "--loop",
     "--certfile": "--ssl-certfile",
     "--ssl-certificate": "--ssl-certfile",
     "--keyfile": "--ssl-keyfile",
+    "--keyfile-password": "--ssl-keyfile-password",
     "--ca-certs": "--ssl-ca-certs",
     "--ssl-ca": "--ssl-ca-certs",
     "--cert-reqs": "--ssl-cert-reqs",
+    "--verify-mode": "--ssl-cert-reqs",
     "--ssl-client-verify": "--ssl-cert-reqs required",
     "--proxy-allow-from": "--forwarded-allow-ips",
     "--reload-extra-file": "--reload-include",
@@ -55,44 +63,75 @@ RENAMED = {
 }
 """Their options, by what is to be written here."""
 
-_ASGI = "applications are ASGI ones, each on an event loop"
-_VERSIONS = "all versions of HTTP are on one port"
-_HEADERS = "`date` is added and `server` is not; other headers are the application's, or a middleware's"
-_WINDOWS = "windows and frames of HTTP/2 are not to be set, see docs/settings.md"
-_OFF = "it is off as it is"
-_TLS = "the versions and ciphers of TLS are Envoy's"
-_LOG = "the log is on standard error, the access log on standard output; there are --log-level and --log-config"
-_SERVICE = "it is for what starts the server, such as systemd or a container"
-_JITTER = "--limit-max-requests and --worker-lifetime vary by a tenth as they are"
-_STATS = "Envoy counts, see docs/envoy.md"
-_FILES = "files are the application's, or a proxy's in front"
-
-ABSENT = {
-    **dict.fromkeys(["-k", "--worker-class", "--interface", "--threads", "--blocking-threads", "--task-impl"], _ASGI),
-    **dict.fromkeys(["--runtime-mode", "--runtime-threads", "--runtime-blocking-threads"], _ASGI),
-    **dict.fromkeys(["--http", "--http2", "--http-protocols", "--http-parser", "--protocol"], _VERSIONS),
-    **dict.fromkeys(["--http2-initial-window-size", "--http2-initial-stream-window-size"], _WINDOWS),
-    **dict.fromkeys(["--http2-initial-connection-window-size", "--http2-max-frame-size"], _WINDOWS),
-    **dict.fromkeys(["--no-factory", "--no-reload", "--no-metrics", "--no-ssl-client-verify"], _OFF),
-    **dict.fromkeys(["--header", "--server-header", "--no-server-header"], _HEADERS),
-    **dict.fromkeys(["--date-header", "--no-date-header"], _HEADERS),
-    **dict.fromkeys(["--ssl-version", "--ssl-ciphers", "--ciphers", "--ssl-protocol-min", "--ssl-crl"], _TLS),
-    **dict.fromkeys(["--log-file", "--error-logfile"], _LOG),
-    **dict.fromkeys(["--log", "--no-log", "--capture-output", "--logger-class", "--log-syslog"], _LOG),
-    **dict.fromkeys(["-D", "--daemon", "-p", "--pid", "--pid-file", "-u", "--user", "-g", "--group"], _SERVICE),
-    **dict.fromkeys(["-m", "--umask", "-n", "--name", "--process-name"], _SERVICE),
-    **dict.fromkeys(["--limit-max-requests-jitter", "--max-requests-jitter"], _JITTER),
-    **dict.fromkeys(["--statsd-host", "--metrics", "--metrics-port", "--metrics-address"], _STATS),
-    **dict.fromkeys(["--static-path-mount", "--static-path-route"], _FILES),
-    **dict.fromkeys(["-e", "--env"], "--env-file names a file of variables"),
-    "--worker-tmp-dir": "files of the server are in $TMPDIR",
-    "--preload": "each worker imports the application itself",
-    "--backlog": "it is 4096, or as much as the kernel has in `net.core.somaxconn`",
-    "--reuse-port": "all workers are on one port as they are",
-    "--respawn-failed-workers": "workers that die are replaced as they are",
-    **dict.fromkeys(["--reload-delay", "--reload-tick", "--reload-engine"], "how files are watched is not to be set"),
-    **dict.fromkeys(["--check-config", "--print-config"], "--print-envoy-config checks the options, too"),
+_ABSENT = {
+    "applications are ASGI ones, each on an event loop": (
+        "-k --worker-class --interface --threads --blocking-threads --task-impl --runtime-mode --runtime-threads "
+        "--runtime-blocking-threads --blocking-threads-idle-timeout --paste --paster --paste-global"
+    ),
+    "all versions of HTTP are on one port, and nothing but HTTP": (
+        "--http --http2 --http2-cleartext --http-protocols --http-parser --protocol --uwsgi-allow-from"
+    ),
+    "what is taken of HTTP is not to be set, see docs/protocols.md": (
+        "--permit-obsolete-folding --strip-header-spaces --casefold-http-method "
+        "--permit-unconventional-http-method --permit-unconventional-http-version"
+    ),
+    "windows, frames and pings of HTTP/2 are not to be set, see docs/settings.md": (
+        "--http2-initial-window-size --http2-initial-stream-window-size --http2-initial-connection-window-size "
+        "--http2-max-frame-size --http2-adaptive-window --no-http2-adaptive-window --http2-max-send-buffer-size "
+        "--http2-keep-alive-interval --http2-keep-alive-timeout"
+    ),
+    "how responses are written is not to be set": "--http1-pipeline-flush --no-http1-pipeline-flush --no-sendfile",
+    "it is off as it is": "--no-factory --no-reload --no-metrics --no-ssl-client-verify --spew",
+    "it is on as it is": "--http1-keep-alive -R --enable-stdio-inheritance --reset-contextvars",
+    "`date` is added and `server` is not; other headers are the application's, or a middleware's": (
+        "--header --server-header --no-server-header --date-header --no-date-header"
+    ),
+    "which hosts are answered is for the application, or a middleware": "--server-name",
+    "nothing cancels a call whose client has left, see docs/protocols.md": "--asgi-disconnect-grace-period",
+    "the application sees headers as they came, by their own names": "--forwarder-headers --header-map",
+    "versions, ciphers and handshakes of TLS are Envoy's": (
+        "--ssl-version --ssl-ciphers --ciphers --ssl-protocol-min --ssl-crl --suppress-ragged-eofs "
+        "--do-handshake-on-connect"
+    ),
+    "the log is on standard error, the access log on standard output; there are --log-level and --log-config": (
+        "--log-file --error-log --error-logfile --log --no-log --capture-output --logger-class --log-syslog "
+        "--log-syslog-to --log-syslog-prefix --log-syslog-facility --disable-redirect-access-to-syslog"
+    ),
+    "it is for what starts the server, such as systemd or a container": (
+        "-D --daemon -p --pid --pid-file -u --user -g --group -m --umask --initgroups -n --name --process-name"
+    ),
+    "--limit-max-requests and --worker-lifetime vary by a tenth as they are": (
+        "--limit-max-requests-jitter --max-requests-jitter"
+    ),
+    "memory is looked at each second": "--rss-samples --rss-sample-interval",
+    "Envoy counts, see docs/envoy.md": (
+        "--statsd-host --statsd-prefix --dogstatsd-tags --enable-backlog-metric --metrics --metrics-port "
+        "--metrics-address --metrics-scrape-interval"
+    ),
+    "files are the application's, or a proxy's in front": (
+        "--static-path-mount --static-path-route --static-path-dir-to-file --static-path-expires"
+    ),
+    "--env-file names a file of variables": "-e --env",
+    "files of the server are in $TMPDIR": "--worker-tmp-dir",
+    "each worker imports the application itself": "--preload",
+    "it is 4096, or as much as the kernel has in `net.core.somaxconn`": "--backlog",
+    "all workers are on one port as they are": "--reuse-port",
+    "--timeout-keep-alive may be a fraction of a second": "--no-http1-keep-alive",
+    "workers that die are replaced as they are, see docs/workers.md": (
+        "--respawn-failed-workers --no-respawn-failed-workers --respawn-interval"
+    ),
+    "how files are watched is not to be set": "--reload-delay --reload-tick --reload-engine",
+    "--reload waits for the next change as it is": "--reload-ignore-worker-failure --no-reload-ignore-worker-failure",
+    "signals are what controls the server, see docs/workers.md": (
+        "--control-socket --control-socket-mode --no-control-socket"
+    ),
+    "work besides requests is for a queue of tasks, or the application's own processes": (
+        "--dirty-app --dirty-workers --dirty-threads --dirty-timeout --dirty-graceful-timeout"
+    ),
+    "--print-envoy-config checks the options, too": "--check-config --print-config",
 }
+
+ABSENT = {option: reason for reason, options in _ABSENT.items() for option in options.split()}
 """Their options that are none here, with the reason or what there is instead."""
 
 

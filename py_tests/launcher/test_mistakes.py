@@ -1,4 +1,4 @@
-"""What those write who come from uvicorn, gunicorn or granian, and what the command line says to it."""
+"""What those write who come from uvicorn, gunicorn, granian or hypercorn, and what the command line says to it."""
 
 import contextlib
 import os
@@ -49,10 +49,14 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("--max-requests 9", "`--max-requests` is `--limit-max-requests` here"),
         ("--timeout=9", "`--timeout` is `--timeout-worker-healthcheck` here"),
         ("--ssl-certificate x.pem", "`--ssl-certificate` is `--ssl-certfile` here"),
+        ("--quic-bind :443", "`--quic-bind` is `--http3` here, on the UDP port of the TLS port's number"),
+        ("--insecure-bind :80", "`--insecure-bind` is `--port` here, beside `--ssl-port`"),
+        ("--verify-mode 2", "`--verify-mode` is `--ssl-cert-reqs` here"),
         ("--no-ws", "`--no-ws` is `--ws none` here"),
         ("--access-logfile -", "`--access-logfile` is `--access-log` here, on standard output"),
         ("-k gthread", "there is no `-k` here: applications are ASGI ones, each on an event loop"),
-        ("--http auto", "there is no `--http` here: all versions of HTTP are on one port"),
+        ("--http auto", "there is no `--http` here: all versions of HTTP are on one port, and nothing but HTTP"),
+        ("-R", "there is no `-R` here: it is on as it is"),
         ("--no-reload", "there is no `--no-reload` here: it is off as it is"),
         ("--preload", "there is no `--preload` here: each worker imports the application itself"),
     ],
