@@ -1,6 +1,7 @@
 """Files of TLS, as Envoy reads them: checked before it does, at the start and when they change."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ class Certificate:
     certfile: Path
     keyfile: Path
     password: str | None = None
+    http3: bool = False
 
     @property
     def files(self) -> list[Path]:
@@ -24,9 +26,13 @@ class Certificate:
         """Loads both; `ConfigError` names the file that is at fault."""
         import ssl  # only those who use it pay for it
 
-        cert, key = _read("ssl_certfile", self.certfile), _read("ssl_keyfile", self.keyfile)
-        if b"-----BEGIN CERTIFICATE-----" not in cert:
-            raise ConfigError(f"expected a certificate in PEM in `ssl_certfile`, got `{self.certfile}`")
+        cert, key = _certificates("ssl_certfile", self.certfile), _read("ssl_keyfile", self.keyfile)
+        taken = _TAKEN.search(cert)
+        if taken is None or (self.http3 and taken["tcp"]):
+            raise ConfigError(
+                f"Envoy does not take the kind of key that `ssl_certfile` `{self.certfile}` has, "
+                "only RSA of 2048 bits or more, ECDSA with P-256, P-384 or P-521, and without `http3` Ed25519"
+            )
         if b"PRIVATE KEY-----" not in key and self.keyfile == self.certfile:
             raise ConfigError(f"found no private key in `{self.certfile}`: `ssl_keyfile` says in which file it is")
         if b"PRIVATE KEY-----" not in key:
@@ -37,12 +43,15 @@ class Certificate:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certfile, self.keyfile, self.password)
         except (OSError, ValueError) as error:  # `ssl.SSLError` is the former; the latter is of the password
-            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            known = getattr(error, "reason", None)
+            if known == "KEY_VALUES_MISMATCH":
                 reason = "the key belongs to another certificate"
             elif encrypted and isinstance(error, ssl.SSLError | ValueError):
                 reason = "`ssl_keyfile_password` is wrong"
+            elif known is None and isinstance(error, ssl.SSLError):
+                reason = "the key is damaged, or a part of it is missing"
             else:
-                reason = _reason(error)
+                reason = (known or str(error)).replace("_", " ").lower()
             raise ConfigError(
                 f"cannot use `ssl_certfile` `{self.certfile}` with `ssl_keyfile` `{self.keyfile}`: {reason}"
             ) from None
@@ -70,13 +79,7 @@ class Authorities:
 
     def check(self) -> None:
         """Loads them; `ConfigError` names the file."""
-        import ssl
-
-        _read("ssl_ca_certs", self.file)
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.file)
-        except OSError as error:
-            raise ConfigError(f"cannot use `ssl_ca_certs` `{self.file}`: {_reason(error)}") from None
+        _certificates("ssl_ca_certs", self.file)
 
     def message(self) -> dict[str, Any]:
         """Envoy's `CertificateValidationContext`."""
@@ -90,5 +93,34 @@ def _read(name: str, path: Path) -> bytes:
         raise ConfigError(f"cannot read `{name}` `{path}`: {error.strerror}") from None
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
+def _certificates(name: str, path: Path) -> bytes:
+    """The first of the certificates in the file at `path`, all of which can be read, in DER."""
+    import base64
+    import ssl
+
+    first = _CERTIFICATE.search(_read(name, path))
+    if first is None:
+        raise ConfigError(f"expected a certificate in PEM in `{name}`, got `{path}`")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+        return base64.b64decode(first[1])
+    except (OSError, ValueError):
+        raise ConfigError(f"a certificate in `{name}` `{path}` is damaged, or a part of it is missing") from None
+
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)")
+
+_TAKEN = re.compile(
+    b"|".join(
+        [
+            # RSA: the modulus has more bytes than 256, one of which is the zero before it.
+            re.escape(bytes.fromhex("06092a864886f70d010101 0500 0382")) + rb"..\x00\x30\x82..\x02\x82(?!\x01\x00)",
+            re.escape(bytes.fromhex("06072a8648ce3d0201 06082a8648ce3d030107 03")),  # P-256
+            re.escape(bytes.fromhex("06072a8648ce3d0201 06052b81040022 03")),  # P-384
+            re.escape(bytes.fromhex("06072a8648ce3d0201 06052b81040023 03")),  # P-521
+            rb"(?P<tcp>%b)" % re.escape(bytes.fromhex("06032b6570 0321")),  # Ed25519
+        ]
+    ),
+    re.DOTALL,
+)
+"""Where a certificate in DER has a public key that BoringSSL takes."""

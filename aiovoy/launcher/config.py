@@ -361,11 +361,11 @@ class Config:
         ports = [place for place in self.places if place.path is None and place.descriptor is None]
         if self.http3 and not ports and self.ssl_port is None:
             raise ConfigError("`http3` needs a port of the server's own: add `ssl_port`")
-        authorities = self.authorities
-        if authorities is not None:
-            authorities.check()
-        elif self.cert_reqs != "none":
-            raise ConfigError(f"`ssl_cert_reqs` of `{self.cert_reqs}` needs `ssl_ca_certs`")
+        asked = self.cert_reqs
+        if self.ssl_ca_certs is not None:
+            Authorities(Path(self.ssl_ca_certs)).check()
+        elif asked != "none":
+            raise ConfigError(f"`ssl_cert_reqs` of `{asked}` needs `ssl_ca_certs`")
 
     @property
     def access_format(self) -> str:
@@ -442,7 +442,7 @@ class Config:
         if keyfiles and len(keyfiles) != len(certfiles):
             raise ConfigError(f"expected an `ssl_keyfile` for each `ssl_certfile`, got {len(keyfiles)}: {keyfiles}")
         pairs = zip(certfiles, keyfiles or certfiles, strict=True)
-        return [Certificate(Path(cert), Path(key), self.ssl_keyfile_password) for cert, key in pairs]
+        return [Certificate(Path(cert), Path(key), self.ssl_keyfile_password, self.http3) for cert, key in pairs]
 
     @property
     def authorities(self) -> Authorities | None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from aiovoy import Config, ConfigError
 from py_tests.harness import serving
 from py_tests.harness.apps import Receive, Scope, Send, answer, routes
-from py_tests.harness.certificates import Pair, authority_file
+from py_tests.harness.certificates import Pair, authority, authority_file
 from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.http1 import Http1Connection
@@ -159,6 +160,59 @@ async def test_forms_of_keys(
     assert serial(connection) == pair.serial
 
 
+def issued(folder: Path, key: Any) -> dict[str, Any]:
+    """Options for a certificate of the authority that has this key."""
+    by = serialization.load_pem_private_key(authority().private_key_pem.bytes(), None)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    signer = x509.load_pem_x509_certificate(authority().cert_pem.bytes())
+    made = (
+        x509.CertificateBuilder(signer.subject, x509.Name([]), key.public_key(), x509.random_serial_number())
+        .not_valid_before(signer.not_valid_before_utc)
+        .not_valid_after(signer.not_valid_after_utc)
+        .add_extension(names, critical=True)
+        .sign(by, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, *form) + made.public_bytes(serialization.Encoding.PEM)
+    (folder / "issued.pem").write_bytes(pem)
+    return {"ssl_certfile": folder / "issued.pem"}
+
+
+TAKEN: dict[str, Callable[[], Any]] = {
+    "RSA": lambda: rsa.generate_private_key(65537, 2048),
+    "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+async def test_kinds_of_keys(serve: Serve, connect: Connect, tmp_path: Path, kind: str) -> None:
+    server = serve(APP, ssl_port=0, **issued(tmp_path, TAKEN[kind]()))
+    assert (await (await connect(server, Tls())).get("/seen")).status == 200
+
+
+REFUSED: dict[str, Callable[[], Any]] = {
+    "RSA of 1024 bits": lambda: rsa.generate_private_key(65537, 1024),
+    "RSA of 2047 bits": lambda: rsa.generate_private_key(65537, 2047),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "P-224": lambda: ec.generate_private_key(ec.SECP224R1()),
+    "Ed448": ed448.Ed448PrivateKey.generate,
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_key_that_envoy_does_not_take_is_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"the kind of key that `ssl_certfile` `.*issued\.pem` has, only RSA of 2048"):
+        Config("main:app", **issued(tmp_path, REFUSED[kind]()))
+
+
+def test_key_that_http3_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the kind of key .* and without `http3` Ed25519"):
+        Config("main:app", http3=True, **issued(tmp_path, TAKEN["Ed25519"]()))
+
+
 def no_certificate(folder: Path) -> dict[str, Any]:
     return {"ssl_certfile": folder / "nothing.pem"}
 
@@ -179,6 +233,18 @@ def mismatch(folder: Path) -> dict[str, Any]:
 def garbage(folder: Path) -> dict[str, Any]:
     pair = Pair(folder)
     pair.certfile.write_bytes(pair.chain.replace(b"M", b"!"))
+    return pair.options
+
+
+def cut_chain(folder: Path) -> dict[str, Any]:
+    pair = Pair(folder)
+    pair.certfile.write_bytes(pair.chain + pair.chain[:200])
+    return pair.options
+
+
+def cut_key(folder: Path) -> dict[str, Any]:
+    pair = Pair(folder)
+    pair.keyfile.write_bytes(pair.key[:200])
     return pair.options
 
 
@@ -204,6 +270,15 @@ def wrong_authorities(folder: Path) -> dict[str, Any]:
     return {**pair.options, "ssl_cert_reqs": 2, "ssl_ca_certs": pair.keyfile}
 
 
+def wrong_authorities_of_nobody(folder: Path) -> dict[str, Any]:
+    return {**wrong_authorities(folder), "ssl_cert_reqs": "none"}
+
+
+def cut_authorities(folder: Path) -> dict[str, Any]:
+    (folder / "authority.pem").write_bytes(Pair(folder).chain[:200])
+    return {**Pair(folder).options, "ssl_cert_reqs": 2, "ssl_ca_certs": folder / "authority.pem"}
+
+
 def unknown_requirement(folder: Path) -> dict[str, Any]:
     return {**Pair(folder).options, "ssl_cert_reqs": 3}
 
@@ -213,12 +288,16 @@ WRONG: dict[Callable[[Path], dict[str, Any]], str] = {
     wrong_certificate: r"expected a certificate in PEM in `ssl_certfile`, got `.*server\.key`",
     no_key: r"found no private key in `.*server\.pem`",
     mismatch: r"`ssl_certfile` `.*server\.pem` with `ssl_keyfile` `.*other\.key`: the key belongs to another",
-    garbage: r"cannot use `ssl_certfile` `.*server\.pem`",
+    garbage: r"a certificate in `ssl_certfile` `.*server\.pem` is damaged, or a part of it is missing",
+    cut_chain: r"a certificate in `ssl_certfile` `.*server\.pem` is damaged, or a part of it is missing",
+    cut_key: r"with `ssl_keyfile` `.*server\.key`: the key is damaged, or a part of it is missing",
     wrong_password: r"`.*encrypted\.key`: `ssl_keyfile_password` is wrong",
     no_password: r"expected `ssl_keyfile_password` for the encrypted key in `.*encrypted\.key`",
     too_few_keys: r"expected an `ssl_keyfile` for each `ssl_certfile`, got 1",
     no_authorities: r"`ssl_cert_reqs` of `optional` needs `ssl_ca_certs`",
-    wrong_authorities: r"cannot use `ssl_ca_certs` `.*server\.key`",
+    wrong_authorities: r"expected a certificate in PEM in `ssl_ca_certs`, got `.*server\.key`",
+    wrong_authorities_of_nobody: r"expected a certificate in PEM in `ssl_ca_certs`, got `.*server\.key`",
+    cut_authorities: r"a certificate in `ssl_ca_certs` `.*authority\.pem` is damaged, or a part of it is missing",
     unknown_requirement: r"expected `ssl_cert_reqs` to be one of none, optional, required, got `3`",
 }
 
