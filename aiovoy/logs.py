@@ -197,9 +197,17 @@ def _formats_json(handler: logging.Handler, record: logging.LogRecord) -> bool:
 def is_object(text: str) -> bool:
     """Whether `text` is an object of JSON."""
     try:
-        return text.startswith("{") and isinstance(json.loads(text), dict)
+        return text.startswith("{") and isinstance(_STRICT.decode(text), dict)
     except ValueError:
         return False
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is Python's alone")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+"""Takes no `NaN`, as `json.loads` does."""
 
 
 def become_json() -> None:

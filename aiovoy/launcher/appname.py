@@ -7,15 +7,21 @@ from types import ModuleType
 from .errors import ConfigError
 
 
+def check_application(app: object) -> None:
+    """`ConfigError` for what can't be called, and so is none."""
+    if not callable(app):
+        hint = "\nhint: what makes it may lack its `return`" if app is None else ""
+        kind = type(app).__name__
+        raise ConfigError(f"expected an application, got an object of type `{kind}`, which can't be called{hint}")
+
+
 def app_name(app: object) -> tuple[str, str]:
     """`module:attribute` of `app`, and the folder to import that module from.
 
     The module is the one that `app` says it is from, else any module that has `app` under a name. A script that runs
     as `__main__` counts as the module that its file would be.
     """
-    if not callable(app):
-        hint = "\nhint: did the factory forget to return it?" if app is None else ""
-        raise ConfigError(f"expected an application, got `{app!r}`{hint}")
+    check_application(app)
     for module in _candidates(app):
         for attribute, value in list(vars(module).items()):
             if value is app:

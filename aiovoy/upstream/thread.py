@@ -8,6 +8,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
+from ..launcher.appname import check_application
 from ..launcher.config import Config
 from ..launcher.environ import check_library, extension_path
 from ..launcher.errors import AiovoyError, ConfigError, StartupError
@@ -116,10 +117,7 @@ ELSEWHERE = {
 
 
 def _config(app: object, settings: dict[str, Any]) -> Config:
-    if not callable(app):
-        hint = "\nhint: what makes it may lack its `return`" if app is None else ""
-        kind = type(app).__name__
-        raise ConfigError(f"expected an application, got an object of type `{kind}`, which can't be called{hint}")
+    check_application(app)
     named = app if isinstance(app, type | FunctionType) else type(app)
     here = {name: value for name, value in settings.items() if name not in ELSEWHERE}
     for name in settings.keys() - here:

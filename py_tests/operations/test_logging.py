@@ -574,9 +574,9 @@ async def test_configuration_that_is_none(name: str, text: str, message: str, tm
 
 
 def test_lines_become_objects() -> None:
-    text = b'[2026-11-30 20:34:11.123] [error] a "b"\\\n\xff\n\n{"a": 1}\nlast'
+    text = b'[2026-11-30 20:34:11.123] [error] a "b"\\\n\xff\n\n{"a": 1}\n{"a": NaN}\nlast'
     lines = [json.loads(line) for line in to_objects(text).splitlines()]
-    assert [line.get("logger") for line in lines] == ["envoy", "stderr", None, "stderr"]
+    assert [line.get("logger") for line in lines] == ["envoy", "stderr", None, "stderr", "stderr"]
     assert lines[0]["level"], lines[0]["message"] == ("error", 'a "b"\\')
     assert lines[1]["message"] == "\\xff"
     assert lines[2] == {"a": 1}

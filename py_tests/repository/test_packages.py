@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "aiovoy.embedded.logs",
         "aiovoy.embedded.signals",
         "aiovoy.launcher",
+        "aiovoy.launcher.appname",
         "aiovoy.launcher.bootstrap",
         "aiovoy.launcher.cli",
         "aiovoy.launcher.config",
