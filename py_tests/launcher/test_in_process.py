@@ -415,7 +415,11 @@ response = urllib.request.urlopen(server.url + "/endless")
 def run(words: list[str], code: str, tmp_path: Path) -> "subprocess.CompletedProcess[str]":
     (tmp_path / "test_it.py").write_text(APP + code)
     command = [sys.executable, *words, "test_it.py"]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    # Whoever runs these tests in the background may have it ignored, which would be inherited.
+    heeds_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, preexec_fn=heeds_interrupts
+    )
 
 
 @pytest.mark.parametrize(("code", "shutdowns", "status"), [(INTERRUPTED, 2, 2), (INTERRUPTED_AGAIN, 0, -signal.SIGINT)])
