@@ -123,9 +123,13 @@ def read_env_file(path: str | os.PathLike[str] | None) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values  # only those who use it pay for it
 
+    why = "it is not in UTF-8"
     try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+        variables = {name: value for name, value in dotenv_values(path).items() if value is not None}
+        if not any("\0" in name + value for name, value in variables.items()):
+            return variables
     except OSError as error:
-        raise StartupError(f"cannot read `env_file` `{os.fspath(path)}`: {reason(error)}") from None
+        why = reason(error)
     except UnicodeDecodeError:
-        raise StartupError(f"cannot read `env_file` `{os.fspath(path)}`: it is not in UTF-8") from None
+        pass
+    raise StartupError(f"cannot read `env_file` `{os.fspath(path)}`: {why}")

@@ -148,9 +148,10 @@ def test_env_file_does_not_override(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (environ["SHOP_DB"], environ["SHOP_KEY"]) == ("environment", "a b")
 
 
-def test_env_file_that_is_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_env_file_that_is_no_text(tmp_path: Path, encoding: str) -> None:
     env_file = tmp_path / ".env"
-    env_file.write_bytes("SHOP_DB=file\n".encode("utf-16"))
+    env_file.write_bytes("SHOP_DB=file\n".encode(encoding))
     with pytest.raises(StartupError, match=f"cannot read `env_file` `{env_file}`: it is not in UTF-8"):
         envoy_environ(Config("main:app", env_file=env_file), Path("control.sock"), 1)
 
