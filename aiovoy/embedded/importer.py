@@ -130,11 +130,17 @@ def _made_by(app: Any) -> Any:
     """The application that a call without arguments makes, if it makes one."""
     try:
         made = app()
-    except (TypeError, IndexError):  # what is behind `*args` misses them
+    except _MISSED:
         return None
     if inspect.iscoroutine(made):
         made.close()
-    return made if callable(made) and (_takes(made, 3) or _is_asgi2(made) or _is_wsgi(made)) else None
+    # What a class makes may be called with `receive` and `send`, too.
+    is_wsgi = _is_wsgi(made) and not inspect.isclass(app)
+    return made if callable(made) and (_takes(made, 3) or _is_asgi2(made) or is_wsgi) else None
+
+
+_MISSED = (TypeError, ValueError, LookupError, AssertionError)
+"""What those raise who are called with `*args` and miss some, or have too many."""
 
 
 def _is_wsgi(app: Any) -> bool:
@@ -186,19 +192,22 @@ def _either_as_asgi3(app: Callable[..., Any], what: str) -> App:
     """For what passes on all that it gets, perhaps to an application of ASGI 2."""
 
     async def asgi3(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            called = app(scope, receive, send)
-        except TypeError:
-            called = None
-        if not inspect.isawaitable(called):
+        def as_asgi2() -> Any:
             try:
-                called = app(scope)(receive, send)
-            except TypeError as error:
+                return app(scope)(receive, send)
+            except _MISSED as error:
                 error.add_note(
-                    f"{what} can be called neither as ASGI 3 nor as ASGI 2 applications are; "
-                    f"if it is a WSGI application, {_WSGI_AS_ASGI}"
+                    f"{what} was called as ASGI 2 applications are, since nothing came of a call with scope, receive "
+                    f"and send; if it is a WSGI application, {_WSGI_AS_ASGI}"
                 )
                 raise
+
+        try:
+            called = app(scope, receive, send)
+        except _MISSED:
+            called = as_asgi2()  # what it raises tells of the first, too
+        if not inspect.isawaitable(called):
+            called = as_asgi2()
         await called
 
     return asgi3

@@ -33,9 +33,10 @@ class Certificate:
                 f"Envoy does not take the kind of key that `ssl_certfile` `{self.certfile}` has, "
                 "only RSA of 2048 bits or more, ECDSA with P-256, P-384 or P-521, and without `http3` Ed25519"
             )
-        if b"PRIVATE KEY-----" not in key and self.keyfile == self.certfile:
+        has_key = _KEY.search(key) is not None
+        if not has_key and self.keyfile == self.certfile:
             raise ConfigError(f"found no private key in `{self.certfile}`: `ssl_keyfile` says in which file it is")
-        if b"PRIVATE KEY-----" not in key:
+        if not has_key:
             raise ConfigError(f"expected a private key in PEM in `ssl_keyfile`, got `{self.keyfile}`")
         encrypted = b"ENCRYPTED" in key
         if encrypted and self.password is None:
@@ -108,7 +109,8 @@ def _certificates(name: str, path: Path) -> bytes:
         raise ConfigError(f"a certificate in `{name}` `{path}` is damaged, or a part of it is missing") from None
 
 
-_CERTIFICATE = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)")
+_CERTIFICATE = re.compile(rb"^-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)", re.MULTILINE)
+_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 
 _TAKEN = re.compile(
     b"|".join(

@@ -7,7 +7,7 @@ written once, in `src/config.rs`.
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -284,7 +284,7 @@ class Config:
         return cls(app, **settings)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
+        for one in fields(Config):
             object.__setattr__(self, one.name, checked(f"`{one.name}`", getattr(self, one.name), one.type))
         self._check_apps()
         for name, (least, most) in RANGES.items():
@@ -544,7 +544,7 @@ def _fits(value: object, kind: Any) -> bool:
         if origin is Literal:
             fits = isinstance(value, str) and value.lower() in get_args(one)
         elif origin is Sequence:
-            fits = isinstance(value, Sequence) and all(_fits(item, *get_args(one)) for item in value)
+            fits = isinstance(value, Collection) and all(_fits(item, *get_args(one)) for item in value)
         elif isinstance(value, bool):  # to `isinstance` it is a number
             fits = one is bool
         else:

@@ -56,10 +56,10 @@ def interpreter_options() -> list[str]:
 def import_path() -> list[str]:
     """Where modules are looked for here, but for the folder of the script or the working directory."""
     entries = [entry for entry in sys.path if isinstance(entry, str) and _is_text(entry)]
-    script = getattr(sys.modules["__main__"], "__file__", None)
+    main = sys.modules["__main__"]
     own = {"", os.getcwd()}
-    if script is not None and os.path.isdir(folder := os.path.dirname(os.path.abspath(script))):
-        own.add(folder)  # a zip archive that is run is no folder, and has modules in it
+    if main.__spec__ is None and (script := getattr(main, "__file__", None)) is not None:
+        own = {os.path.dirname(os.path.realpath(script))}
     if not sys.flags.safe_path and (added := next((entry for entry in entries if entry in own), None)) is not None:
         entries.remove(added)  # once: PYTHONPATH, or who calls this, may have it, too
     return list(dict.fromkeys(entries))

@@ -127,7 +127,7 @@ def _config(app: object, settings: dict[str, Any]) -> Config:
                 "hint: give its name, `module:attribute`, which Envoy imports in a process of its own; what tests "
                 "replace in it belongs into that module then"
             )
-    config = Config(f"{named.__module__}:{named.__qualname__}", **here)
+    config = Config(f"{named.__module__}:{named.__qualname__}", workers=1, **here)
     if config.access_format not in FORMS:
         raise ConfigError(f"`access_log_format` is {', '.join(FORMS)} here, got `{config.access_format}`")
     return config

@@ -64,9 +64,32 @@ def passes_on_to_any(*args: Any) -> Any:
     return takes_any(*args)
 
 
+def unpacks(*args: Any) -> Any:
+    scope, receive, send = args
+    return callable3(scope, receive, send)
+
+
+def unpacks_for_asgi2(*args: Any) -> Any:
+    (scope,) = args
+    return asgi2_function(scope)
+
+
 class Asgi2TakesAny(Asgi2):
     def __init__(self, *args: Any) -> None:
         self.scope = args[0]
+
+
+class Asgi2PassesOn:
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __call__(self, receive: Receive, send: Send) -> Any:
+        return Asgi2(*self.args)(receive, send)
+
+
+def mistaken(scope: Scope, *rest: Any) -> Any:
+    scope["no such"] += 1
+    return callable3(scope, *rest)
 
 
 taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
@@ -84,7 +107,10 @@ taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
         ("passes_on_to_asgi2", b"ASGI 2 function"),
         pytest.param("takes_any", b"object", marks=taken_for_asgi2),
         pytest.param("passes_on_to_any", b"object", marks=taken_for_asgi2),
+        pytest.param("unpacks", b"object", marks=taken_for_asgi2),
+        ("unpacks_for_asgi2", b"ASGI 2 function"),
         pytest.param("Asgi2TakesAny", b"ASGI 2 class", marks=taken_for_asgi2),
+        pytest.param("Asgi2PassesOn", b"ASGI 2 class", marks=taken_for_asgi2),
     ],
 )
 @pytest.mark.conforms("core.asgi2", on=["http/1.1"])
@@ -134,6 +160,13 @@ async def test_error_of_a_wsgi_application_that_takes_any_arguments_names_it(ser
     assert re.search(
         r"TypeError: wsgi\(\) missing .*\n`\S+:passes_on_to_wsgi` .* if it is a WSGI application", server.log
     )
+
+
+async def test_what_fails_first_is_told(serve: Serve) -> None:
+    """Be it what tells the kinds of applications apart."""
+    server = serve(mistaken)
+    assert (await server.get("/")).status == 500
+    assert "KeyError: 'no such'\n" in server.log
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -231,3 +232,18 @@ def test_app_object_that_is_none() -> None:
         Config.of(None)
     with pytest.raises(ConfigError, match=r"got an object of type `module`, which can't be called$"):
         Config.of(sys)
+
+
+def test_several_may_be_a_set() -> None:
+    trusted: Any = {"10.0.0.1", "10.0.0.2"}
+    assert Config("main:app", forwarded_allow_ips=trusted).forwarded_allow_ips == trusted
+
+
+def test_config_may_have_more() -> None:
+    """Whose types are for others to check, and may be written in any way."""
+
+    @dataclass(frozen=True)
+    class Own(Config):
+        team: "str" = "a"
+
+    assert Own("main:app", team="b").team == "b"

@@ -231,6 +231,11 @@ def test_factory(aiovoy_server: StartServer) -> None:
     assert get(aiovoy_server(Told, factory=True).url) == "unset"
 
 
+def test_number_of_workers_is_for_others(aiovoy_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    assert get(aiovoy_server(Told()).url) == "unset"
+
+
 def test_port_that_is_taken(aiovoy_server: StartServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

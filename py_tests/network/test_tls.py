@@ -236,6 +236,30 @@ def garbage(folder: Path) -> dict[str, Any]:
     return pair.options
 
 
+def with_text(folder: Path) -> dict[str, Any]:
+    pair = Pair(folder)
+    pair.certfile.write_bytes(b"# -----BEGIN CERTIFICATE----- is what comes\r\n" + pair.chain.replace(b"\n", b"\r\n"))
+    return pair.options
+
+
+async def test_text_before_a_certificate(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    server = serve(APP, ssl_port=0, **with_text(tmp_path))
+    assert (await (await connect(server, Tls())).get("/seen")).status == 200
+
+
+def marked_chain(folder: Path) -> dict[str, Any]:
+    """With a byte-order mark."""
+    pair = Pair(folder)
+    pair.certfile.write_bytes(b"\xef\xbb\xbf" + pair.chain)
+    return pair.options
+
+
+def marked_key(folder: Path) -> dict[str, Any]:
+    pair = Pair(folder)
+    pair.keyfile.write_bytes(b"\xef\xbb\xbf" + pair.key)
+    return pair.options
+
+
 def cut_chain(folder: Path) -> dict[str, Any]:
     pair = Pair(folder)
     pair.certfile.write_bytes(pair.chain + pair.chain[:200])
@@ -289,6 +313,8 @@ WRONG: dict[Callable[[Path], dict[str, Any]], str] = {
     no_key: r"found no private key in `.*server\.pem`",
     mismatch: r"`ssl_certfile` `.*server\.pem` with `ssl_keyfile` `.*other\.key`: the key belongs to another",
     garbage: r"a certificate in `ssl_certfile` `.*server\.pem` is damaged, or a part of it is missing",
+    marked_chain: r"expected a certificate in PEM in `ssl_certfile`, got `.*server\.pem`",
+    marked_key: r"expected a private key in PEM in `ssl_keyfile`, got `.*server\.key`",
     cut_chain: r"a certificate in `ssl_certfile` `.*server\.pem` is damaged, or a part of it is missing",
     cut_key: r"with `ssl_keyfile` `.*server\.key`: the key is damaged, or a part of it is missing",
     wrong_password: r"`.*encrypted\.key`: `ssl_keyfile_password` is wrong",

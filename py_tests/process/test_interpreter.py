@@ -171,14 +171,16 @@ async def test_path_of_a_wrapper_holds_in_its_order(tmp_path: Path, options: dic
         (tmp_path / name).mkdir()
         (tmp_path / name / "bundled.py").write_text(f"NAME = {name!r}\n")
     wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text(WRAPPER.format(folders=[str(tmp_path / "bundle")]))
+    # The working directory, too, which is no reason to keep that of the script.
+    wrapper.write_text(WRAPPER.format(folders=[str(tmp_path / "bundle"), str(ROOT)]))
     python, _, _, *words = command(f"{__name__}:app", AIOVOY, **options)
-    env = {"PYTHONPATH": f"{ROOT}:{tmp_path / 'installed'}"}
+    env = {"PYTHONPATH": str(tmp_path / "installed")}
     with started([python, str(wrapper), *words], env=env) as server:
         name, path = (await server.get("/wrapped")).json()
     assert name == "bundle"
     own = [str(tmp_path / "bundle"), str(ROOT), str(tmp_path / "installed")]
     assert [entry for entry in path if entry in own][-3:] == own
+    assert str(tmp_path) not in path
 
 
 SITECUSTOMIZE = """

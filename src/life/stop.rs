@@ -15,7 +15,7 @@ use crate::exchange::Handshakes;
 /// Exit code when a second signal ends the server at once, or something does not end.
 const ABORTED: i32 = 1;
 
-/// How long after a signal the same one is its echo: `timeout` and the like send to all what has reached them all.
+/// How long after a signal another one is its echo: `timeout` and the like send to all what has reached them all.
 pub(super) const ECHO: Duration = Duration::from_millis(20);
 
 /// Exit code when the application can't be imported, as Envoy's.
