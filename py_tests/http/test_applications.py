@@ -88,8 +88,8 @@ class Asgi2PassesOn:
 
 
 def mistaken(scope: Scope, *rest: Any) -> Any:
-    scope["no such"] += 1
-    return callable3(scope, *rest)
+    receive, send = rest
+    return callable3(scope["no such"], receive, send)
 
 
 taken_for_asgi2 = unlike_uvicorn("uvicorn takes it for ASGI 2")
@@ -163,7 +163,7 @@ async def test_error_of_a_wsgi_application_that_takes_any_arguments_names_it(ser
 
 
 async def test_what_fails_first_is_told(serve: Serve) -> None:
-    """Be it what tells the kinds of applications apart."""
+    """Though the application is tried as another kind then, and fails otherwise."""
     server = serve(mistaken)
     assert (await server.get("/")).status == 500
     assert "KeyError: 'no such'\n" in server.log

@@ -460,7 +460,7 @@ async def deaf(scope, receive, send):
         except asyncio.CancelledError:
             pass
 
-server = ThreadServer(deaf, port=0, lifespan="off")
+server = ThreadServer(deaf, port=0, loop="{loop}", lifespan="off")
 server.ready.result()
 threading.Thread(target=urllib.request.urlopen, args=[server.url], daemon=True).start()
 begun.wait()
@@ -475,7 +475,6 @@ sys.exit(7)
     ids=["computes", "blocks", "waits", "listens"],
 )
 def test_application_that_does_not_end_does_not_touch_the_exit_code(tmp_path: Path, act: str, loop: str) -> None:
-    code = DEAF.format(act=act).replace("port=0", f"port=0, loop={loop!r}")
-    ended = run([], code, tmp_path)
+    ended = run([], DEAF.format(act=act, loop=loop), tmp_path)
     assert ended.returncode == 7, ended.stderr
     assert "FATAL" not in ended.stderr

@@ -4,7 +4,8 @@
 //!
 //! `am_send` for our awaitables, and its use on those of others: without the slot each result of an
 //! `await` travels in a `StopIteration` that is made, raised and taken apart again. `tp_descr_get`
-//! binds a method without a look-up by its name.
+//! binds a method without a look-up by its name. What application code runs below survives the end of
+//! the interpreter: see [`ParkedAtExit`].
 
 #![allow(unsafe_code)]
 
