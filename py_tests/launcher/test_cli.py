@@ -542,8 +542,7 @@ async def test_start_that_is_told_to_stop(
     fake.behave(behaviour)
     server = server_of(fake, workers=2)
     start = asyncio.create_task(server.start())
-    while not fake.notes:
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(eventually, lambda: fake.notes)
     stop(server)
     with pytest.raises(StartupError, match=r"^told to stop before it was ready$"):
         await start
@@ -558,7 +557,7 @@ def test_stop_before_the_start_has_begun(
     told, run = threading.Event(), Supervisor._run
 
     def run_later(supervisor: Supervisor) -> None:
-        told.wait()
+        told.wait(DEADLINE)
         run(supervisor)
 
     monkeypatch.setattr(Supervisor, "_run", run_later)
