@@ -60,6 +60,7 @@ from py_tests.harness.hostile import (
     called,
     calls_of,
     check,
+    converse_all,
     each,
     forget,
     integer,
@@ -582,27 +583,37 @@ async def test_flood_ends_its_connection(server: Server, name: str) -> None:
 
 TIMED_OUT = ("1: 408", "1: NO_ERROR")
 
-SLOW = [
-    Row("settings", (b"",), (), (), CLOSED),
-    Row("half a frame", (get()[:-1],), TIMED_OUT, (), CLOSED),
-    Row("head", (frame(HEADERS, END_STREAM, 1, BLOCK),), TIMED_OUT, (), CLOSED),
-    Row("body", (post() + data(b"he", end=False),), TIMED_OUT, ("POST /a cut",), CLOSED),
-    Row("trailers", (HELLO + frame(HEADERS, END_STREAM, 1),), TIMED_OUT, ("POST /a cut",), CLOSED),
-    Row("window", (settings((4, 0)) + get(),), ("1: INTERNAL_ERROR",), ("GET /a",), CLOSED),
-]
+SLOW = by_front(
+    {
+        "slow": [
+            Row("settings", (b"",), (), (), CLOSED),
+            Row("half a frame", (get()[:-1],), TIMED_OUT, (), CLOSED),
+            Row("head", (frame(HEADERS, END_STREAM, 1, BLOCK),), TIMED_OUT, (), CLOSED),
+            Row("body", (post() + data(b"he", end=False),), TIMED_OUT, ("POST /a cut",), CLOSED),
+            Row("trailers", (HELLO + frame(HEADERS, END_STREAM, 1),), TIMED_OUT, ("POST /a cut",), CLOSED),
+            Row("window", (settings((4, 0)) + get(),), ("1: INTERNAL_ERROR",), ("GET /a",), CLOSED),
+        ]
+    },
+    upstream_answers.SLOW_HTTP2,
+)["slow"]
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Server]:
-    with serve(f"{__name__}:app", timeout_request_headers=0.3, timeout_idle=0.3, timeout_keep_alive=0.3) as server:
+    """Only once a request has begun: what is asked of the application comes on connections of its own."""
+    with serve(f"{__name__}:app", timeout_request_headers=0.3, timeout_idle=0.3) as server:
         yield server
 
 
-@pytest.mark.parametrize(
-    "slow", by_front({"slow": SLOW}, upstream_answers.SLOW_HTTP2)["slow"], ids=lambda row: row.name
-)
-async def test_stalled_connection_is_let_go(impatient: Server, slow: Row) -> None:
-    check(slow, await converse(impatient, slow))
+@pytest.fixture(scope="module")
+def let_go(impatient: Server) -> dict[Row, Outcome | Exception]:
+    """All at once, since they wait for the keep-alive time-out."""
+    return asyncio.run(converse_all(impatient, SLOW, converse))
+
+
+@pytest.mark.parametrize("slow", SLOW, ids=lambda row: row.name)
+def test_stalled_connection_is_let_go(let_go: dict[Row, Outcome | Exception], slow: Row) -> None:
+    check(slow, let_go[slow])
 
 
 async def test_nothing_is_left_of_them(server: Server, outcomes: dict[Row, Outcome | Exception]) -> None:
