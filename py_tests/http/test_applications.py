@@ -11,6 +11,7 @@ import pytest
 
 import aiovoy
 from py_tests.harness.apps import Receive, Scope, Send, answer, read
+from py_tests.harness.deadline import eventually
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.serving import Serve, unlike_uvicorn
 
@@ -157,16 +158,15 @@ def passes_on_to_wsgi(*args: Any) -> Any:
 async def test_error_of_a_wsgi_application_that_takes_any_arguments_names_it(serve: Serve) -> None:
     server = serve(passes_on_to_wsgi)
     assert (await server.get("/")).status == 500
-    assert re.search(
-        r"TypeError: wsgi\(\) missing .*\n`\S+:passes_on_to_wsgi` .* if it is a WSGI application", server.log
-    )
+    told = r"TypeError: wsgi\(\) missing .*\n`\S+:passes_on_to_wsgi` .* if it is a WSGI application"
+    await eventually(lambda: re.search(told, server.log))
 
 
 async def test_what_fails_first_is_told(serve: Serve) -> None:
     """Though the application is tried as another kind then, and fails otherwise."""
     server = serve(mistaken)
     assert (await server.get("/")).status == 500
-    assert "KeyError: 'no such'\n" in server.log
+    await eventually(lambda: "KeyError: 'no such'\n" in server.log)
 
 
 @pytest.fixture

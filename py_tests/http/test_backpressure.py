@@ -275,6 +275,8 @@ async def test_short_pieces_that_wait_are_joined(server: Server, key: str, tmp_p
         await server.noted(key, "not reading")
         for _ in range(5000):
             await exchange.send(b"x")
+        # What follows them on the connection is answered once they all wait.
+        assert (await connection.get("/plain")).body == b"plain"
         open(path, "w").close()
         await exchange.send(b"", end=True)
         lengths, digest = (await exchange.response()).json()

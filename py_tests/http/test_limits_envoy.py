@@ -59,9 +59,8 @@ def far_above(connection: Connection) -> int | None:
 @pytest.fixture(scope="module")
 def strict(pair: Pair) -> Iterator[Server]:
     options = {"limit_request_header_bytes": 4096, "limit_request_header_count": 20}
-    times = {"timeout_request_headers": 1, "timeout_idle": 1, "timeout_keep_alive": 60}
     streams = {"http2_max_concurrent_streams": 7}
-    with serving.serve(APP, **http3_options(pair), **options, **times, **streams) as server:
+    with serving.serve(APP, **http3_options(pair), **options, **streams, timeout_keep_alive=60) as server:
         yield server
 
 
@@ -168,23 +167,31 @@ async def test_connections(serve: Serve) -> None:
 # --- Time ---
 
 
-async def test_slow_head_of_http1(strict: Server) -> None:
-    async with await Http1Connection.open(strict.port) as connection:
+@pytest.fixture(scope="module")
+def impatient(pair: Pair) -> Iterator[Server]:
+    """Also with handshakes, so that clients which have to shake hands first go to another server."""
+    times = {"timeout_request_headers": 1, "timeout_idle": 1, "timeout_keep_alive": 60}
+    with serving.serve(APP, **http3_options(pair), **times) as server:
+        yield server
+
+
+async def test_slow_head_of_http1(impatient: Server) -> None:
+    async with await Http1Connection.open(impatient.port) as connection:
         await connection.write(b"GET /hello HTTP/1.1\r\nhost:")
         assert await connection.until(b"\r\n") == b"HTTP/1.1 408 Request Timeout"
         await connection.ended()
 
 
-async def test_slow_head_of_http2(strict: Server) -> None:
+async def test_slow_head_of_http2(impatient: Server) -> None:
     """A HEADERS frame that does not end the head, and no CONTINUATION."""
-    async with await Http2Connection.open(strict.port) as connection:
+    async with await Http2Connection.open(impatient.port) as connection:
         await connection.wire.send(b"\0\0\1\1\0\0\0\0\1\x82")
         await connection.ended()
 
 
 @of_envoy("it has no TLS")
-async def test_slow_handshake_is_cut(strict: Server) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", strict.ssl_port)
+async def test_slow_handshake_is_cut(impatient: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", impatient.ssl_port)
     async with asyncio.timeout(DEADLINE):
         writer.write(b"\x16\x03\x01")
         assert await reader.read() == b""
@@ -192,13 +199,14 @@ async def test_slow_handshake_is_cut(strict: Server) -> None:
 
 
 @pytest.mark.protocols(HTTP2, HTTP3)
-async def test_response_that_is_not_taken_is_cut(strict: Server, connect: Connect, key: str) -> None:
+async def test_response_that_is_not_taken_is_cut(serve: Serve, connect: Connect, key: str) -> None:
     """Also when the application has given all of it and is gone."""
-    connection = await connect(strict)
+    server = serve(APP, timeout_idle=1)
+    connection = await connect(server)
     exchange = await connection.start("GET", f"/sized/200000?{key}")
     assert isinstance(exchange, StreamExchange)
     assert await exchange.head() == 200
-    await strict.noted(key, "ended")
+    await server.noted(key, "ended")
     await eventually(lambda: exchange.reset)
 
 
@@ -213,30 +221,30 @@ def is_gone(port: int, client: int) -> bool:
     return (port, client) not in ends
 
 
-async def test_connection_of_a_response_that_is_not_taken_is_cut(strict: Server, key: str) -> None:
+async def test_connection_of_a_response_that_is_not_taken_is_cut(impatient: Server, key: str) -> None:
     with stalled(
-        strict.port, f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode()
+        impatient.port, f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode()
     ) as client:
-        await strict.noted(key, "ended")
+        await impatient.noted(key, "ended")
         own = client.getsockname()[1]
-        await eventually(lambda: is_gone(strict.port, own))
+        await eventually(lambda: is_gone(impatient.port, own))
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
 async def test_end_of_a_response_waits_for_a_client_that_pauses(serve: Serve, key: str, connection: str) -> None:
     """The connection is over for the server then, but for what the client has not taken."""
-    server = serve(APP, timeout_keep_alive=0.1)
+    server = serve(APP, timeout_keep_alive=2)
     request = f"GET /sized/{LARGE}?{key} HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\n\r\n"
     with stalled(server.port, request.encode()) as client:
         await server.noted(key, "ended")
-        await asyncio.sleep(2)  # longer than the keep-alive time-out, and than Envoy's own grace of a second
+        await asyncio.sleep(3)  # longer than the keep-alive time-out, and than Envoy's own grace of a second
         answered = b"".join(iter(lambda: client.recv(65536), b""))
     assert answered.count(b"\0") == LARGE
 
 
 @every
 async def test_idle_connection_is_closed(serve: Serve, connect: Connect) -> None:
-    server = serve(APP, timeout_keep_alive=0.2)
+    server = serve(APP, timeout_keep_alive=2)
     connection = await connect(server)
     assert (await connection.get("/hello")).status == 200
     await connection.ended()

@@ -14,7 +14,7 @@ from py_tests.harness import serving
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
 from py_tests.harness.deadline import DEADLINE
-from py_tests.harness.serving import Server, of_envoy, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, of_envoy, unlike_uvicorn
 
 pytestmark = [unlike_uvicorn("it does not speak it"), of_envoy("it does not speak it")]
 
@@ -28,9 +28,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def server(pair: Pair) -> Iterator[Server]:
-    with serving.serve(
-        app, proxy_protocol=True, ssl_port=0, timeout_request_headers=1, lifespan="off", **pair.options
-    ) as server:
+    with serving.serve(app, proxy_protocol=True, ssl_port=0, lifespan="off", **pair.options) as server:
         yield server
 
 
@@ -119,7 +117,8 @@ async def test_connection_without_a_good_header_is_cut(server: Server, name: str
     assert await ask(server.port, WRONG[name]) == b""
 
 
-async def test_header_must_come_in_time(server: Server) -> None:
+async def test_header_must_come_in_time(serve: Serve) -> None:
+    server = serve(app, proxy_protocol=True, timeout_request_headers=1, lifespan="off")
     async with asyncio.timeout(DEADLINE):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"PROXY TCP4 1.2.")
