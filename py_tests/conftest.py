@@ -11,6 +11,7 @@ import pytest
 
 from py_tests.harness.certificates import Pair
 from py_tests.harness.conformance import Conformance, protocol_of
+from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http3 import Http3Connection
 from py_tests.harness.protocols import CLIENTS, HTTP3, Connect, http3_options, is_spoken, protocols
@@ -84,7 +85,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 async def client(server: Server, protocol: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that people use, for what needs cookies, forms and files; it speaks `protocol`."""
     http2 = protocol == "http/2"
-    async with httpx.AsyncClient(base_url=server.url, http1=not http2, http2=http2, trust_env=False) as client:
+    options: dict[str, Any] = {"http1": not http2, "http2": http2, "trust_env": False, "timeout": DEADLINE}
+    async with httpx.AsyncClient(base_url=server.url, **options) as client:
         yield client
 
 

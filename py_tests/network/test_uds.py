@@ -12,7 +12,7 @@ import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.serving import Serve, launch, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it leaves its file behind")
@@ -31,7 +31,7 @@ def path() -> Iterator[Path]:
 
 def ask(path: Path, scheme: str = "http", http2: bool = False) -> object:
     transport = httpx.HTTPTransport(uds=str(path), verify=client_context(), http1=not http2, http2=http2)
-    with httpx.Client(transport=transport) as client:
+    with httpx.Client(transport=transport, timeout=DEADLINE) as client:
         answered = client.get(f"{scheme}://localhost/")
     assert answered.status_code == 200
     return answered.json()
@@ -123,5 +123,5 @@ async def test_port_beside_the_socket(serve: Serve, path: Path, pair: Pair) -> N
     assert f"running on unix:{path} and https://127.0.0.1:{server.ssl_port} (" in server.log
     assert os.path.exists(path)
     ask(path)
-    with httpx.Client(verify=client_context()) as client:
+    with httpx.Client(verify=client_context(), timeout=DEADLINE) as client:
         assert client.get(f"https://127.0.0.1:{server.ssl_port}/").status_code == 200

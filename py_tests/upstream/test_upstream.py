@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
 from py_tests.harness.protocols import HTTP1, HTTP2, Connect
 from py_tests.harness.serving import AIOVOY, Server, unlike_uvicorn
@@ -110,7 +110,7 @@ async def test_unix_domain_socket(serve: Serve, protocol: str, tmp_path: Path) -
     path = tmp_path / "socket"
     serve("--uds", str(path))
     transport = httpx.AsyncHTTPTransport(uds=str(path))
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=DEADLINE) as client:
         told = (await client.get("http://localhost/where")).json()
     assert told["server"] == [str(path), None]
 
