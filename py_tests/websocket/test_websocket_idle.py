@@ -1,6 +1,8 @@
 """Pings of the server, clients that do not answer, and clients that do not close."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +10,7 @@ from websockets.asyncio.client import connect as websockets_connect
 
 from py_tests.harness.apps import Receive, Scope, Send, note, routes
 from py_tests.harness.certificates import Pair
+from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect, http3_options
 from py_tests.harness.serving import Serve, Server
 from py_tests.harness.serving import serve as start_server
@@ -20,32 +23,50 @@ INTERVAL = 0.2
 TIMEOUT = 0.4
 """Seconds. Tests of what must not happen wait for several times as long."""
 
+PATIENCE = 2
+"""What a client has to answer in that may be held up."""
+LONG = 1.5 * PATIENCE
 
-@pytest.fixture(scope="module")
-def server(pair: Pair) -> Iterator[Server]:
+
+@contextlib.contextmanager
+def pinging(pair: Pair, timeout: float) -> Iterator[Server]:
     """Its other limits are short, too."""
-    limits = {"timeout_idle": INTERVAL, "timeout_keep_alive": 1}
-    pings = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": TIMEOUT}
+    limits = {"timeout_idle": INTERVAL, "timeout_keep_alive": PATIENCE}
+    pings = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": timeout}
     with start_server(f"{__name__}:app", **http3_options(pair), **limits, **pings) as server:
         yield server
 
 
-async def test_idle_websocket_lives_while_pings_are_answered(server: Server, connect: Connect, key: str) -> None:
-    socket = await dial(await connect(server), f"/echo?{key}")
-    for _ in range(10):  # longer than all the server's limits
+@pytest.fixture(scope="module")
+def server(pair: Pair) -> Iterator[Server]:
+    with pinging(pair, TIMEOUT) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def patient(pair: Pair) -> Iterator[Server]:
+    with pinging(pair, PATIENCE) as server:
+        yield server
+
+
+async def test_idle_websocket_lives_while_pings_are_answered(patient: Server, connect: Connect, key: str) -> None:
+    socket = await dial(await connect(patient), f"/echo?{key}")
+    end = time.monotonic() + LONG  # than all the server's limits
+    while time.monotonic() < end:
         ping = await socket.frame()
         assert ping.opcode is PING
         await socket.write(frame(PONG, ping.payload))
     await socket.send("still here")
     assert await socket.receive() == "still here"
-    assert await server.notes(key) == []
+    assert await patient.notes(key) == []
     await socket.close()
 
 
 @pytest.mark.protocols(HTTP1)
-async def test_client_of_others_answers_pings(server: Server, protocol: str) -> None:
-    async with websockets_connect(f"ws://127.0.0.1:{server.port}/echo", ping_interval=None, proxy=None) as socket:
-        await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+async def test_client_of_others_answers_pings(patient: Server, protocol: str) -> None:
+    address = f"ws://127.0.0.1:{patient.port}/echo"
+    async with websockets_connect(address, ping_interval=None, open_timeout=DEADLINE, proxy=None) as socket:
+        await asyncio.sleep(LONG)
         await socket.send("still here")
         assert await socket.recv() == "still here"
 
@@ -80,16 +101,16 @@ async def test_messages_are_no_answer_to_a_ping(server: Server, connect: Connect
 async def slow_to_receive(scope: Scope, receive: Receive, send: Send) -> None:
     """Does not receive for a time, while the client fills all queues; then it tells how many messages came."""
     await accept(receive, send)
-    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    await asyncio.sleep(INTERVAL + LONG)
     number = 0
     while (message := await receive())["type"] == "websocket.receive":
         number += 1
     note(scope, [number, message["code"]])
 
 
-async def test_client_is_not_blamed_for_a_slow_application(server: Server, connect: Connect, key: str) -> None:
+async def test_client_is_not_blamed_for_a_slow_application(patient: Server, connect: Connect, key: str) -> None:
     """Its pongs lie behind messages that the application has not received."""
-    socket = await dial(await connect(server), f"/slow_to_receive?{key}")
+    socket = await dial(await connect(patient), f"/slow_to_receive?{key}")
     number = 60
 
     async def talk() -> None:
@@ -104,7 +125,7 @@ async def test_client_is_not_blamed_for_a_slow_application(server: Server, conne
     await talking
     await socket.write(close_frame(1000))
     await answering
-    await server.noted(key, [number, 1000])
+    await patient.noted(key, [number, 1000])
 
 
 async def test_pings_can_be_turned_off(serve: Serve, connect: Connect, key: str) -> None:
@@ -142,13 +163,13 @@ async def test_client_that_does_not_answer_a_close_frame_is_let_go(server: Serve
 
 async def waits_long(scope: Scope, receive: Receive, send: Send) -> None:
     """Accepts late, and waits for a message."""
-    await asyncio.sleep(4 * (INTERVAL + TIMEOUT))
+    await asyncio.sleep(LONG)
     await accept(receive, send)
     await say(send, await hear(receive))
 
 
-async def test_handshake_may_take_its_time(server: Server, connect: Connect) -> None:
-    socket = await dial(await connect(server), "/waits_long")
+async def test_handshake_may_take_its_time(patient: Server, connect: Connect) -> None:
+    socket = await dial(await connect(patient), "/waits_long")
     await socket.send("at last")
     assert await socket.receive() == "at last"
 

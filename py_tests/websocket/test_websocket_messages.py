@@ -38,9 +38,9 @@ async def test_message_is_received_as_bytes_or_text(server: Server, connect: Con
     for data in sent:
         await socket.send(data)
     await socket.close()
-    received = [
-        {one: value for one, value in message.items() if value is not None} for message in await server.notes(key)
-    ]
+    # The closing handshake does not wait for the application.
+    noted = await server.noted(key, disconnect(1000))
+    received = [{one: value for one, value in message.items() if value is not None} for message in noted]
     assert received[:-1] == [
         {"type": "websocket.receive", "text": "text"},
         {"type": "websocket.receive", "bytes": {"bytes": "bytes"}},

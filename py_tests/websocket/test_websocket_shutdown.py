@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gate, note, routes
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import ResponseCut
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
@@ -19,6 +19,9 @@ from py_tests.harness.ws_client import CLOSE, Refused, WebSocket, answered, begi
 
 conforms = pytest.mark.conforms
 pytestmark = pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
+
+GRACE = 3
+"""Seconds in which clients and applications that may be held up do their part, and that the tests wait for."""
 
 
 def tell(*words: Any) -> None:
@@ -71,7 +74,7 @@ async def test_open_websockets_are_told_1012(server: Server, connect: Connect, n
 
 
 async def test_client_that_does_not_answer_does_not_hold_the_server_up(serve: Serve, connect: Connect) -> None:
-    server = serve(f"{__name__}:app", timeout_graceful_shutdown=1)
+    server = serve(f"{__name__}:app", timeout_graceful_shutdown=GRACE)
     socket = await dial(await connect(server), "/tells_the_end")
     assert await socket.receive() == "open"
     server.signal(signal.SIGTERM)
@@ -91,7 +94,7 @@ async def ignores(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_application_that_does_not_listen_is_cancelled(serve: Serve, connect: Connect, key: str) -> None:
-    server = serve(f"{__name__}:app", timeout_graceful_shutdown=0.5)
+    server = serve(f"{__name__}:app", timeout_graceful_shutdown=GRACE)
     socket = await dial(await connect(server), f"/ignores?{key}")
     await server.noted(key, "open")
     server.signal(signal.SIGTERM)
@@ -114,7 +117,7 @@ async def sends_without_end(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_application_that_sends_is_told_by_its_send(
     serve: Serve, connect: Connect, key: str, reads: bool
 ) -> None:
-    server = serve(f"{__name__}:app", timeout_graceful_shutdown=5 if reads else 1)
+    server = serve(f"{__name__}:app", timeout_graceful_shutdown=DEADLINE if reads else GRACE)
     socket = await dial(await connect(server), f"/sends_without_end?{key}")
     await server.noted(key, "open")
     server.signal(signal.SIGTERM)
@@ -218,7 +221,7 @@ async def test_denial_that_has_begun_is_finished(server: Server, connect: Connec
 @pytest.mark.protocols(HTTP2, HTTP3)
 async def test_handshake_after_the_signal_finds_nobody(serve: Serve, connect: Connect) -> None:
     """On a connection that is still there, since the other WebSocket's client takes its time."""
-    server = serve(f"{__name__}:app", timeout_graceful_shutdown=2)
+    server = serve(f"{__name__}:app", timeout_graceful_shutdown=GRACE)
     connection = await connect(server)
     socket = await dial(connection, "/tells_the_end")
     assert await socket.receive() == "open"
