@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, note, notes_of, read, routes, start
+from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.http1 import Http1Connection, Http1Exchange
 from py_tests.harness.http2 import Http2Connection
 from py_tests.harness.protocols import HTTP1, HTTP2, HTTP3, Connect
-from py_tests.harness.serving import Server, unlike_uvicorn
+from py_tests.harness.serving import Serve, Server, unlike_uvicorn
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +138,9 @@ async def test_both_protocols_share_the_port(server: Server) -> None:
     assert (first.json()[1], second.json()[1]) == ("1.1", "2")
 
 
-async def test_500_connections_are_served_at_once(server: Server, connect: Connect) -> None:
+async def test_500_connections_are_served_at_once(serve: Serve, connect: Connect) -> None:
+    """The first is idle until the last is there."""
+    server = serve(f"{__name__}:app", timeout_keep_alive=3 * DEADLINE)
     connections = [await connect(server) for _ in range(500)]
     answers = await asyncio.gather(*(connection.get("/plain") for connection in connections))
     assert [answer.body for answer in answers] == [b"plain"] * 500

@@ -72,8 +72,7 @@ async def flood(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 @pytest.mark.parametrize("size", [4096, 64 * KIB, 1024 * KIB])
 async def test_bodies_of_clients_that_leave_are_let_go(server: Server, connect: Connect, size: int) -> None:
-    watching = await connect(server)
-    before = await references(watching)
+    before = await references(await connect(server))
     for leave in ["close", "abort"] * 3:
         connection = await connect(server)
         exchange = await connection.start("GET", f"/flood?{size}")
@@ -81,7 +80,8 @@ async def test_bodies_of_clients_that_leave_are_let_go(server: Server, connect: 
         await getattr(connection, leave)()
 
     async def let_go() -> bool:
-        return await references(watching) == before
+        async with await connect(server) as watching:
+            return await references(watching) == before
 
     await eventually(let_go)
 
