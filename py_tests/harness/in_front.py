@@ -4,7 +4,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from py_tests.harness.deadline import eventually
 from py_tests.harness.folders import EXAMPLES, ROOT
-from py_tests.harness.plain_envoy import PlainEnvoy, listens
+from py_tests.harness.plain_envoy import PlainEnvoy, free_port, listens
 from py_tests.harness.serving import AIOVOY, RECENT, Server, import_string
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -21,12 +20,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def free_ports(count: int) -> list[int]:
-    """Held all at once, so that each is another one."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(contextlib.closing(socket.socket())) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    return [free_port() for _ in range(count)]
 
 
 def started(command: Sequence[str]) -> contextlib.AbstractContextManager[Server]:

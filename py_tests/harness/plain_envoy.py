@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,22 @@ def environment() -> dict[str, str]:
     return env
 
 
+def free_port() -> int:
+    """One that nobody else is given before, or after, the server that is to listen on it.
+
+    It stays bound until this process ends, to a socket that does not listen, and that servers may share it with.
+    """
+    sock = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+    sock.bind(("127.0.0.1", 0))
+    port: int = sock.getsockname()[1]
+    sock.detach()
+    return port
+
+
 def free_ports() -> tuple[int, int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(closing(socket.socket())) for _ in range(2)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        first, second = (sock.getsockname()[1] for sock in sockets)
-    return first, second
+    return free_port(), free_port()
 
 
 class PlainEnvoy(Server):
