@@ -186,8 +186,8 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 
 @unlike_uvicorn("its workers are not replaced so")
 async def test_handshake_that_comes_to_a_worker_that_is_replaced_is_finished(serve: Serve, connect: Connect) -> None:
-    """Its client has the connection from before."""
-    server = serve(f"{__name__}:app", workers=1)
+    """Its client has the connection from before, which is idle until another worker has started."""
+    server = serve(f"{__name__}:app", workers=1, timeout_keep_alive=3 * DEADLINE)
     before = await dial(await connect(server), "/tells_the_end")
     assert await before.receive() == "open"
     connection = await connect(server)
@@ -195,6 +195,8 @@ async def test_handshake_that_comes_to_a_worker_that_is_replaced_is_finished(ser
     server.process.send_signal(signal.SIGHUP)
     await gone_away(before)
     await gone_away(await dial(connection, "/echo"))
+    for one in (before.connection, connection):
+        await one.close()
     await eventually(lambda: "retired, exited with status 0" in server.log)
     assert "Traceback" not in server.log
 
