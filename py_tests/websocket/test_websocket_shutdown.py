@@ -117,7 +117,7 @@ async def sends_without_end(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_application_that_sends_is_told_by_its_send(
     serve: Serve, connect: Connect, key: str, reads: bool
 ) -> None:
-    server = serve(f"{__name__}:app", timeout_graceful_shutdown=DEADLINE if reads else GRACE)
+    server = serve(f"{__name__}:app", timeout_graceful_shutdown=20 if reads else GRACE)
     socket = await dial(await connect(server), f"/sends_without_end?{key}")
     await server.noted(key, "open")
     server.signal(signal.SIGTERM)
