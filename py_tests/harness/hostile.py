@@ -166,7 +166,7 @@ def outcomes(request: pytest.FixtureRequest, server: Server, converse: Converse)
     return asyncio.run(converse_all(server, rows, converse))
 
 
-async def converse_all(server: Server, rows: list[Row], converse: Converse) -> dict[Row, Outcome | Exception]:
+async def converse_all(server: Server, rows: Sequence[Row], converse: Converse) -> dict[Row, Outcome | Exception]:
     turns = asyncio.Semaphore(32)
     had: dict[Row, Outcome | Exception] = {}
 
