@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import cast
 
 Write = Callable[[str, str, str], None]
 """Writes a line of the log: its level, the name of its logger, and its text. Never fails, and never waits."""
@@ -62,29 +63,39 @@ def level_name(number: int) -> str:
     return next(name for name, least in (*LEVELS.items(), ("trace", number)) if number >= least)
 
 
-_last: dict[str, tuple[LastHandler, int]] = {}
-"""The last handler of each logger in `OURS`, and the level that it was given."""
+_last: dict[str, LastHandler] = {}
+"""The last handler of each logger in `OURS`."""
+
+_levels: dict[str, int] = {}
+"""What levels were given to loggers."""
 
 
 def set_up(write: Write, level: str) -> None:
-    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` unless others have set theirs."""
-    for name in OURS:
+    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` unless others have set theirs.
+
+    Those for requests, of which there is an access log or none, let them through at whatever level.
+    """
+    least = LEVELS[level]
+    for_requests = logging.INFO if least > logging.INFO else logging.NOTSET
+    levels = dict.fromkeys(OURS, least) | {"aiovoy.access": for_requests, "uvicorn.access": min(least, logging.INFO)}
+    for name, given in levels.items():
         logger = logging.getLogger(name)
-        handler, given = _last.get(name, (None, logging.NOTSET))
-        if handler is not None:
-            logger.removeHandler(handler)
-        if logger.level in (logging.NOTSET, given):
-            given = LEVELS[level]
+        if logger.level in (logging.NOTSET, _levels.get(name)):
             logger.setLevel(given)
-        _last[name] = LastHandler(write, name), given
-    # As uvicorn has it: what has handlers of both is not written twice.
-    logging.getLogger("uvicorn.access").propagate = False
+            _levels[name] = given
+    for name in OURS:
+        if name in _last:
+            logging.getLogger(name).removeHandler(_last[name])
+        _last[name] = LastHandler(write, name)
+    # As uvicorn has it: what has handlers of both is not written twice. That is not somebody else's False.
+    if (of_requests := logging.getLogger("uvicorn.access")).propagate:
+        of_requests.propagate = cast(bool, None)
     keep_last()
 
 
 def keep_last() -> None:
     """Puts the last handlers back where a configuration has taken them away."""
-    for name, (handler, _) in _last.items():
+    for name, handler in _last.items():
         logging.getLogger(name).addHandler(handler)
 
 
@@ -167,10 +178,25 @@ def _enable() -> None:
 
 def logger_of(name: str, level: int) -> logging.Logger:
     """The logger that a record for our logger `name` is to go to."""
-    ours, theirs = logging.getLogger(name), logging.getLogger(UVICORNS[name])
+    ours, theirs = _both(name)
+    return theirs if takers(theirs, level) and not takers(ours, level) else ours
+
+
+def _both(name: str) -> tuple[logging.Logger, logging.Logger]:
+    """Our logger `name`, and uvicorn's for the same."""
     if logging.getLogger("aiovoy").disabled:
         _enable()
-    return theirs if takers(theirs, level) and not takers(ours, level) else ours
+    return logging.getLogger(name), logging.getLogger(UVICORNS[name])
+
+
+def are_requests_unwanted() -> bool:
+    """Whether requests are to be written nowhere: by what `aiovoy.access` is like, or uvicorn's logger for them."""
+    for logger in _both("aiovoy.access"):
+        if not logger.isEnabledFor(logging.INFO):
+            return True
+        if not all(map(_is_beside, logger.handlers)) or logger.propagate in (False, 0):
+            return not takers(logger, logging.INFO)
+    return False
 
 
 def writes_json() -> bool:

@@ -57,24 +57,28 @@ def emit(name: str, level: str, text: str, error: BaseException | None, args: tu
 
 def access(client: str, method: str, target: str, version: str, status: int) -> None:
     """Logs a request as uvicorn does, with the same arguments. Never raises."""
+    if logs.are_requests_unwanted():
+        return
     text, args = '%s - "%s %s HTTP/%s" %d', (client, method, target, version, status)
     if not emit("aiovoy.access", "info", text, None, args) and _write is not None:
         _write("info", "aiovoy.access", text % args)
 
 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """Also by the filters that uvicorn's logger has, which are meant for such records."""
+    """Also by the level and the filters that uvicorn's logger has, which are meant for such records."""
     theirs = logging.getLogger(logs.UVICORNS[record.name])
-    if logger is theirs or theirs.filter(record):
+    if logger is theirs or (theirs.isEnabledFor(record.levelno) and theirs.filter(record)):
         logger.handle(record)
 
 
 def look() -> tuple[bool, bool, bool]:
-    """What has been configured: whether handlers take the server's lines, and requests; and whether they write JSON."""
+    """What has been configured: whether handlers take the server's lines; whether requests are for `access`, as nobody
+    may want them; and whether handlers write JSON.
+    """
     if _write is None:
         return False, False, False
     logs.keep_last()
     access = logs.logger_of("aiovoy.access", logging.INFO)
-    takes_requests = access.isEnabledFor(logging.INFO) and bool(logs.takers(access, logging.INFO))
+    takes_requests = bool(logs.takers(access, logging.INFO)) or logs.are_requests_unwanted()
     takes = bool(logs.takers(logs.logger_of("aiovoy.error", logging.ERROR), logging.ERROR))
     return takes, takes_requests, logs.writes_json()

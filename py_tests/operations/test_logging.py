@@ -26,6 +26,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, routes
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http1 import Http1Connection
+from py_tests.harness.plain_envoy import free_port, listens
 from py_tests.harness.serving import Serve, Server, clean_environment, launch, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
@@ -231,9 +232,56 @@ def named_without_handlers() -> Any:
     return app
 
 
+def _alone(name: str, **own: Any) -> Callable[[], None]:
+    """Configures this logger, and the root logger by JSON."""
+    loggers = {name: {"handlers": [], **own}}
+    return lambda: logging.config.dictConfig(dictionary("", disable_existing_loggers=False, loggers=loggers))
+
+
+def _disable(name: str) -> None:
+    _alone(name)()
+    logging.getLogger(name).disabled = True
+
+
+def _clear() -> None:
+    """As people do who write a line for each request themselves."""
+    root_is_json()
+    logging.getLogger("uvicorn.access").handlers.clear()
+    logging.getLogger("uvicorn.access").propagate = False
+
+
+def _take_warnings() -> None:
+    handler = logging.StreamHandler()
+    handler.setLevel("WARNING")
+    logging.getLogger("uvicorn.access").addHandler(handler)
+
+
+WITHOUT_REQUESTS: dict[str, Callable[[], object]] = {
+    "disabled": lambda: _disable("aiovoy.access"),
+    "uvicorn's disabled": lambda: _disable("uvicorn.access"),
+    "level": _alone("aiovoy.access", level="WARNING"),
+    "uvicorn's level": _alone("uvicorn.access", level="WARNING"),
+    "uvicorn's level alone": lambda: logging.getLogger("uvicorn.access").setLevel("WARNING"),
+    "level of all of ours": lambda: logging.getLogger("aiovoy").setLevel("WARNING"),
+    "level of a handler": _take_warnings,
+    "no handler": _alone("aiovoy.access", propagate=False),
+    "uvicorn's without handler": _alone("uvicorn.access", propagate=False),
+    "uvicorn's cleared": _clear,
+    "logging.disable": lambda: logging.disable(logging.INFO),
+}
+"""How requests are silenced."""
+
+
 def without_requests() -> Any:
-    logging.config.dictConfig(dictionary("", disable_existing_loggers=False))
-    logging.getLogger("aiovoy.access").disabled = True
+    WITHOUT_REQUESTS[os.environ["HOW"]]()
+    return app
+
+
+def errors_by_mail() -> Any:
+    """A handler for errors alone."""
+    handler = logging.StreamHandler()
+    handler.setLevel("ERROR")
+    logging.getLogger().addHandler(handler)
     return app
 
 
@@ -384,11 +432,40 @@ async def test_console_stays_text_beside_a_file_in_json(serve: Serve) -> None:
     assert "{" not in server.log
 
 
-async def test_logger_that_is_disabled_is_quiet(serve: Serve) -> None:
-    server = json_server(serve, "without_requests")
-    await be_asked(server)
-    await eventually(lambda: "refused with 400" in server.log)
-    assert "aiovoy.access" not in server.log
+@contextlib.asynccontextmanager
+async def that_need_not_say_so(application: str, **options: Any) -> AsyncIterator[Server]:
+    """A server that runs; it may be one whose log has nothing of that."""
+    options = options if application == "app" else {"factory": True, **options}
+    port = free_port()
+    with launch(f"{__name__}:{application}", port=port, access_log=True, **options) as server:
+        server.port = port
+        await eventually(lambda: listens(port))
+        yield server
+
+
+@pytest.mark.parametrize("how", WITHOUT_REQUESTS)
+async def test_requests_that_nobody_wants(how: str) -> None:
+    async with that_need_not_say_so("without_requests", env={"HOW": how}) as server:
+        await be_asked(server)
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+    assert "to raise" in server.log
+    assert "HTTP/1.1" not in server.log
+    assert server.output == ""
+
+
+async def test_handler_for_errors_keeps_no_request_away(serve: Serve) -> None:
+    server = json_server(serve, "errors_by_mail")
+    await server.get("/health")
+    await eventually(lambda: '"GET /health HTTP/1.1" 200' in server.output)
+
+
+@pytest.mark.parametrize("application", ["app", "root_is_json"])
+async def test_requests_are_logged_at_any_level(application: str) -> None:
+    """That there are such lines is said by `--access-log`."""
+    async with that_need_not_say_so(application, log_level="error") as server:
+        await server.get("/raises?q=1")
+        await eventually(lambda: "GET /raises?q=1 HTTP/1.1" in (server.output if application == "app" else server.log))
 
 
 @pytest.mark.parametrize("path", ["/mistaken", "/forks"])
