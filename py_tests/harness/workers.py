@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,14 @@ class Workers:
     async def replaced(self, old: set[int]) -> set[int]:
         """Waits until there are as many others, and `old` have gone."""
         return await self.become(len(old), old, within=2 * DEADLINE * len(old))
+
+    def wait_until_all_serve(self) -> None:
+        """After the banner: the port opens without those that take much longer to start than the first one did."""
+        end = time.monotonic() + 3 * DEADLINE
+        while len(pids := self.pids()) > 1 and not all(self.lines(rf"\(pid {pid}\) serves") for pid in pids):
+            if time.monotonic() > end:
+                raise TimeoutError(self.server.log)
+            time.sleep(0.01)
 
     async def answer(self) -> None:
         """Waits until each worker that runs now has answered a new connection."""

@@ -34,13 +34,14 @@ async def site(pair: Pair) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def start(site: Site) -> Iterator[Start]:
-    """Starts servers: `start(2, TLS, timeout_graceful_shutdown=5)`; with `wait=False` does not wait for the banner."""
+    """Starts servers: `start(2, TLS, timeout_graceful_shutdown=5)`; with `wait=False` waits for none of its workers."""
     with contextlib.ExitStack() as servers:
 
         def start(*given: Any, wait: bool = True, **options: Any) -> Workers:
             workers = servers.enter_context(site.workers(*given, **options))
             if wait:
                 workers.server.wait_until_started()
+                workers.wait_until_all_serve()
             return workers
 
         yield start

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aiovoy.launcher.binary import envoy_binary
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.load_app import EXIT, EXIT_CODE, FAIL, IMPORTED, RAISE, STARTED, STARTING
 from py_tests.harness.plain_envoy import free_ports
 from py_tests.harness.serving import BANNER, of_envoy, unlike_uvicorn
@@ -18,6 +18,9 @@ pytestmark = unlike_uvicorn("this is about aiovoy's supervisor")
 
 # Exit codes of an application that cannot be imported, and of one whose lifespan fails.
 NO_APPLICATION, NO_LIFESPAN = 1, 3
+
+# The others are waited for as long as the first one suggests: longer than what they take together, on one processor.
+SLOW = {"LOAD_APP_STARTUP": "5"}
 
 
 async def refused(port: int) -> bool:
@@ -33,7 +36,8 @@ async def refused(port: int) -> bool:
     ("number", "transport"), cases([(1, TCP), (4, TCP), *((2, transport) for transport in TRANSPORTS[1:])])
 )
 async def test_all_workers_answer_once_the_banner_is_out(start: Start, site: Site, number: int, transport: str) -> None:
-    workers = start(number, transport)
+    workers = start(number, transport, env=SLOW if number > 2 else None, wait=False)
+    await eventually(workers.server.started, within=3 * DEADLINE)
     assert len(workers.pids()) == number
     assert {event.pid for event in site.events(STARTED)} == workers.pids()
     assert len(BANNER.findall(workers.server.log)) == 1
@@ -70,8 +74,7 @@ async def test_first_worker_starts_alone_and_the_port_opens_when_all_are_ready(s
     first, second, third = (f"hold-{FIRST_WORKER + at}" for at in range(3))
     for name in [first, second, third]:
         site.write(name)
-    # Slow, so that the others are waited for.
-    workers = start(3, port=port, env={"LOAD_APP_STARTUP": "1"}, wait=False)
+    workers = start(3, port=port, env=SLOW, wait=False)
     await site.event(STARTING)
     assert len(workers.pids()) == 1
     assert await refused(port)
@@ -111,7 +114,7 @@ async def test_server_that_cannot_start_says_so_once(
 async def test_failure_of_another_worker_ends_the_start(start: Start, site: Site) -> None:
     """The application of the first one is ready by then."""
     site.write("hold")
-    workers = start(3, wait=False)
+    workers = start(3, env=SLOW, wait=False)
     await site.event(STARTING)
     site.write("fault", RAISE)
     site.remove("hold")
