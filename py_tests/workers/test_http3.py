@@ -42,6 +42,9 @@ RESPAWN = 60.0
 # So that a connection on which nothing happens ends for another reason.
 KEEP_ALIVE = 60
 
+# Seconds that requests in flight have, where they are to outlast what is done meanwhile.
+FOR_EVER = 600
+
 # Some hundred packets of the client's.
 UPLOAD = bytes(200_000)
 
@@ -204,7 +207,7 @@ class Load:
 
 
 async def test_connections_spread_and_stay(start3: Start) -> None:
-    workers = start3(3)
+    workers = start3(3, timeout_keep_alive=KEEP_ALIVE)
     clients = await asyncio.gather(*(Client.open(workers.server.ssl_port) for _ in range(45)))
     spread = Counter(client.pid for client in clients)
     assert set(spread) == workers.pids()
@@ -221,7 +224,7 @@ async def test_connections_spread_and_stay(start3: Start) -> None:
 
 async def test_client_that_moves_stays_with_its_worker(start3: Start, open_client: Open) -> None:
     """It comes from another port, with the next of the ids that it has been given."""
-    workers = start3(3)
+    workers = start3(3, timeout_keep_alive=KEEP_ALIVE)
     clients = await one_each(open_client, workers, workers.pids())
     for client in clients.values():
         await client.connection.move()
@@ -394,7 +397,7 @@ async def test_replacement_touches_no_connection_of_other_workers(start3: Start,
 
 async def test_several_replacements_at_a_time(start3: Start, site: Site, open_client: Open) -> None:
     """Workers of several generations live on with their requests, each in a lane of its own."""
-    workers = start3(1)
+    workers = start3(1, timeout_graceful_shutdown=FOR_EVER)
     uploads: list[tuple[Client, Exchange]] = []
     for replaced in range(1, 5):
         client = await open_client(workers.server.ssl_port)
@@ -414,7 +417,9 @@ async def test_worker_comes_when_there_is_a_lane_for_it(
 ) -> None:
     """All are those of workers that retire, until one of these has gone."""
     monkeypatch.setattr(udp, "LANES", 3)
-    config = Config.of("py_tests.harness.load_app:app", app_dir=ROOT, port=0, http3=True, **pair.options)
+    app = "py_tests.harness.load_app:app"
+    options: dict[str, Any] = {"timeout_graceful_shutdown": FOR_EVER, **pair.options}
+    config = Config.of(app, app_dir=ROOT, port=0, http3=True, **options)
     supervisor = Supervisor(config)
     try:
         await asyncio.wrap_future(supervisor.ready)
@@ -521,7 +526,7 @@ async def test_requests_in_flight_are_answered_when_the_server_stops(
     start3: Start, site: Site, open_client: Open
 ) -> None:
     """Also after replacements, when some of the server's sockets are nobody's, and while other workers end."""
-    workers = start3(3)
+    workers = start3(3, timeout_graceful_shutdown=FOR_EVER)
     old = workers.pids()
     workers.tell(signal.SIGHUP)
     pids = await workers.replaced(old)
