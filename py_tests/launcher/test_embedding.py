@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 import aiovoy
@@ -19,6 +18,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gat
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.http1 import Http1Connection
 from py_tests.harness.http2 import Http2Connection
+from py_tests.harness.processes import runs
 from py_tests.harness.serving import unlike_uvicorn
 
 pytestmark = unlike_uvicorn("this is about aiovoy")
@@ -50,21 +50,17 @@ def app_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
 async def test_context_manager_serves_and_stops(app_dir: Path) -> None:
     async with aiovoy.Server("main:app", port=0, app_dir=app_dir) as server:
         assert server.port > 0
         assert server.url == f"http://127.0.0.1:{server.port}"
-        async with httpx.AsyncClient(base_url=server.url) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
             response = await client.get("/")
         assert response.text == f" {server.pid}"
         async with await Http2Connection.open(server.port) as connection:
             assert (await connection.get("/")).status == 200
         pid = server.pid
-    assert not alive(pid)
+    assert not runs(pid)
     assert (app_dir / "goodbye").exists()
 
 
@@ -72,7 +68,7 @@ async def test_settings_are_those_of_the_command_line(app_dir: Path) -> None:
     settings: dict[str, Any] = {"root_path": "/shop", "loop": "asyncio"}
     async with (
         aiovoy.Server("main:app", port=0, app_dir=app_dir, **settings) as server,
-        httpx.AsyncClient(base_url=server.url) as client,
+        httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client,
     ):
         assert (await client.get("/")).text.startswith("/shop ")
 
@@ -99,7 +95,7 @@ http = routes(gated, plain)
 
 
 async def test_application_object_is_found_by_its_module() -> None:
-    async with aiovoy.Server(app, port=0) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with aiovoy.Server(app, port=0) as server, httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
         assert (await client.get("/plain")).text == "plain"
 
 
@@ -107,7 +103,7 @@ async def test_several_servers_run_beside_each_other(app_dir: Path) -> None:
     async with (
         aiovoy.Server("main:app", port=0, app_dir=app_dir) as first,
         aiovoy.Server(app, port=0) as second,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=DEADLINE) as client,
     ):
         assert first.port != second.port
         assert (await client.get(first.url)).text == f" {first.pid}"
@@ -141,13 +137,13 @@ async def test_exception_in_the_block_stops_the_server(app_dir: Path) -> None:
 
     with pytest.raises(LookupError):
         await fails()
-    assert not alive(server.pid)
+    assert not runs(server.pid)
 
 
 async def test_server_may_be_started_again(app_dir: Path) -> None:
     server = aiovoy.Server("main:app", port=0, app_dir=app_dir)
     for _ in range(2):
-        async with server, httpx.AsyncClient(base_url=server.url) as client:
+        async with server, httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
             assert (await client.get("/")).status_code == 200
 
 
@@ -188,7 +184,7 @@ async def test_cancelled_block_leaves_no_process(app_dir: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not alive(pids[0])
+    assert not runs(pids[0])
 
 
 async def test_envoy_ends_with_the_process_that_embeds_it(app_dir: Path) -> None:
@@ -207,7 +203,7 @@ async def test_envoy_ends_with_the_process_that_embeds_it(app_dir: Path) -> None
     pid = int(await asyncio.wait_for(process.stdout.readline(), DEADLINE))
     process.kill()
     await process.communicate()
-    await eventually(lambda: not alive(pid))
+    await eventually(lambda: not runs(pid))
 
 
 SCRIPT = """
@@ -237,7 +233,7 @@ hint: a script that is its own application starts it below `if __name__ == "__ma
 def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: Path, call: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + call)
     words = [sys.executable, "-u", str(tmp_path / "script.py")]
-    ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
+    ended = subprocess.run(words, check=False, timeout=3 * DEADLINE, capture_output=True, text=True)
     assert ended.stdout.count("run") == 2  # once as the script, once as the application
     if call == "in_a_thread()":  # the import goes on, and so does the server
         assert NO_GUARD.partition(": ")[2] in ended.stderr
@@ -252,7 +248,7 @@ def test_script_without_a_guard_does_not_start_itself_again_and_again(tmp_path: 
 def test_script_with_a_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + "if __name__ == '__main__': asyncio.run(main())")
     words = [sys.executable, "-u", str(tmp_path / "script.py")]
-    ended = subprocess.run(words, check=False, timeout=DEADLINE, capture_output=True, text=True)
+    ended = subprocess.run(words, check=False, timeout=3 * DEADLINE, capture_output=True, text=True)
     assert ended.stdout.split() == ["run", "run", "started"]
     assert ended.returncode == 0
 
@@ -262,12 +258,12 @@ def test_script_with_a_guard(tmp_path: Path) -> None:
 
 def test_fixture_serves_in_synchronous_tests(aiovoy_server: Callable[..., Any], app_dir: Path) -> None:
     server = aiovoy_server("main:app", app_dir=app_dir)
-    assert httpx.get(server.url).text == f" {server.pid}"
+    assert httpx.get(server.url, timeout=DEADLINE).text == f" {server.pid}"
 
 
 async def test_fixture_serves_in_asynchronous_tests(aiovoy_server: Callable[..., Any]) -> None:
     server = aiovoy_server(app)
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
         assert (await client.get("/plain")).text == "plain"
 
 
@@ -307,7 +303,7 @@ def test_server_of_a_session_and_its_coverage(app_dir: Path) -> None:
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", *words]
-        done = subprocess.run(command, cwd=app_dir, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True)
+        done = subprocess.run(command, cwd=app_dir, stdout=subprocess.PIPE, text=True, timeout=3 * DEADLINE, check=True)
         return done.stdout
 
     assert "3 passed" in run("coverage", "run", "-m", "pytest", "-p", "no:cacheprovider", "-q")
@@ -324,10 +320,10 @@ def stopped_later() -> Iterator[list[int]]:
     """Checks after the test, when the fixture above it has been torn down."""
     pids: list[int] = []
     yield pids
-    assert not any(alive(pid) for pid in pids)
+    assert not any(runs(pid) for pid in pids)
 
 
 def test_fixture_stops_its_servers(stopped_later: list[int], aiovoy_server: Callable[..., Any], app_dir: Path) -> None:
     for _ in range(2):
         stopped_later.append(aiovoy_server("main:app", app_dir=app_dir).pid)
-    assert all(alive(pid) for pid in stopped_later)
+    assert all(runs(pid) for pid in stopped_later)

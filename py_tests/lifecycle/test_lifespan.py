@@ -290,7 +290,7 @@ async def test_shutdown_that_hangs_is_given_up_and_told_by_the_exit_code() -> No
 async def test_second_signal_ends_a_shutdown_that_hangs() -> None:
     with serve(hangs_in_shutdown) as server:
         server.signal(signal.SIGTERM)
-        await eventually(lambda: "hanging" in server.log)
+        await eventually(lambda: "hanging" in server.log and "stopping" in server.log)
         server.signal(signal.SIGTERM)
         assert await server.exit_code() != 0
         assert not server.processes()

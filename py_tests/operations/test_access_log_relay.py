@@ -18,6 +18,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gat
 from py_tests.harness.deadline import eventually
 from py_tests.harness.folders import ROOT
 from py_tests.harness.http1 import Http1Connection
+from py_tests.harness.processes import runs
 from py_tests.harness.serving import FRONT, OWN, Serve, Server, of_envoy, unlike_uvicorn
 
 pytestmark = unlike_uvicorn("it writes its log itself")
@@ -171,7 +172,7 @@ async def test_requests_finish_when_the_launcher_is_killed(serve: Serve, key: st
         await server.exit_code()
         (tmp_path / "gate").touch()
         assert (await exchange.response()).status == 200
-    await eventually(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE)
+    await eventually(lambda: not runs(envoy))
 
 
 @of_envoy("a script starts Envoys")

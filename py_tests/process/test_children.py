@@ -27,6 +27,7 @@ from py_tests.harness.apps import Receive, Scope, Send, answer, file_exists, gat
 from py_tests.harness.deadline import eventually
 from py_tests.harness.exchange import Connection
 from py_tests.harness.http1 import Http1Connection, Http10Connection
+from py_tests.harness.processes import runs
 from py_tests.harness.protocols import Connect, http3_too
 from py_tests.harness.serving import Serve, Server, of_envoy, serve, unlike_uvicorn
 
@@ -490,7 +491,7 @@ async def test_interrupt_of_the_group_lets_requests_finish(serve: Serve, key: st
             await server.noted(key, "in flight")
             server.told_to_stop = True
             os.killpg(os.getpgid(server.pid), signal.SIGINT)
-            await eventually(lambda: not child.is_running() or child.status() == "zombie")
+            await eventually(lambda: not runs(child))
             (tmp_path / "gate").touch()
             assert (await waiting.response()).body == b"done"
         assert await server.exit_code() == 0
