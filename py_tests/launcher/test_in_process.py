@@ -79,7 +79,7 @@ async def test_asynchronous_test_has_its_own_loop(aiovoy_server: StartServer) ->
     server = aiovoy_server(app)
     loop = asyncio.get_running_loop()
     app.answer = lambda: asyncio.get_running_loop() is loop
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
         assert (await client.get("/")).json() is False
 
 
@@ -114,7 +114,7 @@ def test_two_at_a_time(aiovoy_server: StartServer) -> None:
     assert get(servers[1].url) == 1
 
 
-def test_many_leave_nothing_behind() -> None:
+async def test_many_leave_nothing_behind() -> None:
     """Though they themselves are kept, as fixtures keep them."""
     kept = []
 
@@ -135,7 +135,8 @@ def test_many_leave_nothing_behind() -> None:
         serve_one()
     before = left()
     apps = [serve_one() for _ in range(30)]
-    assert left() <= before
+    # A thread that has been joined may be the kernel's for a moment still.
+    await eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True)))
     assert sum(app() is not None for app in apps) == 0
     assert {server.stop() for server in kept} == {0}
 
@@ -197,7 +198,7 @@ def test_request_in_flight_is_cancelled_when_its_time_is_over(
 ) -> None:
     app = Gated()
     server = aiovoy_server(app, timeout_graceful_shutdown=0)
-    response = other_thread.submit(httpx.get, server.url)
+    response = other_thread.submit(httpx.get, server.url, timeout=DEADLINE)
     assert app.begun.wait(DEADLINE)
     assert server.stop() == 0
     assert app.ended == ["request", "shutdown"]
@@ -317,7 +318,7 @@ def test_access_log_in_a_form_of_envoy_s_is_refused(aiovoy_server: StartServer) 
 
 async def test_exception_in_a_request_is_logged(aiovoy_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
     server = aiovoy_server(raises)
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as client:
         assert (await client.get("/")).status_code == 500
     await eventually(lambda: "exception in ASGI application: GET /" in caplog.text)
     assert "LookupError: no database" in caplog.text
@@ -423,7 +424,7 @@ def run(words: list[str], code: str, tmp_path: Path) -> "subprocess.CompletedPro
     # Whoever runs these tests in the background may have it ignored, which would be inherited.
     heeds_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, preexec_fn=heeds_interrupts
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=3 * DEADLINE, preexec_fn=heeds_interrupts
     )
 
 
