@@ -19,9 +19,6 @@ from py_tests.harness.wire import Tls
 
 pytestmark = [unlike_uvicorn("this is about aiovoy"), of_envoy("it has no TLS")]
 
-SOON = 5.0
-
-
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"hello")
 
@@ -49,7 +46,7 @@ async def renewed(server: Server, pair: Pair) -> None:
     async def all_get_it() -> bool:
         return await serials(server) == {pair.serial}
 
-    await eventually(all_get_it, SOON)
+    await eventually(all_get_it)
 
 
 # --- Ways of replacing; each begins with the first pair ---
@@ -218,4 +215,4 @@ async def test_authorities_of_clients_are_renewed(serve: Serve, tmp_path: Path, 
 
     assert not await let_in()
     authority_file(folder, new)
-    await eventually(let_in, SOON)
+    await eventually(let_in)
