@@ -8,7 +8,7 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h2.config
@@ -102,42 +102,41 @@ class Link:
             return data
         raise Cut
 
-    def arrived(self) -> bytes | None:
-        """What has come by itself; None if the connection has ended after it."""
+    def arrived(self) -> tuple[bytes, bool]:
+        """What has come by itself, and whether the connection has ended after it."""
         received = b""
         try:
             while True:
                 if self.wire.tls is not None:
                     # First what has come with the last answer.
-                    received += self._deciphered(self.wire.tls)
+                    for data in self._deciphered(self.wire.tls):
+                        received += data
                 data = self.wire.sock.recv(_PIECE)
                 if not data:
-                    return None
+                    return received, True
                 if self.wire.tls is not None:
                     self.wire.incoming.write(data)
                 else:
                     received += data
         except BlockingIOError:
-            return received
+            return received, False
         except ssl.SSLZeroReturnError:
-            return None
+            return received, True
 
-    def _deciphered(self, tls: ssl.SSLObject) -> bytes:
-        received = b""
+    def _deciphered(self, tls: ssl.SSLObject) -> Iterator[bytes]:
         with contextlib.suppress(ssl.SSLWantReadError):
             while data := tls.read(_PIECE):
-                received += data
-        return received
+                yield data
 
 
 class Http1Link(Link):
     def ended(self) -> bool:
         """Whether the connection has ended since the last answer."""
         self.doing = "between two exchanges"
-        arrived = self.arrived()
+        arrived, has_ended = self.arrived()
         if arrived:
             raise Wrong(f"{arrived!r}, which nobody asked for")
-        return arrived is None
+        return has_ended
 
     async def exchange(self, request: bytes) -> tuple[bytes, bool]:
         """The answer's body, and whether it is the connection's last one."""
@@ -177,10 +176,9 @@ class Http2Link(Link):
     def ended(self) -> bool:
         """Whether the connection has ended since the last answer, or the server has asked to leave it."""
         self.doing = "between two exchanges"
-        arrived = self.arrived()
-        if arrived:
-            self._take(arrived)
-        return arrived is None or self.going_away
+        arrived, has_ended = self.arrived()
+        self._take(arrived)
+        return has_ended or self.going_away
 
     def ask(self, paths: Sequence[str]) -> None:
         """Begins a request for each of `paths`."""
