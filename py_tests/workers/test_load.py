@@ -18,7 +18,7 @@ import h2.events
 import pytest
 
 from py_tests.harness.certificates import Pair
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.load import (
     CLIENTS,
     CUT,
@@ -149,7 +149,8 @@ async def misbehaving(behave: Behaviour) -> AsyncIterator[int]:
 
 async def counted(behave: Behaviour, kind: str, result: Callable[[Load], bool], **clients: int) -> Load:
     """A client at such a server, until `result` of its load is true."""
-    async with misbehaving(behave) as port, Load(port, **{**NOBODY, **clients}, patience=1.0) as load:
+    patience = 1.0 if kind == TIMED_OUT else DEADLINE
+    async with misbehaving(behave) as port, Load(port, **{**NOBODY, **clients}, patience=patience) as load:
         try:
             await eventually(lambda: result(load))
         except TimeoutError as error:
