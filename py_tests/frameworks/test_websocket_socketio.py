@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import socketio
 
-from py_tests.harness.deadline import eventually
+from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.protocols import HTTP1
 from py_tests.harness.serving import Server
 
@@ -49,7 +49,7 @@ class Client:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
-        self.io = socketio.AsyncClient(reconnection=False)
+        self.io = socketio.AsyncClient(reconnection=False, request_timeout=DEADLINE)
         self.io.on("*", self.hear)
 
     async def hear(self, event: str, data: Any) -> None:
@@ -62,7 +62,7 @@ class Client:
 @contextlib.asynccontextmanager
 async def client(server: Server, transports: list[str], auth: str = "ann") -> AsyncIterator[Client]:
     client = Client()
-    await client.io.connect(server.url, transports=transports, auth=auth)
+    await client.io.connect(server.url, transports=transports, auth=auth, wait_timeout=DEADLINE)
     try:
         yield client
     finally:
