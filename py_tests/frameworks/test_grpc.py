@@ -320,8 +320,9 @@ async def test_unknown_method_and_crash(server: Server, channel: grpc.aio.Channe
 
 
 async def test_deadline_ends_the_call_on_both_sides(channel: grpc.aio.Channel, key: str) -> None:
+    await channel.channel_ready()
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await method(channel, "wait")(text(key), timeout=0.3)
+        await method(channel, "wait")(text(key), timeout=2)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await eventually(lambda: was_seen(channel, f"end of {key}"))
 
@@ -362,7 +363,8 @@ async def test_client_that_leaves_a_plain_echo(channel: grpc.aio.Channel, key: s
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http/1.1", "http/2"])
 async def test_connect_protocol(server: Server, http2: bool) -> None:
-    async with httpx.AsyncClient(base_url=server.url, http1=not http2, http2=http2, trust_env=False) as client:
+    kind: dict[str, Any] = {"http1": not http2, "http2": http2, "trust_env": False, "timeout": DEADLINE}
+    async with httpx.AsyncClient(base_url=server.url, **kind) as client:
         response = await client.post(f"/{SERVICE}/hello", json="Zoë", headers={"x-token": "t2"})
         assert (response.status_code, response.json()) == (200, "hello Zoë, t2")
         assert response.headers["trailer-x-last"] == "tail"
@@ -374,7 +376,8 @@ async def test_connect_protocol(server: Server, http2: bool) -> None:
 async def test_grpc_web(server: Server, http2: bool) -> None:
     """Messages as in gRPC, and the trailers in the body: what browsers can do."""
     message = text("you").to_binary()
-    async with httpx.AsyncClient(base_url=server.url, http1=not http2, http2=http2, trust_env=False) as client:
+    kind: dict[str, Any] = {"http1": not http2, "http2": http2, "trust_env": False, "timeout": DEADLINE}
+    async with httpx.AsyncClient(base_url=server.url, **kind) as client:
         response = await client.post(
             f"/{SERVICE}/hello",
             content=struct.pack(">xI", len(message)) + message,
