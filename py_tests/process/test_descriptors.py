@@ -48,7 +48,8 @@ def serve_with(descriptors: int, **options: Any) -> Iterator[Server]:
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_connections_leave_descriptors_for_the_application(loop: str) -> None:
-    with serve_with(72, loop=loop) as server:
+    # The first connection stays until the last has been tried.
+    with serve_with(72, loop=loop, timeout_keep_alive=600) as server:
         served = []
         async with contextlib.AsyncExitStack() as connections:
             for _ in range(100):

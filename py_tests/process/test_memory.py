@@ -57,7 +57,7 @@ KEPT = {HTTP1: 100 * KB, HTTP2: 250 * KB}
 
 @pytest.mark.protocols(HTTP1, HTTP2)
 async def test_idle_connection_keeps_little_of_what_has_come(serve: Serve, protocol: str) -> None:
-    server = serve(f"{__name__}:app")
+    server = serve(f"{__name__}:app", timeout_keep_alive=600)
     async with contextlib.AsyncExitStack() as connections:
 
         async def upload_on(count: int) -> int:
