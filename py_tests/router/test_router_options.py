@@ -65,7 +65,7 @@ async def sleeps(scope: Scope, receive: Receive, send: Send) -> None:
 async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
     """In a thread, which cannot be cancelled."""
     with Inside():
-        thread = asyncio.ensure_future(asyncio.to_thread(time.sleep, 0.5))
+        thread = asyncio.ensure_future(asyncio.to_thread(time.sleep, 3))
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -131,13 +131,19 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 app = routes(blocks, counts, echo, fails, is_deaf, listens, raises, sleeps, streams, waits)
 APP = f"{__name__}:app"
 
+# In seconds. The application is to have begun by then, and all else that the server is asked to be answered.
+AMPLE = 2.0
+
 
 async def peak_of(server: Server) -> int:
     """Once all have left, the most that there have been."""
     inside: list[int] = []
 
     async def empty() -> bool:
-        inside[:] = (await server.get("/counts")).json()
+        response = await server.get("/counts")
+        if response.status == 504:  # it has waited for a place in vain
+            return False
+        inside[:] = response.json()
         return inside[0] == 0
 
     await eventually(empty)
@@ -257,18 +263,18 @@ async def test_place_of_what_was_too_late_is_free_when_it_has_left(serve: Serve,
 
 @pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 async def test_what_takes_too_long_is_answered_and_cancelled(serve: Serve, connect: Connect, key: str) -> None:
-    server = serve(APP, response_path=ROUTER, router_timeout=0.5)
+    server = serve(APP, response_path=ROUTER, router_timeout=AMPLE)
     began = time.monotonic()
     response = await (await connect(server)).get(f"/sleeps?{key}")
     assert (response.status, response.body) == (504, b"Gateway Timeout")
-    assert time.monotonic() - began > 0.45
+    assert time.monotonic() - began > 0.9 * AMPLE
     assert await server.noted(key, "out") == ["in", "cancelled", "out"]
-    assert "refused with 504" in server.fresh_log
+    await eventually(lambda: "refused with 504" in server.fresh_log)
     assert "Traceback" not in server.fresh_log
 
 
 async def test_statistics_tell_of_it(tmp_path: Path, key: str) -> None:
-    with printed(tmp_path, APP, response_path=ROUTER, router_timeout=0.3, router_retries=2) as server:
+    with printed(tmp_path, APP, response_path=ROUTER, router_timeout=AMPLE, router_retries=2) as server:
         await server.accepts()
         assert (await server.get(f"/sleeps?{key}")).status == 504
         assert (await server.get(f"/fails/2/503?{key}")).status == 200
@@ -277,20 +283,20 @@ async def test_statistics_tell_of_it(tmp_path: Path, key: str) -> None:
 
 
 async def test_who_listens_is_told_and_may_clean_up(serve: Serve, connect: Connect, key: str) -> None:
-    server = serve(APP, response_path=ROUTER, router_timeout=0.3)
+    server = serve(APP, response_path=ROUTER, router_timeout=AMPLE)
     assert (await (await connect(server)).get(f"/listens?{key}")).status == 504
     assert await server.noted(key, "cleaned up") == ["http.disconnect", "cleaned up"]
 
 
 async def test_who_was_told_and_goes_on_is_cancelled(serve: Serve, connect: Connect, key: str) -> None:
-    server = serve(APP, response_path=ROUTER, router_timeout=0.3)
+    server = serve(APP, response_path=ROUTER, router_timeout=AMPLE)
     assert (await (await connect(server)).get(f"/is_deaf?{key}")).status == 504
     assert await server.noted(key, "cancelled") == ["in", "cancelled"]
 
 
 @pytest.mark.protocols(HTTP1, HTTP2, HTTP3)
 async def test_response_that_takes_too_long_is_cut(serve: Serve, connect: Connect, key: str) -> None:
-    server = serve(APP, response_path=ROUTER, router_timeout=0.5)
+    server = serve(APP, response_path=ROUTER, router_timeout=AMPLE)
     with pytest.raises(ResponseCut) as cut:
         await (await connect(server)).get(f"/streams?{key}")
     assert cut.value.status == 200
