@@ -13,6 +13,7 @@ import pytest
 
 from py_tests.harness.apps import Receive, Scope, Send, answer
 from py_tests.harness.certificates import Pair, client_context
+from py_tests.harness.deadline import DEADLINE
 from py_tests.harness.ipv6 import needs_ipv6
 from py_tests.harness.serving import FRONT, OWN, Serve, launch, of_envoy, unlike_uvicorn
 
@@ -25,7 +26,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ask(url: str, path: Path | None = None) -> object:
     transport = httpx.HTTPTransport(uds=None if path is None else str(path), verify=client_context())
-    with httpx.Client(transport=transport) as client:
+    with httpx.Client(transport=transport, timeout=DEADLINE) as client:
         return client.get(url).json()
 
 
@@ -45,7 +46,7 @@ def test_several_addresses(serve: Serve, tmp_path: Path, workers: int) -> None:
     assert f"running on {urls}(" in server.log
     assert ask(f"http://127.0.0.1:{first}/") == [["127.0.0.1", first], "http", []]
     assert ask(f"http://127.0.0.2:{second}/") == [["127.0.0.2", second], "http", []]
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / path))) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / path)), timeout=DEADLINE) as client:
         assert client.get("http://a/").json() == [[str(tmp_path / path), None], "http", []]
 
 
@@ -97,7 +98,7 @@ def test_sockets_of_systemd(serve: Serve, tmp_path: Path, workers: int) -> None:
         server = serve(app, **of_systemd([tcp, unix], "web:local"), workers=workers)
         assert ask(f"http://127.0.0.1:{port}/") == [["127.0.0.1", port], "http", []]
         assert "http://127.0.0.1" in server.log
-        with httpx.Client(transport=httpx.HTTPTransport(uds=os.path.relpath(path))) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=os.path.relpath(path)), timeout=DEADLINE) as client:
             assert client.get("http://a/").status_code == 200
     assert stat.S_IMODE(path.stat().st_mode) == 0o640  # it is its giver's
 
