@@ -19,6 +19,7 @@ from py_tests.harness.wire import Tls
 
 pytestmark = [unlike_uvicorn("this is about aiovoy"), of_envoy("it has no TLS")]
 
+
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"hello")
 
