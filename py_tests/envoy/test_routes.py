@@ -76,7 +76,7 @@ async def test_cors_filter_answers_a_preflight(connect: Connect, tmp_path: Path,
 
 
 async def test_time_of_a_request_can_be_bounded(connect: Connect, tmp_path: Path, key: str) -> None:
-    limit = {"route: {cluster: nobody}": "route: {cluster: nobody, max_stream_duration: {max_stream_duration: 0.3s}}"}
+    limit = {"route: {cluster: nobody}": "route: {cluster: nobody, max_stream_duration: {max_stream_duration: 2s}}"}
     with envoy(tmp_path, APP | limit, workers=1) as server:
         await server.accepts()
         connection = await connect(server)

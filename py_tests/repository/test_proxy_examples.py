@@ -257,7 +257,9 @@ async def test_websocket_is_told_when_its_process_stops(folder: Path, connect: C
 
 
 async def test_request_waits_while_the_only_process_is_replaced(folder: Path, connect: Connect) -> None:
-    with example(UDS, folder, OURS) as running:
+    # However long that takes here.
+    patient = {"num_retries: 10": "num_retries: 1000", "timeout: 15s": "timeout: 600s"}
+    with example(UDS, folder, OURS, patient) as running:
         await running.accepts()
         connection = await connect(running.proxy)
         (old,) = running.upstreams
@@ -273,7 +275,7 @@ async def test_request_waits_while_the_only_process_is_replaced(folder: Path, co
 
 
 async def test_application_is_told_when_envoy_gives_up(folder: Path, connect: Connect, key: str) -> None:
-    with example(TCP, folder, OURS, {"timeout: 15s": "timeout: 0.1s"}) as running:
+    with example(TCP, folder, OURS, {"timeout: 15s": "timeout: 2s"}) as running:
         await running.accepts()
         assert (await (await connect(running.proxy)).get(f"/left?{key}")).status == 504
 
