@@ -62,9 +62,8 @@ async def test_request_in_flight_is_answered_by_the_worker_that_has_it(start: St
     async with workers.load(**{**none, "slow": 8}, slow_path="/slow?seconds=1") as load:
         await eventually(lambda: load.counts[CONNECTIONS] >= 8)
         workers.tell(signal.SIGHUP)
-        await load.more(8)
-        assert sum(load.served[pid] for pid in old) >= 8, load.report()
         await workers.replaced(old)
+        assert sum(load.served[pid] for pid in old) >= 8, load.report()
         await load.more(8)
     assert not load.failures, load.report()
     assert all(event.begun == event.finished for event in site.events(ENDED, old))
