@@ -408,10 +408,10 @@ async def test_format_keeps_requests_on_standard_output(serve: Serve) -> None:
 async def test_basic_config_has_all_once(serve: Serve) -> None:
     server = json_server(serve, "basic_config")
     await be_asked(server)
+    await eventually(lambda: "basic aiovoy.error refused with 400" in server.log)
     assert "basic uvicorn.error told by uvicorn's logger\n" in server.log
     assert server.log.count("told by uvicorn's logger") == 1
     assert "basic aiovoy.asgi exception in ASGI application: GET /raises\nTraceback" in server.log
-    await eventually(lambda: "basic aiovoy.error refused with 400" in server.log)
 
 
 async def test_handlers_that_were_added_to_uvicorns_loggers(serve: Serve) -> None:

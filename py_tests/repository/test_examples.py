@@ -53,7 +53,7 @@ def test_tests_of_an_example_cover_it(tmp_path: Path) -> None:
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", *words]
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=True)
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=3 * DEADLINE, check=True)
         return done.stdout
 
     assert "3 passed" in run("coverage", "run", "-m", "pytest", "-p", "no:cacheprovider", "-q")
