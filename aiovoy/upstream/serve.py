@@ -31,12 +31,13 @@ def serve(config: Config) -> int:
     try:
         check_library(extension_path())
         with contextlib.closing(Listening(config, 1)) as listening:
+            settings = Settings.of(config)  # without the file of variables, which is the application's
             os.environ.update({**read_env_file(config.env_file), **os.environ})
             os.environ["AIOVOY_WORKER"] = "1"  # as where there are several
             for name in SYSTEMD:  # it has them
                 os.environ.pop(name, None)
             server = new_server(
-                Settings.of(config),
+                settings,
                 listening.filenos(0),
                 opening=listening.listen,
                 ready=lambda: talk.say(f"aiovoy running on {' and '.join(listening.urls)} (press CTRL+C to quit)"),

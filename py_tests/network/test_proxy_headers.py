@@ -1,5 +1,6 @@
 """Behind a proxy: whose `x-forwarded-for` and `x-forwarded-proto` the scope follows. The meaning is uvicorn's."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,14 @@ async def test_environment_has_a_default_as_uvicorns(serve: Serve) -> None:
     async with await Http1Connection.open(server.port) as connection:
         client, _, _ = (await connection.get("/seen", [(FOR, b"192.0.2.1")])).json()
         assert client == [HERE, connection.local_port]
+
+
+async def test_file_of_the_applications_variables_has_none(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "variables").write_text("FORWARDED_ALLOW_IPS=192.0.2.9\nWEB_CONCURRENCY=wrong\n")
+    server = serve(seen, env_file=tmp_path / "variables")
+    async with await Http1Connection.open(server.port) as connection:
+        client, _, _ = (await connection.get("/seen", [(FOR, b"192.0.2.1")])).json()
+        assert client == ["192.0.2.1", 0]
 
 
 async def test_proxy_headers_can_be_left_alone(serve: Serve) -> None:
