@@ -31,7 +31,9 @@ def load_app(path: str, app_dir: str, factory: bool, given: Any = None) -> App:
     wrapped. If the object is `given`, nothing is imported.
     """
     try:
-        return _asgi3(path, import_from_string(path, app_dir) if given is None else given, factory)
+        if given is not None:
+            return _asgi3(path, given, factory, "`factory=True`")
+        return _asgi3(path, import_from_string(path, app_dir), factory, "--factory")
     except ImportFromStringError:
         raise
     except BaseException as error:
@@ -52,13 +54,13 @@ def _told(error: BaseException) -> str:
 _IMPORTERS = (__file__, importlib.__file__, "<frozen ")
 
 
-def _asgi3(path: str, app: Any, factory: bool) -> App:
+def _asgi3(path: str, app: Any, factory: bool, option: str) -> App:
     what, made = f"`{path}`", f"what the factory `{path}` makes"
-    called = f"`{path}` is called to make the application: say so by --factory"
+    called = f"`{path}` is called to make the application: say so by {option}"
     if factory and not callable(app):
         raise ImportFromStringError(f"{what} is {_described(app)}, and no factory that could be called")
     if factory and not _takes(app, 0):
-        hint = f"\nhint: without --factory `{path}` is the application" if _takes(app, 3) else ""
+        hint = f"\nhint: without {option} `{path}` is the application" if _takes(app, 3) else ""
         raise ImportFromStringError(f"the factory {what} cannot be called without arguments{hint}")
     if factory or _makes_application(app):
         if not factory:

@@ -13,6 +13,7 @@ from ..launcher.config import Config
 from ..launcher.environ import check_library, extension_path
 from ..launcher.errors import AiovoyError, ConfigError, StartupError
 from ..launcher.listening import Listening
+from ..launcher.logs import configure
 from ..launcher.workers.process import ABORT_SECONDS, SPARE_SECONDS, graceful_seconds
 from .cli import FORMS, REFUSED, SUPERVISED
 from .server import new_server
@@ -38,6 +39,7 @@ class ThreadServer:
     def __init__(self, app: object, **settings: Any) -> None:
         """`ConfigError` if `app` is no application, or something in `settings` needs Envoy, or another process."""
         self._config = _config(app, settings)
+        configure(self._config)
         self.pid = _claim_process()
         check_library(extension_path())
         self.ready, self.exited = Future(), Future()

@@ -260,6 +260,7 @@ def none() -> None:
         (None, {}, r"an application, got an object of type `NoneType`, .*\nhint: what makes it may lack its `return`$"),
         (None, {"factory": True}, "`NoneType`"),
         (none, {"factory": True}, "what the factory .* makes is an object of type `NoneType`"),
+        (raises, {"factory": True}, "hint: without `factory=True` `.*:raises` is the application$"),
     ],
 )
 def test_what_is_no_asgi_application_is_refused_in_words(
@@ -293,6 +294,17 @@ def test_what_needs_envoy_or_a_process_is_refused_with_the_way_out(
         aiovoy_server(Told(), **settings)
     assert any(f"`{name}`" in str(refused.value) for name in settings)
     assert "hint: give its name, `module:attribute`" in str(refused.value)
+
+
+@pytest.mark.parametrize("log_config", [{}, {"version": 1, "handlers": {"file": {"class": "missing"}}}])
+def test_log_config_that_cannot_be_applied(aiovoy_server: StartServer, log_config: dict[str, Any]) -> None:
+    with pytest.raises(aiovoy.ConfigError, match="`log_config` of a dictionary cannot be applied: "):
+        aiovoy_server(Told(), log_config=log_config)
+
+
+def test_factory_that_is_not_said_to_be_one(aiovoy_server: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    assert get(aiovoy_server(lambda: Told()).url) == "unset"
+    assert "is called to make the application: say so by `factory=True`" in caplog.text
 
 
 def test_every_setting_is_heeded_or_refused(tmp_path: Path) -> None:
