@@ -19,6 +19,7 @@ from .logs import configure, for_people, handlers_of_launcher
 from .server import Server
 from .stderr import Talk
 from .terminal import has_terminal
+from .workers.control import STACKS_SIGNAL
 from .workers.process import Ready, exit_text
 
 
@@ -101,7 +102,7 @@ class _Stop:
         loop = asyncio.get_running_loop()
         handlers: dict[int, Callable[[int], None]] = dict.fromkeys(_STOP_SIGNALS, self._signalled)
         # Other servers have a use for these; one that is sent them by habit must not end.
-        handlers |= dict.fromkeys([signal.SIGUSR1, signal.SIGUSR2], _ignored)
+        handlers |= dict.fromkeys([signal.SIGUSR1, signal.SIGUSR2, STACKS_SIGNAL], _ignored)
         handlers[signal.SIGTTIN] = lambda _: self._server.grow()
         handlers[signal.SIGTTOU] = lambda _: self._server.shrink()
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup

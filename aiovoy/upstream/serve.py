@@ -4,10 +4,12 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
 from .. import logs
+from ..embedded import stacks
 from ..embedded.logs import log
 from ..launcher.config import Config
 from ..launcher.descriptors import fill_standard
@@ -24,6 +26,7 @@ from .settings import Settings
 def serve(config: Config) -> int:
     """Serves until the server is told to stop by SIGINT or SIGTERM, or does not start. Returns the exit code."""
     fill_standard()
+    stacks.dump_at_signal()
     config = for_people(config)
     configure(config)
     talk = Talk(colors=bool(config.use_colors))
@@ -36,6 +39,7 @@ def serve(config: Config) -> int:
             os.environ["AIOVOY_WORKER"] = "1"  # as where there are several
             for name in SYSTEMD:  # it has them
                 os.environ.pop(name, None)
+            sys.argv = ["aiovoy", config.first_app]
             server = new_server(
                 settings,
                 listening.filenos(0),

@@ -58,15 +58,17 @@ def run(server: Any, *, stopping: Callable[[], None], hung_up: Callable[[], None
 
     def handle_stops() -> None:
         for number in signals.SERVERS:
-            signal.signal(number, stop)
+            if signal.signal(number, stop) is not stop:
+                signals.warn(number)
 
-    handle_stops()
+    for one in signals.SERVERS:
+        signal.signal(one, stop)
     handlers: dict[int, Callable[..., None]] = dict.fromkeys(signals.HARMLESS, lambda *_: None)
     handlers[signal.SIGHUP] = lambda *_: hung_up()
     for number, handler in handlers.items():
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, handler)
-    # Modules may have handlers of their own as soon as they are imported, where they can't mean the server.
+    # What modules handle as soon as they are imported can't mean the server.
     code: int = server.run(handle_stops)
     return code
 

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from aiovoy.embedded import stacks
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.exchange import Connection, Exchange, ResponseCut
@@ -502,7 +503,7 @@ async def test_nothing_is_left_when_the_terminal_goes_away(tmp_path: Path) -> No
 
 
 @unlike_uvicorn("these end it")
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, stacks.SIGNAL])
 async def test_other_signals_do_not_end_the_server(serve: Serve, tmp_path: Path, number: int) -> None:
     server = serve(app)
     with in_a_terminal(tmp_path) as (process, terminal):

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from aiovoy.embedded import stacks
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
@@ -211,13 +212,29 @@ async def test_process_that_serves_has_imported_nothing_of_others(
 
 
 @pytest.mark.protocols(HTTP1)
-async def test_application_that_takes_the_signals_at_import(serve: Serve, tmp_path: Path, protocol: str) -> None:
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "worker"])
+async def test_application_that_takes_the_signals_at_import(
+    serve: Serve, tmp_path: Path, protocol: str, options: list[str]
+) -> None:
     """It can't mean the server, which is there later."""
     module = tmp_path / "takes.py"
-    module.write_text(f"import signal\nsignal.signal(signal.SIGTERM, print)\nfrom {__name__} import app")
-    server = serve("--port", "0", application="takes:app", options=["-X", f"pycache_prefix={tmp_path}"], path=tmp_path)
+    module.write_text(f"import signal\nsignal.signal(signal.SIGTERM, print)\n{TELLS_MODULES}")
+    words = ["--port", "0", "--lifespan", "off", *options]
+    server = serve(*words, application="takes:app", options=["-X", f"pycache_prefix={tmp_path}"], path=tmp_path)
     server.signal(signal.SIGTERM)
     assert await server.exit_code() == 0
+    assert server.log.count("no handler installed for ") == 1
+    assert "no handler installed for SIGTERM: it stops the server\nhint: `lifespan.shutdown` tells of it" in server.log
+
+
+@pytest.mark.protocols(HTTP1)
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "worker"])
+async def test_tracebacks_of_all_threads_at_a_signal(serve: Serve, protocol: str, options: list[str]) -> None:
+    server = serve("--port", "0", *options)
+    pid = (await server.get("/process")).json()["pid"]
+    os.kill(pid, stacks.SIGNAL)
+    await eventually(lambda: "(most recent call first):\n" in server.log)
+    assert (await server.get("/process")).json()["pid"] == pid
 
 
 @pytest.mark.protocols(HTTP1)
