@@ -487,8 +487,9 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
     """Serve the Python application MODULE:ATTRIBUTE from inside Envoy.
 
     CTRL+C lets requests in flight finish; a second CTRL+C quits at once. The exit code is 0 after the first, 128 plus
-    the signal's number after the second, and Envoy's own if it fails. SIGHUP replaces all workers, SIGTTIN adds one,
-    SIGTTOU takes one away.
+    the signal's number after the second, 2 for a wrong option, 3 if the application's lifespan fails, and 1 if anything
+    else does, unless Envoy, or the application by os._exit, has ended with a code of its own. SIGHUP replaces all
+    workers, SIGTTIN adds one, SIGTTOU takes one away.
 
     An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL, and in a file (--config).
     """

@@ -86,8 +86,11 @@ def _main(**settings: Any) -> None:
     """Serve the Python application MODULE:ATTRIBUTE behind an Envoy, or another proxy, that runs elsewhere.
 
     An ordinary process: HTTP/1.1 and HTTP/2 on one port, without Envoy. CTRL+C lets requests in flight finish; a second
-    CTRL+C quits at once. With --workers, also of 1, with --reload, or with anything after which a worker is replaced,
-    each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one away.
+    CTRL+C quits at once. The exit code is 0 after the first, 128 plus the signal's number after the second, 2 for a
+    wrong option, 3 if the application's lifespan fails, and 1 if anything else does, unless the application has ended
+    with a code of its own, by os._exit. With --workers, also of 1, with --reload, or with anything after which a worker
+    is replaced, each worker is such a process below this one: SIGHUP replaces all, SIGTTIN adds one, SIGTTOU takes one
+    away.
 
     An option can also be set by a variable, --log-level by AIOVOY_LOG_LEVEL, and in a file (--config).
     """
