@@ -8,7 +8,7 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -57,7 +57,7 @@ def _read_file(context: click.Context, _: click.Parameter, path: str | None) -> 
 
     options = {one.name: one for one in context.command.params if one.name and getattr(one, "allow_from_autoenv", True)}
     try:
-        context.obj = configfile.read(found, options)
+        context.obj = configfile.read(found, options, getattr(context.command, "refused", {}))
     except ConfigError as error:
         raise click.UsageError(str(error), context) from None
     if context.obj is not None:
@@ -150,6 +150,9 @@ class Command(click.Command):
     """One with a help in sections, and whose exit code is right even where nothing can be written: on a full disk, or
     when the reader has gone."""
 
+    refused: Mapping[str, str] = {}
+    """Settings that are not for this command, with the reason."""
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         title = ""
@@ -195,7 +198,7 @@ class Command(click.Command):
         except click.NoSuchOption as error:
             from . import elsewhere
 
-            if told := elsewhere.told(error.option_name):
+            if told := elsewhere.told(error.option_name, self.refused):
                 raise click.UsageError(told, ctx) from None
             raise
         except click.BadParameter as error:
@@ -215,7 +218,7 @@ class Command(click.Command):
         if strange and not ctx.resilient_parsing:
             from . import elsewhere
 
-            for warning in elsewhere.unread(strange, settings):
+            for warning in elsewhere.unread(strange, settings, self.refused):
                 with contextlib.suppress(OSError):
                     write_all(2, f"warning: {warning}\n".encode())
         return rest

@@ -35,8 +35,11 @@ class ConfigFile:
         return [name, *map(str, value if isinstance(value, list | dict) else [value])]
 
 
-def read(path: str, options: Mapping[str, click.Parameter]) -> ConfigFile | None:
-    """The settings at `path`, each for one of `options`; `None` for a `pyproject.toml` that has none."""
+def read(path: str, options: Mapping[str, click.Parameter], refused: Mapping[str, str]) -> ConfigFile | None:
+    """The settings at `path`, each for one of `options`; `None` for a `pyproject.toml` that has none.
+
+    `refused` are those that are not for the command, with the reason.
+    """
     try:
         table = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -58,7 +61,7 @@ def read(path: str, options: Mapping[str, click.Parameter]) -> ConfigFile | None
             if name not in options:
                 from . import elsewhere
 
-                raise ConfigError(elsewhere.unknown(key, options))
+                raise ConfigError(elsewhere.unknown(key, options, refused))
             settings[name] = _as_option(options[name], key, value)
     except ConfigError as error:
         raise ConfigError(f"`{path}`: {error}") from None

@@ -1,14 +1,15 @@
-"""What uvicorn, gunicorn, granian and hypercorn call otherwise, or have and this server has not."""
+"""What uvicorn, gunicorn, granian, hypercorn and pyvoy call otherwise, or have and this server has not."""
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 RENAMED = {
     "-b": "--bind",
     "-w": "--workers",
     "-c": "--config, a file in TOML",
     "-v": "--version",
+    "--address": "--host",
     "--insecure-bind": "--port, beside `--ssl-port`",
     "--quic-bind": "--http3, on the UDP port of the TLS port's number",
     "--max-requests": "--limit-max-requests",
@@ -23,6 +24,7 @@ RENAMED = {
     "--chdir": "--app-dir",
     "--pythonpath": "--app-dir",
     "--working-dir": "--app-dir",
+    "--additional-mount": "--mount, as PREFIX=MODULE:ATTRIBUTE",
     "--url-path-prefix": "--root-path",
     "--env-files": "--env-file",
     "--limit-request-fields": "--limit-request-header-count",
@@ -34,7 +36,11 @@ RENAMED = {
     "--http2-max-headers-size": "--limit-request-header-bytes",
     "--http2-max-header-list-size": "--limit-request-header-bytes",
     "--websocket-max-message-size": "--ws-max-size",
+    "--websockets-max-message-size": "--ws-max-size",
     "--websocket-ping-interval": "--ws-ping-interval",
+    "--websockets-compression": "--ws-per-message-deflate true",
+    "--no-websockets-compression": "--ws-per-message-deflate false",
+    "--websockets": "--ws auto, the default",
     "--no-ws": "--ws none",
     "--backpressure": "--limit-concurrency",
     "--worker-connections": "--limit-connections",
@@ -44,19 +50,30 @@ RENAMED = {
     "--debug": "--log-level debug",
     "--access-log-fmt": "--access-log-format",
     "--asgi-lifespan": "--lifespan",
+    "--no-lifespan": "--lifespan off",
     "--asgi-loop": "--loop",
     "--certfile": "--ssl-certfile",
     "--ssl-certificate": "--ssl-certfile",
+    "--tls-cert": "--ssl-certfile",
+    "--tls-port": "--ssl-port",
     "--keyfile": "--ssl-keyfile",
+    "--tls-key": "--ssl-keyfile",
     "--keyfile-password": "--ssl-keyfile-password",
     "--ca-certs": "--ssl-ca-certs",
     "--ssl-ca": "--ssl-ca-certs",
+    "--tls-ca-cert": "--ssl-ca-certs",
     "--cert-reqs": "--ssl-cert-reqs",
     "--verify-mode": "--ssl-cert-reqs",
     "--ssl-client-verify": "--ssl-cert-reqs required",
+    "--no-ssl-client-verify": "--ssl-cert-reqs none",
+    "--tls-require-client-certificate": "--ssl-cert-reqs required",
+    "--no-tls-require-client-certificate": "--ssl-cert-reqs optional",
     "--proxy-allow-from": "--forwarded-allow-ips",
     "--reload-extra-file": "--reload-include",
+    "--reload-includes": "--reload-include",
     "--reload-paths": "--reload-dir",
+    "--reload-dirs": "--reload-dir",
+    "--reload-excludes": "--reload-exclude",
     "--reload-ignore-dirs": "--reload-exclude",
     "--reload-ignore-paths": "--reload-exclude",
     "--reload-ignore-patterns": "--reload-exclude",
@@ -66,7 +83,7 @@ RENAMED = {
 _ABSENT = {
     "applications are ASGI ones, each on an event loop": (
         "-k --worker-class --interface --threads --blocking-threads --task-impl --runtime-mode --runtime-threads "
-        "--runtime-blocking-threads --blocking-threads-idle-timeout --paste --paster --paste-global"
+        "--runtime-blocking-threads --blocking-threads-idle-timeout --worker-threads --paste --paster --paste-global"
     ),
     "all versions of HTTP are on one port, and nothing but HTTP": (
         "--http --http2 --http2-cleartext --http-protocols --http-parser --protocol --uwsgi-allow-from"
@@ -81,7 +98,7 @@ _ABSENT = {
         "--http2-keep-alive-interval --http2-keep-alive-timeout"
     ),
     "how responses are written is not to be set": "--http1-pipeline-flush --no-http1-pipeline-flush --no-sendfile",
-    "it is off as it is": "--no-factory --no-reload --no-metrics --no-ssl-client-verify --spew",
+    "it is off as it is": "--no-factory --no-reload --no-metrics --spew",
     "it is on as it is": "--http1-keep-alive -R --enable-stdio-inheritance --reset-contextvars",
     "`date` is added and `server` is not; other headers are the application's, or a middleware's": (
         "--header --server-header --no-server-header --date-header --no-date-header"
@@ -89,7 +106,7 @@ _ABSENT = {
     "which hosts are answered is for the application, or a middleware": "--server-name",
     "nothing cancels a call whose client has left, see docs/protocols.md": "--asgi-disconnect-grace-period",
     "the application sees headers as they came, by their own names": "--forwarder-headers --header-map",
-    "versions, ciphers and handshakes of TLS are Envoy's": (
+    "versions, ciphers and handshakes of TLS are Envoy's, or the proxy's in front": (
         "--ssl-version --ssl-ciphers --ciphers --ssl-protocol-min --ssl-crl --suppress-ragged-eofs "
         "--do-handshake-on-connect"
     ),
@@ -104,13 +121,16 @@ _ABSENT = {
         "--limit-max-requests-jitter --max-requests-jitter"
     ),
     "memory is looked at each second": "--rss-samples --rss-sample-interval",
-    "Envoy counts, see docs/envoy.md": (
+    "Envoy counts, see docs/envoy.md, or the proxy in front does": (
         "--statsd-host --statsd-prefix --dogstatsd-tags --enable-backlog-metric --metrics --metrics-port "
         "--metrics-address --metrics-scrape-interval"
     ),
     "files are the application's, or a proxy's in front": (
-        "--static-path-mount --static-path-route --static-path-dir-to-file --static-path-expires"
+        "--static-path-mount --static-path-route --static-path-dir-to-file --static-path-expires --static-mount"
     ),
+    "compressing is for the application, a middleware, or a proxy in front": "--content-encodings",
+    "the application's own requests are for a client of HTTP that it brings along": "--upstream",
+    "without --http3 there is no HTTP/3": "--tls-disable-http3",
     "--env-file names a file of variables": "-e --env",
     "files of the server are in $TMPDIR": "--worker-tmp-dir",
     "each worker imports the application itself": "--preload",
@@ -128,7 +148,8 @@ _ABSENT = {
     "work besides requests is for a queue of tasks, or the application's own processes": (
         "--dirty-app --dirty-workers --dirty-threads --dirty-timeout --dirty-graceful-timeout"
     ),
-    "--print-envoy-config checks the options, too": "--check-config --print-config",
+    "`aiovoy --print-envoy-config` checks the options, too": "--check-config --print-config",
+    "docs/envoy.md says how an Envoy is started by hand": "--print-envoy-entrypoint",
 }
 
 ABSENT = {option: reason for reason, options in _ABSENT.items() for option in options.split()}
@@ -141,31 +162,39 @@ _BY_VARIABLE = {
     "LOG_ACCESS_FMT": "--access-log-fmt",
     "LOG_ENABLED": "--log",
     "METRICS_ENABLED": "--metrics",
-    "RELOAD_DIRS": "--reload-dir",
-    "RELOAD_EXCLUDES": "--reload-exclude",
-    "RELOAD_INCLUDES": "--reload-include",
     "WEBSOCKETS": "--ws",
 }
 """Options of theirs whose variables have other names."""
 
 
-def told(option: str) -> str | None:
-    """What to say to who writes `option`, if it is one of theirs."""
+def told(option: str, refused: Mapping[str, str]) -> str | None:
+    """What to say to who writes `option`, if it is one of theirs.
+
+    `refused` are the settings that are not for `aiovoy upstream`, with the reason, if that is the command.
+    """
+    if reason := _refusal(option, refused):
+        return f"`{option}` is not for `aiovoy upstream`: {reason}"
     if option in RENAMED:
         name, comma, more = RENAMED[option].partition(",")
         return f"`{option}` is `{name}` here{comma}{more}"
     return f"there is no `{option}` here: {ABSENT[option]}" if option in ABSENT else None
 
 
-def unknown(key: str, settings: Iterable[str]) -> str:
+def _refusal(option: str, refused: Mapping[str, str]) -> str | None:
+    """Why `option`, by whatever it is here, is refused."""
+    names = (name.replace("-", "_") for name in re.findall(r"--([\w-]+)", RENAMED.get(option, option)))
+    return next((refused[name] for name in names if name in refused), None)
+
+
+def unknown(key: str, settings: Iterable[str], refused: Mapping[str, str]) -> str:
     """What to say to who has `key` in a file, which is none of `settings`."""
-    if there := told(f"--{key.replace('_', '-')}"):
+    if there := told(f"--{key.replace('_', '-')}", refused):
         return there
     nearest = difflib.get_close_matches(key, settings, 1)
     return f"no setting is called `{key}`" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 
-def unread(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
+def unread(variables: Iterable[str], settings: Iterable[str], refused: Mapping[str, str]) -> Iterator[str]:
     """What to say of `variables` that are not read: almost the name of a setting, or meant for another server."""
     names = [variable_of(name) for name in settings]
     for variable in variables:
@@ -173,6 +202,8 @@ def unread(variables: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
         option = _BY_VARIABLE.get(name) or f"--{name}".lower().replace("_", "-")
         if server == "GUNICORN":
             yield f"`{variable}` is not read: write options on the command line"
+        elif reason := _refusal(option, refused):
+            yield f"`{variable}` is not read: {reason}"
         elif (ours := variable_of(option[2:])) in names:
             yield f"`{variable}` is not read: it is `{ours}` here"
         elif option in RENAMED:

@@ -107,3 +107,4 @@ def _main(**settings: Any) -> None:
 
 
 main = cli.Command("upstream", params=_options(), callback=_main, help=_main.__doc__, context_settings=cli.CONTEXT)
+main.refused = REFUSED

@@ -1,4 +1,4 @@
-"""What those write who come from uvicorn, gunicorn, granian or hypercorn, and what the command line says to it."""
+"""What those write who come from another server, and what the command line says to it."""
 
 import contextlib
 import os
@@ -18,6 +18,7 @@ from aiovoy.launcher import elsewhere
 from aiovoy.launcher.cli import main
 from aiovoy.launcher.port import HeldPort
 from aiovoy.launcher.uds import HeldUds
+from aiovoy.upstream.cli import REFUSED
 from aiovoy.upstream.cli import main as upstream
 from py_tests.harness.certificates import Pair
 
@@ -48,10 +49,6 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("-c gunicorn.conf.py", "`-c` is `--config` here, a file in TOML"),
         ("--max-requests 9", "`--max-requests` is `--limit-max-requests` here"),
         ("--timeout=9", "`--timeout` is `--timeout-worker-healthcheck` here"),
-        ("--ssl-certificate x.pem", "`--ssl-certificate` is `--ssl-certfile` here"),
-        ("--quic-bind :443", "`--quic-bind` is `--http3` here, on the UDP port of the TLS port's number"),
-        ("--insecure-bind :80", "`--insecure-bind` is `--port` here, beside `--ssl-port`"),
-        ("--verify-mode 2", "`--verify-mode` is `--ssl-cert-reqs` here"),
         ("--no-ws", "`--no-ws` is `--ws none` here"),
         ("--access-logfile -", "`--access-logfile` is `--access-log` here, on standard output"),
         ("-k gthread", "there is no `-k` here: applications are ASGI ones, each on an event loop"),
@@ -59,10 +56,50 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("-R", "there is no `-R` here: it is on as it is"),
         ("--no-reload", "there is no `--no-reload` here: it is off as it is"),
         ("--preload", "there is no `--preload` here: each worker imports the application itself"),
+        (
+            "--ciphers x",
+            "there is no `--ciphers` here: "
+            "versions, ciphers and handshakes of TLS are Envoy's, or the proxy's in front",
+        ),
+        ("--metrics", "there is no `--metrics` here: Envoy counts, see docs/envoy.md, or the proxy in front does"),
+        ("--check-config", "there is no `--check-config` here: `aiovoy --print-envoy-config` checks the options, too"),
+        ("--address ::1", "`--address` is `--host` here"),
+        ("--additional-mount a:b=/b=asgi", "`--additional-mount` is `--mount` here, as PREFIX=MODULE:ATTRIBUTE"),
+        ("--websockets", "`--websockets` is `--ws auto` here, the default"),
+        ("--no-lifespan", "`--no-lifespan` is `--lifespan off` here"),
+        ("--reload-dirs src", "`--reload-dirs` is `--reload-dir` here"),
+        ("--tls-disable-http3", "there is no `--tls-disable-http3` here: without --http3 there is no HTTP/3"),
     ],
 )
 def test_option_of_another_server(command: click.Command, words: str, message: str) -> None:
     assert told(command, "main:app", *words.split()) == f"Error: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "reason"),
+    [
+        ("--ssl-certificate x.pem", "is `--ssl-certfile` here", "ssl_certfile"),
+        ("--quic-bind :443", "is `--http3` here, on the UDP port of the TLS port's number", "http3"),
+        ("--insecure-bind :80", "is `--port` here, beside `--ssl-port`", "ssl_port"),
+        ("--verify-mode 2", "is `--ssl-cert-reqs` here", "ssl_cert_reqs"),
+        ("--no-ssl-client-verify", "is `--ssl-cert-reqs none` here", "ssl_cert_reqs"),
+        ("--tls-key x.key", "is `--ssl-keyfile` here", "ssl_keyfile"),
+        ("--tls-port 443", "is `--ssl-port` here", "ssl_port"),
+    ],
+)
+def test_option_of_another_server_that_is_not_for_upstream(words: str, message: str, reason: str, folder: Path) -> None:
+    option, *_ = words.split()
+    refusal = f"`{option}` is not for `aiovoy upstream`: {REFUSED[reason]}\n"
+    assert told(main, "main:app", *words.split()) == f"Error: `{option}` {message}\n"
+    assert told(upstream, "main:app", *words.split()) == f"Error: {refusal}"
+    (folder / "aiovoy.toml").write_text(f"{option[2:]} = 1")
+    assert told(upstream, "main:app") == f"Error: `aiovoy.toml`: {refusal}"
+
+
+def test_words_for_other_servers_hold_for_upstream() -> None:
+    ours = {name for option in upstream.params if option.name not in REFUSED for name in option.opts}
+    for option, name in elsewhere.RENAMED.items():
+        assert name.split(",")[0].split()[0] in ours or "is not for" in str(elsewhere.told(option, REFUSED)), option
 
 
 @COMMANDS
@@ -136,7 +173,6 @@ def test_variable_of_another_server(command: click.Command, capfd: pytest.Captur
         "UVICORN_SERVICE_HOST": "10.0.0.1",
         "GRANIAN_WORKERS_LIFETIME": "3600",
         "GRANIAN_ACCESS_LOGFILE": "-",
-        "GRANIAN_SSL_CLIENT_VERIFY": "1",
         "GUNICORN_CMD_ARGS": "--workers 4",
         "WEB_CONCURRENCY": "2",
         "FORWARDED_ALLOW_IPS": "*",
@@ -144,13 +180,26 @@ def test_variable_of_another_server(command: click.Command, capfd: pytest.Captur
     assert CliRunner(env=variables).invoke(command, []).exit_code == 2
     assert sorted(capfd.readouterr().err.splitlines()) == [
         "warning: `GRANIAN_ACCESS_LOGFILE` is not read: it is `AIOVOY_ACCESS_LOG` here, on standard output",
-        "warning: `GRANIAN_SSL_CLIENT_VERIFY` is not read: it is `AIOVOY_SSL_CERT_REQS=required` here",
         "warning: `GRANIAN_WORKERS_LIFETIME` is not read: it is `AIOVOY_WORKER_LIFETIME` here",
         "warning: `GUNICORN_CMD_ARGS` is not read: write options on the command line",
         "warning: `UVICORN_APP` is not read: it is `AIOVOY_APP` here",
         "warning: `UVICORN_RELOAD_DIRS` is not read: it is `AIOVOY_RELOAD_DIR` here",
         "warning: `UVICORN_ROOT_PATH` is not read: it is `AIOVOY_ROOT_PATH` here",
         "warning: `UVICORN_USE_COLORS` is not read: it is `AIOVOY_USE_COLORS` here",
+    ]
+
+
+def test_variable_of_another_server_that_is_not_for_upstream(capfd: pytest.CaptureFixture[str]) -> None:
+    variables = {"GRANIAN_SSL_CLIENT_VERIFY": "1", "UVICORN_SSL_KEYFILE": "a.key"}
+    assert CliRunner(env=variables).invoke(main, []).exit_code == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: `GRANIAN_SSL_CLIENT_VERIFY` is not read: it is `AIOVOY_SSL_CERT_REQS=required` here",
+        "warning: `UVICORN_SSL_KEYFILE` is not read: it is `AIOVOY_SSL_KEYFILE` here",
+    ]
+    assert CliRunner(env=variables).invoke(upstream, []).exit_code == 2
+    assert capfd.readouterr().err.splitlines() == [
+        f"warning: `GRANIAN_SSL_CLIENT_VERIFY` is not read: {REFUSED['ssl_cert_reqs']}",
+        f"warning: `UVICORN_SSL_KEYFILE` is not read: {REFUSED['ssl_keyfile']}",
     ]
 
 
