@@ -268,7 +268,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default="the working directory",
     help="Folder or zip archive to import the application from.",
 )
-@click.option("--factory", is_flag=True, help="Call the attribute, without arguments, to make the application.")
+@click.option("--factory/--no-factory", help="Call the attribute, without arguments, to make the application.")
 @click.option("--root-path", default=Config.root_path, help="Path that a proxy in front strips off.")
 @click.option("--loop", type=_choice(LOOPS), show_default="uvloop", help="Event loop.")
 @click.option("--lifespan", type=_choice(LIFESPANS), show_default="auto", help="Whether to send lifespan events.")
@@ -295,7 +295,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     help="Whether the new worker comes first when one is replaced, or the old one goes first.",
 )
 @_seconds("--timeout-worker-healthcheck", help="Kill a worker that has not responded for so long; 0: never.")
-@click.option("--reload", is_flag=True, help="Replace the workers when files change, for development.")
+@click.option("--reload/--no-reload", help="Replace the workers when files change, for development.")
 @click.option(
     "--reload-dir",
     type=click.Path(exists=True, file_okay=False),
@@ -334,7 +334,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default=True,
     help="Who may connect to it: the mode of the file, in octal.",
 )
-@click.option("--proxy-protocol", is_flag=True, help="Connections begin with a header of the PROXY protocol.")
+@click.option("--proxy-protocol/--no-proxy-protocol", help="Connections begin with a header of the PROXY protocol.")
 @click.option(
     "--ssl-certfile",
     type=_FILE,
@@ -360,7 +360,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     help="Whether clients are asked for a certificate.",
 )
 @_port("--ssl-port", help="Port that speaks TLS, where the other port is to stay without; 0 takes a free one.")
-@click.option("--http3", is_flag=True, help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
+@click.option("--http3/--no-http3", help="HTTP/3, too, on the UDP port of the same number as the TLS port.")
 @click.option(
     "--proxy-headers/--no-proxy-headers",
     default=Config.proxy_headers,
@@ -457,7 +457,7 @@ CONTEXT = {"auto_envvar_prefix": "AIOVOY", "help_option_names": ["-h", "--help"]
     show_default="common",
     help="How: common, combined, json, or a format string of Envoy; on standard output then, always.",
 )
-@click.option("--request-id", is_flag=True, help="Give requests without an X-Request-ID one.")
+@click.option("--request-id/--no-request-id", help="Give requests without an X-Request-ID one.")
 @click.option(
     "--config",
     type=_FILE,

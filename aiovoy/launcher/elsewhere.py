@@ -98,7 +98,7 @@ _ABSENT = {
         "--http2-keep-alive-interval --http2-keep-alive-timeout"
     ),
     "how responses are written is not to be set": "--http1-pipeline-flush --no-http1-pipeline-flush --no-sendfile",
-    "it is off as it is": "--no-factory --no-reload --no-metrics --spew",
+    "it is off as it is": "--no-metrics --spew",
     "it is on as it is": "--http1-keep-alive -R --enable-stdio-inheritance --reset-contextvars",
     "`date` is added and `server` is not; other headers are the application's, or a middleware's": (
         "--header --server-header --no-server-header --date-header --no-date-header"

@@ -240,6 +240,27 @@ def test_options_and_variables_win(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert config_of("b:app", command=command).app == "b:app"
 
 
+@COMMANDS
+@pytest.mark.parametrize("name", [name for name, value in VALUES.items() if value is True and name not in REFUSED])
+def test_switch_can_be_turned_off(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: click.Command, name: str
+) -> None:
+    (folder / "aiovoy.toml").write_text(f'app = "main:app"\n{name} = true\n')
+    option = f"--no-{name.replace('_', '-')}"
+    assert getattr(config_of(command=command), name) is True
+    assert getattr(config_of(option, command=command), name) is False
+    monkeypatch.setenv(f"AIOVOY_{name.upper()}", "1")
+    assert getattr(config_of(option, command=command), name) is False
+
+
+@pytest.mark.parametrize("name", ["http3", "proxy_protocol"])
+def test_switch_that_needs_envoy_can_be_turned_off(folder: Path, name: str) -> None:
+    (folder / "aiovoy.toml").write_text(f'app = "main:app"\n{name} = true\n')
+    option = f"--no-{name.replace('_', '-')}"
+    assert getattr(config_of(option), name) is False
+    assert getattr(config_of(option, command=upstream), name) is False
+
+
 @pytest.mark.parametrize("there", ['uds = "a.sock"', "fd = 3", 'bind = ["127.0.0.1:1"]'])
 @pytest.mark.parametrize("here", ["--port=9", "--host=::1", "--uds=b.sock", "--fd=4", "--bind=127.0.0.1:2"])
 def test_address_takes_the_place_of_that_in_the_file(folder: Path, there: str, here: str) -> None:

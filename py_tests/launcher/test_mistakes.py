@@ -54,7 +54,7 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("-k gthread", "there is no `-k` here: applications are ASGI ones, each on an event loop"),
         ("--http auto", "there is no `--http` here: all versions of HTTP are on one port, and nothing but HTTP"),
         ("-R", "there is no `-R` here: it is on as it is"),
-        ("--no-reload", "there is no `--no-reload` here: it is off as it is"),
+        ("--no-metrics", "there is no `--no-metrics` here: it is off as it is"),
         ("--preload", "there is no `--preload` here: each worker imports the application itself"),
         (
             "--ciphers x",
