@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -203,14 +204,14 @@ class Command(click.Command):
             raise
         except click.BadParameter as error:
             name = (error.param and error.param.name) or ""
-            if from_file(ctx, name):
-                error.param_hint = f"`{name}` in `{ctx.obj.path}`"
-            elif ctx.get_parameter_source(name) is click.core.ParameterSource.ENVIRONMENT:
+            if error.param is not None and (from_file(ctx, name) or from_variable(ctx, name)):
+                error.param_hint = written(ctx, error.param)
+            if from_variable(ctx, name):
                 from . import elsewhere
 
                 variable = elsewhere.variable_of(name)
                 message = f"{error.message}{elsewhere.of_kubernetes(variable, os.environ.get(variable, ''))}"
-                raise click.BadParameter(message, ctx, error.param, f"`{variable}`") from None
+                raise click.BadParameter(message, ctx, error.param, error.param_hint) from None
             raise
         settings = [one.name or "" for one in self.params]
         known = {f"AIOVOY_{setting}".upper() for setting in settings}
@@ -226,13 +227,30 @@ class Command(click.Command):
 
 def given(context: click.Context, name: str | None) -> bool:
     """Whether the setting `name` has its value from the command line, or from a variable."""
-    source = click.core.ParameterSource
-    return context.get_parameter_source(name or "") in (source.COMMANDLINE, source.ENVIRONMENT)
+    source = context.get_parameter_source(name or "")
+    return source is click.core.ParameterSource.COMMANDLINE or from_variable(context, name)
+
+
+def from_variable(context: click.Context, name: str | None) -> bool:
+    """Whether the setting `name` has its value from a variable."""
+    return context.get_parameter_source(name or "") is click.core.ParameterSource.ENVIRONMENT
 
 
 def from_file(context: click.Context, name: str | None) -> bool:
     """Whether the setting `name` has its value from a file."""
     return context.get_parameter_source(name or "") is click.core.ParameterSource.DEFAULT_MAP
+
+
+def written(context: click.Context, option: click.Parameter) -> str:
+    """What has set `option`: a file, a variable, or else itself."""
+    name = option.name or ""
+    if from_file(context, name):
+        return f"`{name}` in `{context.obj.path}`"
+    if from_variable(context, name):
+        from . import elsewhere
+
+        return f"`{elsewhere.variable_of(name)}`"
+    return f"`{option.opts[0]}`"
 
 
 _SERVERS = ("AIOVOY_", "UVICORN_", "GRANIAN_", "GUNICORN_CMD_ARGS")
@@ -511,13 +529,16 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 
 
 def usage_error(error: ConfigError) -> click.UsageError:
-    """Tells of `error` on the command line, with the file that it may come from."""
+    """Tells of `error` on the command line: with the file that it comes from, else by options and variables."""
     context = click.get_current_context()
-    hint = ""
     if context.obj is not None:
         names = [name for name in context.obj.settings if name == "mount" or from_file(context, name)]
-        hint = context.obj.hint(str(error), names)
-    return click.UsageError(f"{error}{hint}")
+        if hint := context.obj.hint(str(error), names):
+            return click.UsageError(f"{error}{hint}")
+    options = {one.name: written(context, one) for one in context.command.params if isinstance(one, click.Option)}
+    # What stands last after `got` is a value, even if it is called as a setting is.
+    words = re.compile(r"got `\w+`$|`(\w+)`", re.MULTILINE)
+    return click.UsageError(words.sub(lambda word: options.get(word[1], word[0]), str(error)))
 
 
 def complete(settings: dict[str, Any]) -> dict[str, Any]:

@@ -190,8 +190,10 @@ def unknown(key: str, settings: Iterable[str], refused: Mapping[str, str]) -> st
     """What to say to who has `key` in a file, which is none of `settings`."""
     if there := told(f"--{key.replace('_', '-')}", refused):
         return there
-    nearest = difflib.get_close_matches(key, settings, 1)
-    return f"no setting is called `{key}`" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
+    hint = ""
+    for nearest in difflib.get_close_matches(key.replace("-", "_"), settings, 1):
+        hint = f"; did you mean `{nearest.replace('_', '-') if '-' in key else nearest}`?"
+    return f"no setting is called `{key}`{hint}"
 
 
 def unread(variables: Iterable[str], settings: Iterable[str], refused: Mapping[str, str]) -> Iterator[str]:

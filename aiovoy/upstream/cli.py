@@ -40,8 +40,7 @@ FORMS = ("common", "combined", "json")
 def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:
     name = option.name or ""
     if value is not False and (cli.given(context, name) or cli.from_file(context, name)):
-        said = f"`{name}` in `{context.obj.path}`" if cli.from_file(context, name) else f"`{option.opts[0]}`"
-        raise click.UsageError(f"{said} is not for `aiovoy upstream`: {REFUSED[name]}")
+        raise click.UsageError(f"{cli.written(context, option)} is not for `aiovoy upstream`: {REFUSED[name]}")
 
 
 def _options() -> list[click.Parameter]:
@@ -96,7 +95,7 @@ def _main(**settings: Any) -> None:
     """
     form = settings["access_log_format"] or FORMS[0]
     if form not in FORMS:
-        raise cli.usage_error(ConfigError(f"`--access-log-format` is {', '.join(FORMS)} here, got `{form}`"))
+        raise cli.usage_error(ConfigError(f"`access_log_format` is {', '.join(FORMS)} here, got `{form}`"))
     try:
         config = Config(**cli.complete(settings))
         sys.exit(_serve(config))

@@ -246,9 +246,46 @@ def test_application_that_cannot_be_guessed(app: str) -> None:
 @pytest.mark.parametrize("field", ["%(h)s", "%({x-request-id}i)s", "%(addr)s", "%(M)d"])
 def test_access_log_format_of_another_server(field: str) -> None:
     assert told(main, "main:app", "--access-log-format", f"GET {field} 200") == (
-        "Error: expected `access_log_format` of common, combined, json, or a format string of Envoy, "
+        "Error: expected `--access-log-format` of common, combined, json, or a format string of Envoy, "
         f"got one with `{field}`, which is gunicorn's or granian's\n"
     )
+
+
+def test_error_names_what_was_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = "`{}` needs `{}` of `router`, got `direct`"
+    message = needed.format("--router-timeout", "--response-path")
+    assert told(main, "main:app", "--router-timeout", "1") == f"Error: {message}\n"
+    monkeypatch.setenv("AIOVOY_RESPONSE_PATH", "direct")
+    monkeypatch.setenv("AIOVOY_ROUTER_TIMEOUT", "1")
+    message = needed.format("AIOVOY_ROUTER_TIMEOUT", "AIOVOY_RESPONSE_PATH")
+    assert told(main, "main:app") == f"Error: {message}\n"
+    monkeypatch.delenv("AIOVOY_ROUTER_TIMEOUT")
+    (folder / "aiovoy.toml").write_text("router-timeout = 1")
+    message = needed.format("router_timeout", "response_path")
+    assert told(main, "main:app") == f"Error: {message}\nhint: `aiovoy.toml` has `router_timeout`\n"
+    assert (
+        told(main, "reload")
+        == "Error: expected an application as `module:attribute`, got `reload`\nhint: write `reload:app`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ssl_certfile", __file__), ("http3", "1"), ("envoy", "envoy"), ("response_path", "direct")]
+)
+def test_variable_that_is_not_for_upstream(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = f"AIOVOY_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    message = f"`{variable}` is not for `aiovoy upstream`: {REFUSED[name]}"
+    assert told(upstream, "main:app") == f"Error: {message}\n"
+
+
+def test_access_log_format_that_is_not_for_upstream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "` is common, combined, json here, got `%PROTOCOL%`\n"
+    assert told(upstream, "main:app", "--access-log-format=%PROTOCOL%") == f"Error: `--access-log-format{message}"
+    (folder / "aiovoy.toml").write_text("access-log-format = '%PROTOCOL%'")
+    assert told(upstream, "main:app").startswith(f"Error: `access_log_format{message}hint: ")
+    monkeypatch.setenv("AIOVOY_ACCESS_LOG_FORMAT", "%PROTOCOL%")
+    assert told(upstream, "main:app") == f"Error: `AIOVOY_ACCESS_LOG_FORMAT{message}"
 
 
 def test_parentheses_behind_a_field_of_envoy() -> None:
@@ -260,7 +297,15 @@ def test_parentheses_behind_a_field_of_envoy() -> None:
     ("text", "message"),
     [
         ("prot = 81", "`aiovoy.toml`: no setting is called `prot`; did you mean `port`?"),
-        ("no-access-log = true", "`aiovoy.toml`: no setting is called `no-access-log`; did you mean `access_log`?"),
+        ("no-access-log = true", "`aiovoy.toml`: no setting is called `no-access-log`; did you mean `access-log`?"),
+        (
+            "limit-request-bdy = 9",
+            "`aiovoy.toml`: no setting is called `limit-request-bdy`; did you mean `limit-request-body`?",
+        ),
+        (
+            "limit_request_bdy = 9",
+            "`aiovoy.toml`: no setting is called `limit_request_bdy`; did you mean `limit_request_body`?",
+        ),
         ("version = true", "`aiovoy.toml`: no setting is called `version`"),
         ("max_requests = 9", "`aiovoy.toml`: `--max-requests` is `--limit-max-requests` here"),
         ("preload = true", "`aiovoy.toml`: there is no `--preload` here: each worker imports the application itself"),
@@ -339,16 +384,17 @@ def test_file_of_settings_that_is_none(command: click.Command, folder: Path) -> 
 @COMMANDS
 def test_reload_without_watchfiles(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    message = "`reload` needs the package watchfiles, which aiovoy was installed without"
+    message = "`--reload` needs the package watchfiles, which aiovoy was installed without"
     assert told(command, "main:app", "--reload") == f"Error: {message}\n"
 
 
 def test_certificate_without_its_key(tmp_path: Path) -> None:
     pair = Pair(tmp_path, "server", name="localhost")
     assert told(main, "main:app", "--ssl-certfile", str(pair.certfile)) == (
-        f"Error: found no private key in `{pair.certfile}`: `ssl_keyfile` says in which file it is\n"
+        f"Error: found no private key in `{pair.certfile}`: `--ssl-keyfile` says in which file it is\n"
     )
-    assert told(main, "main:app", "--ssl-keyfile", str(pair.keyfile)) == ("Error: `ssl_keyfile` needs `ssl_certfile`\n")
+    message = "Error: `--ssl-keyfile` needs `--ssl-certfile`\n"
+    assert told(main, "main:app", "--ssl-keyfile", str(pair.keyfile)) == message
 
 
 @pytest.fixture

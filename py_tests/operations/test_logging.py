@@ -645,7 +645,7 @@ async def test_configuration_that_is_none(name: str, text: str, message: str, tm
     path.write_text(text)
     with launch(f"{__name__}:app", log_config=path) as server:
         assert await server.exit_code() == 2
-    assert f"Error: `log_config` of `{path}` cannot be applied: " in server.log
+    assert f"Error: `--log-config` of `{path}` cannot be applied: " in server.log
     assert message in server.log
     assert "Traceback" not in server.log
 
