@@ -65,8 +65,10 @@ SUPERVISED = (
 
 
 def _is_supervised(config: Config) -> bool:
-    """Whether the server is to have workers, and not this process alone."""
-    return config.worker_count > 1 or any(getattr(config, name) != getattr(Config, name) for name in SUPERVISED)
+    """Whether the server is to have workers, and not this process alone: by what is asked for, be it the default."""
+    context = click.get_current_context()
+    asked = (name for name in SUPERVISED if cli.given(context, name) or cli.from_file(context, name))
+    return config.worker_count > 1 or any(getattr(config, name) is not False for name in asked)
 
 
 def _serve(config: Config) -> int:

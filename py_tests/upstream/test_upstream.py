@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from aiovoy.embedded import stacks
+from aiovoy.upstream.cli import main
 from py_tests.harness.apps import Receive, Scope, Send, answer, body, file_exists, gate, note, read, routes, start
 from py_tests.harness.deadline import DEADLINE, eventually
 from py_tests.harness.folders import ROOT
@@ -156,6 +158,36 @@ async def test_formats_of_envoy_are_none_of_ours(serve: Serve, protocol: str) ->
 
 
 # --- Workers ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_supervised"),
+    [
+        ("timeout-worker-healthcheck", "30", True),
+        ("timeout-worker-healthcheck", "29", True),
+        ("timeout-worker-healthcheck", "0", True),
+        ("limit-max-requests", "1", True),
+        ("workers", "1", True),
+        ("reload", "true", True),
+        ("reload", "false", False),
+        ("replace-first", "'old'", False),
+    ],
+)
+def test_workers_are_had_by_what_is_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, is_supervised: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    monkeypatch.setattr("aiovoy.launcher.run.serve", lambda config, kind: 10)
+    monkeypatch.setattr("aiovoy.upstream.serve.serve", lambda config: 11)
+    code = 10 if is_supervised else 11
+    words = {"true": [f"--{name}"], "false": [f"--no-{name}"]}.get(value, [f"--{name}", value.strip("'")])
+    variable = {f"AIOVOY_{name.upper().replace('-', '_')}": value.strip("'")}
+    assert CliRunner().invoke(main, ["main:app"]).exit_code == 11
+    assert CliRunner().invoke(main, ["main:app", *words]).exit_code == code
+    assert CliRunner(env=variable).invoke(main, ["main:app"]).exit_code == code
+    (tmp_path / "aiovoy.toml").write_text(f"{name} = {value}")
+    assert CliRunner().invoke(main, ["main:app"]).exit_code == code
 
 
 async def test_worker_is_an_ordinary_process(serve: Serve, connect: Connect) -> None:
