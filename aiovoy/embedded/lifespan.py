@@ -11,6 +11,11 @@ from typing import Any
 
 from aiovoy.embedded.importer import App
 
+_tasks: set[asyncio.Task[None]] = set()
+"""Those that have not ended. asyncio refers to tasks weakly, and the server may want nothing of one any more that the
+end of its loop is to cancel.
+"""
+
 
 class LifespanError(Exception):
     """Start-up or shutdown failed; the message is for the log, with a traceback if there is one."""
@@ -37,6 +42,8 @@ class Lifespan:
         if self._mode == "off":
             return None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="aiovoy-lifespan")
+        _tasks.add(self._task)
+        self._task.add_done_callback(_tasks.discard)
         # Seen to here, so asyncio need not say that nobody retrieved it.
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:

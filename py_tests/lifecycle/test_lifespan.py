@@ -1,11 +1,13 @@
 """Lifespan: start-up before the listener, shutdown after the last request, `state` in between."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +296,31 @@ async def test_second_signal_ends_a_shutdown_that_hangs() -> None:
         server.signal(signal.SIGTERM)
         assert await server.exit_code() != 0
         assert not server.processes()
+
+
+def collects_garbage() -> None:
+    while True:
+        gc.collect()
+
+
+async def is_cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+    """Waits for what nobody else refers to, while garbage is looked for."""
+    threading.Thread(target=collects_garbage, daemon=True).start()
+    say("starting")
+    try:
+        await asyncio.Event().wait()
+    except BaseException as error:
+        say(f"ended by {type(error).__name__}")
+        raise
+
+
+@unlike_uvicorn("it waits for the start-up")
+async def test_startup_is_cancelled_and_not_thrown_away() -> None:
+    with launch(is_cancelled, lifespan="on") as server:
+        await eventually(lambda: "starting" in server.log)
+        server.signal(signal.SIGTERM)
+        await server.exit_code()
+        assert "ended by CancelledError" in server.log
 
 
 async def uses_tasks(scope: Scope, receive: Receive, send: Send) -> None:
