@@ -66,37 +66,49 @@ def level_name(number: int) -> str:
 _last: dict[str, LastHandler] = {}
 """The last handler of each logger in `OURS`."""
 
+_taken: set[str] = set()
+"""Loggers whose last handler others have taken away."""
+
 _levels: dict[str, int] = {}
-"""What levels were given to loggers."""
+"""What levels loggers were given here."""
 
 
 def set_up(write: Write, level: str) -> None:
-    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` unless others have set theirs.
-
-    Those for requests, of which there is an access log or none, let them through at whatever level.
-    """
-    least = LEVELS[level]
-    for_requests = logging.INFO if least > logging.INFO else logging.NOTSET
-    levels = dict.fromkeys(OURS, least) | {"aiovoy.access": for_requests, "uvicorn.access": min(least, logging.INFO)}
-    for name, given in levels.items():
-        logger = logging.getLogger(name)
-        if logger.level in (logging.NOTSET, _levels.get(name)):
-            logger.setLevel(given)
-            _levels[name] = given
-    for name in OURS:
-        if name in _last:
-            logging.getLogger(name).removeHandler(_last[name])
-        _last[name] = LastHandler(write, name)
-    # As uvicorn has it: what has handlers of both is not written twice. That is not somebody else's False.
-    if (of_requests := logging.getLogger("uvicorn.access")).propagate:
-        of_requests.propagate = cast(bool, None)
+    """Makes `write` the last resort of our loggers and uvicorn's, which have `level` unless others have set theirs."""
+    _be_as_uvicorns()
     keep_last()
+    for name in OURS:
+        logger = logging.getLogger(name)
+        if name in _last:
+            logger.removeHandler(_last[name])
+        _last[name] = LastHandler(write, name)
+        logger.addHandler(_last[name])
+        _give_level(logger, LEVELS[level])
+
+
+def _be_as_uvicorns() -> None:
+    """Makes uvicorn's logger for requests what it is there before others configure it."""
+    logger = logging.getLogger("uvicorn.access")
+    if logger.name not in _levels:
+        _give_level(logger, logging.INFO)
+        if logger.propagate:
+            # What has handlers of both is not written twice. None, since it is no False of somebody else's.
+            logger.propagate = cast(bool, None)
+
+
+def _give_level(logger: logging.Logger, level: int) -> None:
+    if logger.level == _levels.get(logger.name, logging.NOTSET):
+        logger.setLevel(level)
+        _levels[logger.name] = level
 
 
 def keep_last() -> None:
     """Puts the last handlers back where a configuration has taken them away."""
     for name, handler in _last.items():
-        logging.getLogger(name).addHandler(handler)
+        logger = logging.getLogger(name)
+        if handler not in logger.handlers:
+            _taken.add(name)
+            logger.addHandler(handler)
 
 
 class LoggingConfigError(ValueError):
@@ -110,6 +122,7 @@ def configure(source: str) -> None:
     """
     if source in _configured:
         return
+    _be_as_uvicorns()
     try:
         _configure(source)
     except Exception as error:
@@ -184,18 +197,35 @@ def logger_of(name: str, level: int) -> logging.Logger:
 
 def _both(name: str) -> tuple[logging.Logger, logging.Logger]:
     """Our logger `name`, and uvicorn's for the same."""
-    if logging.getLogger("aiovoy").disabled:
+    # A configuration names one of them, or neither.
+    if logging.getLogger("aiovoy").disabled or logging.getLogger("uvicorn").disabled:
         _enable()
     return logging.getLogger(name), logging.getLogger(UVICORNS[name])
 
 
+def lets_through(logger: logging.Logger, level: int) -> bool:
+    """Whether `logger` takes records of `level`; a level that it was given here keeps none away."""
+    if logger.isEnabledFor(level):
+        return True
+    if logger.disabled or logger.manager.disable >= level:
+        return False
+    at = logger
+    while at.level == logging.NOTSET and at.parent is not None:
+        at = at.parent
+    return at.level == _levels.get(at.name)
+
+
 def are_requests_unwanted() -> bool:
-    """Whether requests are to be written nowhere: by what `aiovoy.access` is like, or uvicorn's logger for them."""
-    for logger in _both("aiovoy.access"):
-        if not logger.isEnabledFor(logging.INFO):
-            return True
+    """Whether requests are to be written nowhere, by what others have made of `aiovoy.access`, or of uvicorn's logger."""
+    ours, theirs = _both("aiovoy.access")
+    if not (lets_through(ours, logging.INFO) and lets_through(theirs, logging.INFO)):
+        return True
+    for logger in (ours, theirs):
+        if logger is theirs and not _configured and theirs.name not in _taken:
+            continue  # under uvicorn there would be its own handler still
         if not all(map(_is_beside, logger.handlers)) or logger.propagate in (False, 0):
-            return not takers(logger, logging.INFO)
+            above = logger.parent if logger.propagate is None else None
+            return not (takers(logger, logging.INFO) or (above and takers(above, logging.INFO)))
     return False
 
 

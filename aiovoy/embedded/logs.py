@@ -42,7 +42,7 @@ def emit(name: str, level: str, text: str, error: BaseException | None, args: tu
     number = logs.LEVELS[level]
     try:
         logger = logs.logger_of(name, number)
-        if logger.isEnabledFor(number):
+        if name == "aiovoy.access" or logger.isEnabledFor(number):  # of requests it has been asked already
             if not logger.hasHandlers():
                 return False
             info: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
@@ -67,7 +67,7 @@ def access(client: str, method: str, target: str, version: str, status: int) -> 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     """Also by the level and the filters that uvicorn's logger has, which are meant for such records."""
     theirs = logging.getLogger(logs.UVICORNS[record.name])
-    if logger is theirs or (theirs.isEnabledFor(record.levelno) and theirs.filter(record)):
+    if logger is theirs or (logs.lets_through(theirs, record.levelno) and theirs.filter(record)):
         logger.handle(record)
 
 
