@@ -216,7 +216,7 @@ def lets_through(logger: logging.Logger, level: int) -> bool:
 
 
 def are_requests_unwanted() -> bool:
-    """Whether requests are to be written nowhere, by what others have made of `aiovoy.access`, or of uvicorn's logger."""
+    """Whether requests are to be written nowhere, by what others have made of `aiovoy.access`, or uvicorn's logger."""
     ours, theirs = _both("aiovoy.access")
     if not (lets_through(ours, logging.INFO) and lets_through(theirs, logging.INFO)):
         return True

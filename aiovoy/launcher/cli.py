@@ -531,14 +531,19 @@ def main(print_envoy_config: bool, **settings: Any) -> None:
 def usage_error(error: ConfigError) -> click.UsageError:
     """Tells of `error` on the command line: with the file that it comes from, else by options and variables."""
     context = click.get_current_context()
+    hint = ""
     if context.obj is not None:
         names = [name for name in context.obj.settings if name == "mount" or from_file(context, name)]
-        if hint := context.obj.hint(str(error), names):
-            return click.UsageError(f"{error}{hint}")
-    options = {one.name: written(context, one) for one in context.command.params if isinstance(one, click.Option)}
+        hint = context.obj.hint(str(error), names)
+    # Where a file has a part in it, only what has been written elsewhere.
+    options = {
+        one.name: written(context, one)
+        for one in context.command.params
+        if isinstance(one, click.Option) and (not hint or given(context, one.name))
+    }
     # What stands last after `got` is a value, even if it is called as a setting is.
     words = re.compile(r"got `\w+`$|`(\w+)`", re.MULTILINE)
-    return click.UsageError(words.sub(lambda word: options.get(word[1], word[0]), str(error)))
+    return click.UsageError(words.sub(lambda word: options.get(word[1], word[0]), str(error)) + hint)
 
 
 def complete(settings: dict[str, Any]) -> dict[str, Any]:

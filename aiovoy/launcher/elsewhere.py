@@ -10,7 +10,7 @@ RENAMED = {
     "-c": "--config, a file in TOML",
     "-v": "--version",
     "--address": "--host",
-    "--insecure-bind": "--port, beside `--ssl-port`",
+    "--insecure-bind": "--port, beside `--ssl-port` if there is one",
     "--quic-bind": "--http3, on the UDP port of the TLS port's number",
     "--max-requests": "--limit-max-requests",
     "--timeout": "--timeout-worker-healthcheck",
@@ -182,8 +182,8 @@ def told(option: str, refused: Mapping[str, str]) -> str | None:
 
 def _refusal(option: str, refused: Mapping[str, str]) -> str | None:
     """Why `option`, by whatever it is here, is refused."""
-    names = (name.replace("-", "_") for name in re.findall(r"--([\w-]+)", RENAMED.get(option, option)))
-    return next((refused[name] for name in names if name in refused), None)
+    name, *_ = RENAMED.get(option, option).removeprefix("--").replace("-", "_").replace(",", " ").split()
+    return refused.get(name)
 
 
 def unknown(key: str, settings: Iterable[str], refused: Mapping[str, str]) -> str:

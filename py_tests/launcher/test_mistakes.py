@@ -65,6 +65,7 @@ def told(command: click.Command, *arguments: str, code: int = 2) -> str:
         ("--check-config", "there is no `--check-config` here: `aiovoy --print-envoy-config` checks the options, too"),
         ("--address ::1", "`--address` is `--host` here"),
         ("--additional-mount a:b=/b=asgi", "`--additional-mount` is `--mount` here, as PREFIX=MODULE:ATTRIBUTE"),
+        ("--insecure-bind :80", "`--insecure-bind` is `--port` here, beside `--ssl-port` if there is one"),
         ("--websockets", "`--websockets` is `--ws auto` here, the default"),
         ("--no-lifespan", "`--no-lifespan` is `--lifespan off` here"),
         ("--reload-dirs src", "`--reload-dirs` is `--reload-dir` here"),
@@ -80,7 +81,6 @@ def test_option_of_another_server(command: click.Command, words: str, message: s
     [
         ("--ssl-certificate x.pem", "is `--ssl-certfile` here", "ssl_certfile"),
         ("--quic-bind :443", "is `--http3` here, on the UDP port of the TLS port's number", "http3"),
-        ("--insecure-bind :80", "is `--port` here, beside `--ssl-port`", "ssl_port"),
         ("--verify-mode 2", "is `--ssl-cert-reqs` here", "ssl_cert_reqs"),
         ("--no-ssl-client-verify", "is `--ssl-cert-reqs none` here", "ssl_cert_reqs"),
         ("--tls-key x.key", "is `--ssl-keyfile` here", "ssl_keyfile"),
@@ -261,7 +261,7 @@ def test_error_names_what_was_written(folder: Path, monkeypatch: pytest.MonkeyPa
     assert told(main, "main:app") == f"Error: {message}\n"
     monkeypatch.delenv("AIOVOY_ROUTER_TIMEOUT")
     (folder / "aiovoy.toml").write_text("router-timeout = 1")
-    message = needed.format("router_timeout", "response_path")
+    message = needed.format("router_timeout", "AIOVOY_RESPONSE_PATH")
     assert told(main, "main:app") == f"Error: {message}\nhint: `aiovoy.toml` has `router_timeout`\n"
     assert (
         told(main, "reload")

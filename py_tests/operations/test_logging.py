@@ -254,7 +254,7 @@ def for_level(level: str, *loggers: str, **more: Any) -> dict[str, Any]:
     """A configuration with a handler for this level and above, and one without a level for the root logger."""
     own = {"handlers": ["high"], "level": "INFO", **more}
     handlers = {"high": {"class": "logging.StreamHandler", "level": level}, **dictionary()["handlers"]}
-    return dictionary("", handlers=handlers, loggers={name: own for name in loggers}, disable_existing_loggers=False)
+    return dictionary("", handlers=handlers, loggers=dict.fromkeys(loggers, own), disable_existing_loggers=False)
 
 
 WITHOUT_REQUESTS: dict[str, Callable[[], object]] = {

@@ -51,8 +51,9 @@ def patient(pair: Pair) -> Iterator[Server]:
 
 async def closed(socket: WebSocket) -> tuple[int, str]:
     """Code and reason of the close frame; a ping may come before it."""
-    while (got := await socket.frame()).opcode is PING:
-        pass
+    async with asyncio.timeout(DEADLINE):
+        while (got := await socket.frame()).opcode is PING:
+            pass
     assert got.opcode is CLOSE, got
     code, reason = got.payload
     return code, reason
