@@ -272,7 +272,7 @@ async def test_ipv6(start3: Start, host: str) -> None:
 async def test_more_workers_than_there_are_ids_for(start: Start) -> None:
     workers = start(MOST_WORKERS + 1, TLS, http3=True, wait=False)
     assert await workers.server.exit_code() == 2
-    assert f"`http3` allows {MOST_WORKERS} workers" in workers.server.log
+    assert f"`--http3` allows {MOST_WORKERS} workers" in workers.server.log
 
 
 # --- Handshakes ---
