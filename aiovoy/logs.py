@@ -26,6 +26,9 @@ OURS = ("aiovoy", "uvicorn", "uvicorn.access")
 
 UVICORNS = {"aiovoy.error": "uvicorn.error", "aiovoy.asgi": "uvicorn.error", "aiovoy.access": "uvicorn.access"}
 
+_UNKNOWN = logging.getLogger("aiovoy-unknown")
+"""One that nobody knows, so that `disable_existing_loggers` alone disables it."""
+
 _SEND_AWAY = ("opentelemetry", "sentry_sdk")
 """Packages whose handlers send records to somewhere else besides, and stand for nobody's log."""
 
@@ -69,8 +72,12 @@ _last: dict[str, LastHandler] = {}
 _taken: set[str] = set()
 """Loggers whose last handler others have taken away."""
 
-_levels: dict[str, int] = {}
-"""What levels loggers were given here."""
+_given: set[str] = set()
+"""Loggers that were given a level, unless they had one."""
+
+
+class _Given(int):
+    """A level that was given here, and by nobody who means the same number."""
 
 
 def set_up(write: Write, level: str) -> None:
@@ -89,7 +96,7 @@ def set_up(write: Write, level: str) -> None:
 def _be_as_uvicorns() -> None:
     """Makes uvicorn's logger for requests what it is there before others configure it."""
     logger = logging.getLogger("uvicorn.access")
-    if logger.name not in _levels:
+    if logger.name not in _given:
         _give_level(logger, logging.INFO)
         if logger.propagate:
             # What has handlers of both is not written twice. None, since it is no False of somebody else's.
@@ -97,9 +104,9 @@ def _be_as_uvicorns() -> None:
 
 
 def _give_level(logger: logging.Logger, level: int) -> None:
-    if logger.level == _levels.get(logger.name, logging.NOTSET):
-        logger.setLevel(level)
-        _levels[logger.name] = level
+    if isinstance(logger.level, _Given) or (logger.level == logging.NOTSET and logger.name not in _given):
+        logger.setLevel(_Given(level))
+    _given.add(logger.name)
 
 
 def keep_last() -> None:
@@ -185,7 +192,7 @@ def _is_beside(handler: logging.Handler) -> bool:
 
 def _enable() -> None:
     """Undoes what `disable_existing_loggers` does to loggers that a configuration does not know of."""
-    for logger in map(logging.getLogger, (*OURS, *UVICORNS, *UVICORNS.values())):
+    for logger in (_UNKNOWN, *map(logging.getLogger, (*OURS, *UVICORNS, *UVICORNS.values()))):
         logger.disabled = False
 
 
@@ -197,8 +204,7 @@ def logger_of(name: str, level: int) -> logging.Logger:
 
 def _both(name: str) -> tuple[logging.Logger, logging.Logger]:
     """Our logger `name`, and uvicorn's for the same."""
-    # A configuration names one of them, or neither.
-    if logging.getLogger("aiovoy").disabled or logging.getLogger("uvicorn").disabled:
+    if _UNKNOWN.disabled:
         _enable()
     return logging.getLogger(name), logging.getLogger(UVICORNS[name])
 
@@ -212,7 +218,7 @@ def lets_through(logger: logging.Logger, level: int) -> bool:
     at = logger
     while at.level == logging.NOTSET and at.parent is not None:
         at = at.parent
-    return at.level == _levels.get(at.name)
+    return isinstance(at.level, _Given)
 
 
 def are_requests_unwanted() -> bool:

@@ -238,9 +238,10 @@ def _alone(name: str, **own: Any) -> Callable[[], None]:
     return lambda: logging.config.dictConfig(dictionary("", disable_existing_loggers=False, loggers=loggers))
 
 
-def _disable(name: str) -> None:
-    _alone(name)()
-    logging.getLogger(name).disabled = True
+def _disable(*names: str) -> None:
+    _alone(names[0])()
+    for name in names:
+        logging.getLogger(name).disabled = True
 
 
 def _clear() -> None:
@@ -260,6 +261,7 @@ def for_level(level: str, *loggers: str, **more: Any) -> dict[str, Any]:
 WITHOUT_REQUESTS: dict[str, Callable[[], object]] = {
     "disabled": lambda: _disable("aiovoy.access"),
     "uvicorn's disabled": lambda: _disable("uvicorn.access"),
+    "uvicorn's disabled, and the one above": lambda: _disable("uvicorn.access", "uvicorn"),
     "level": _alone("aiovoy.access", level="WARNING"),
     "uvicorn's level": _alone("uvicorn.access", level="WARNING"),
     "uvicorn's level alone": lambda: logging.getLogger("uvicorn.access").setLevel("WARNING"),
@@ -460,9 +462,13 @@ async def that_need_not_say_so(application: str, **options: Any) -> AsyncIterato
         yield server
 
 
-@pytest.mark.parametrize("how", WITHOUT_REQUESTS)
-async def test_requests_that_nobody_wants(how: str) -> None:
-    async with that_need_not_say_so("without_requests", env={"HOW": how}) as server:
+@pytest.mark.parametrize(
+    ("how", "level"),
+    # The same level is another one's than the server's.
+    [*((how, "info") for how in WITHOUT_REQUESTS), ("level of all of ours", "warning"), ("uvicorn's level", "warning")],
+)
+async def test_requests_that_nobody_wants(how: str, level: str) -> None:
+    async with that_need_not_say_so("without_requests", env={"HOW": how}, log_level=level) as server:
         await be_asked(server)
         server.signal(signal.SIGTERM)
         assert await server.exit_code() == 0
