@@ -27,6 +27,7 @@ from aiovoy.launcher.workers.supervisor import Supervisor
 from aiovoy.pytest_plugin import StartServer
 from py_tests.harness.certificates import Pair
 from py_tests.harness.folders import TESTS
+from py_tests.harness.processes import runs
 
 FAKE = TESTS / "harness" / "fake_envoy.py"
 DEADLINE = 20.0
@@ -336,7 +337,7 @@ def test_envoy_that_has_not_loaded_the_bridge_is_killed_with_its_launcher(
     (envoy,) = psutil.Process(launcher.process.pid).children()
     launcher.process.kill()
     launcher.process.wait()
-    eventually(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE)
+    eventually(lambda: not runs(envoy))
     fake.behave("serve")
     (folder,) = run_folders.iterdir()
     serve_once(launch)
